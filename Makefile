@@ -1,0 +1,38 @@
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.PHONY: help demo test unit lab notebooks bench clean
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+demo: $(VENV)/metrics ## clean a noisy clip: sounds, before/after picture and metrics in demo/
+	$(BIN)/wavelldm demo
+
+test: $(VENV)/dev ## unit tests, then every notebook in the quick profile
+	$(BIN)/python -m pytest
+
+unit: $(VENV)/dev ## unit tests only
+	$(BIN)/python -m pytest -m "not notebook"
+
+lab: $(VENV)/dev ## JupyterLab on the course
+	$(BIN)/jupyter lab notebooks
+
+notebooks: $(VENV)/dev ## run all notebooks again and save them with their outputs
+	$(BIN)/python notebooks/build.py
+
+bench: $(VENV)/dev ## every benchmark; the tables go to benchmarks/README.md
+	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+
+clean: ## remove the environment and everything made by demo and tests
+	rm -rf $(VENV) demo out notebooks/out .pytest_cache
+
+# One stamp per set of extras: `metrics` is enough for the demo, `dev` is everything for tests and notebooks.
+$(VENV)/metrics $(VENV)/dev: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	  { echo "$(PYTHON) is older than Python 3.10; name a newer one: make PYTHON=python3.12 ..."; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV) (some minutes the first time)"
+	@$(BIN)/pip install --quiet -c constraints.txt -e '.[$(@F)]'
+	@touch $@

@@ -1,0 +1,91 @@
+"""Run the notebooks and save them with their outputs; write the Colab badge and the set-up cell of each.
+
+    python notebooks/build.py [NAME ...] [--heads]     # --heads: only write badges and set-up cells, run nothing
+"""
+
+import argparse
+import os
+import re
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+HERE = ROOT / "notebooks"
+
+
+def address() -> str:
+    """The repository's public home, from the one place where it stands."""
+    return re.search(r'^Repository = "(.+)"$', (ROOT / "pyproject.toml").read_text(), re.M)[1]
+
+
+def badge(path: Path) -> str:
+    home = address().removeprefix("https://github.com/")
+    link = f"https://colab.research.google.com/github/{home}/blob/main/{path.resolve().relative_to(ROOT).as_posix()}"
+    return f"[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({link})"
+
+
+def setup(path: Path) -> str:
+    """The one set-up cell. Without version pins, so that pip leaves the torch that is there alone."""
+    return f"""try:
+    import wavelldm
+except ModuleNotFoundError:  # Colab, or a fresh environment
+    %pip install -q "wavelldm[notebooks] @ git+{address()}"
+
+from wavelldm import nb
+
+session = nb.start("{path.stem}")"""
+
+
+def heads(notebook, path: Path) -> None:
+    """Put the badge on the first cell and the set-up code into the second."""
+    first, second = notebook.cells[0], notebook.cells[1]
+    rest = re.sub(r"\A\[!\[Open in Colab\].*\n+", "", first.source)
+    first.source = f"{badge(path)}\n\n{rest}"
+    assert second.cell_type == "code", f"{path.name}: the second cell is the set-up cell"
+    second.source = setup(path)
+    notebook.metadata = {
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        "language_info": {"name": "python"},
+    }
+
+
+def execute(notebook, folder: Path, timeout: int, profile: str):
+    """Run all cells in a fresh kernel that starts in `folder`."""
+    from nbclient import NotebookClient
+
+    os.environ["WAVELLDM_PROFILE"] = profile
+    os.environ.setdefault("PYTHONWARNINGS", "error::UserWarning:wavelldm")
+    client = NotebookClient(notebook, timeout=timeout, kernel_name="python3", resources={"metadata": {"path": str(folder)}})
+    client.execute()
+    for cell in notebook.cells:  # execution times and the like change every time and say nothing
+        cell.metadata = {k: v for k, v in cell.metadata.items() if k != "execution"}
+    notebook.metadata.pop("widgets", None)
+    return notebook
+
+
+def main() -> int:
+    import tempfile
+
+    import nbformat
+
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("names", nargs="*", help="beginnings of notebook names, such as 01 (default: all)")
+    options.add_argument("--heads", action="store_true", help="only write badges and set-up cells")
+    options.add_argument("--profile", default="cpu", choices=("quick", "cpu", "gpu"))
+    args = options.parse_args()
+    paths = sorted(HERE.rglob("[0-9]*.ipynb"))
+    for path in [p for p in paths if not args.names or any(p.name.startswith(n) for n in args.names)]:
+        notebook = nbformat.read(path, as_version=4)
+        heads(notebook, path)
+        began = time.time()
+        if not args.heads:
+            with tempfile.TemporaryDirectory() as folder:
+                execute(notebook, Path(folder), timeout=3600, profile=args.profile)
+        nbformat.write(notebook, path)
+        print(f"{path.relative_to(ROOT)}: {time.time() - began:.0f} s, {path.stat().st_size / 1000:.0f} kB")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

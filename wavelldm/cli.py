@@ -1,0 +1,228 @@
+"""The command line: `wavelldm COMMAND`. Each command is one short function; heavy imports wait until it runs."""
+
+import argparse
+import json
+import sys
+
+from . import __version__
+from .errors import WavelldmError
+
+EXIT = """exit codes:
+  0  done
+  1  something is wrong with what was given; the message says what to do
+  2  the command line itself is wrong
+  3  a fault of the program; run again with --debug and report it
+  130  stopped with Ctrl-C; nothing half-written is left behind"""
+
+
+def say(args, facts: dict, text: str) -> None:
+    """One result, for a person or (--json) for a machine."""
+    print(json.dumps(facts, indent=2) if args.json else text)
+
+
+def run_info(args) -> None:
+    from . import describe
+
+    facts = describe.facts()
+    say(args, facts, describe.text(facts))
+
+
+def run_data(args) -> None:
+    from . import fetch, synth
+    from .paths import data_home
+
+    if args.action == "list":
+        rows = fetch.sources()
+        lines = [f"{r['name']:<24} {r['size'] / 1e9:6.2f} GB  {r['licence']}" for r in rows]
+        lines += [f"{'embedded':<24} {'':>6}     built here from espeak-ng voices and procedural noises"]
+        say(args, {"folder": str(data_home()), "sources": rows}, "\n".join([*lines, f"data lives in {data_home()}"]))
+    elif args.name == "embedded":
+        manifest = synth.build_corpus(args.folder, minutes=args.minutes)
+        say(args, {"manifest": str(manifest)}, f"the embedded corpus is ready: {manifest}")
+    elif args.name:
+        folder = fetch.get(args.name, args.folder)
+        say(args, {"folder": str(folder)}, f"{args.name} is ready: {folder}")
+    else:
+        raise WavelldmError("name what to get: `wavelldm data list` shows what there is")
+
+
+def run_mix(args) -> None:
+    from . import data, mix, synth
+
+    if args.manifest:
+        items = data.manifest(args.manifest, split=args.split)
+    elif args.speech and args.noise:
+        items = data.folders(args.speech, args.noise)
+    elif args.speech or args.noise:
+        raise WavelldmError("give both --speech and --noise, or --manifest, or none of them for the embedded corpus")
+    else:
+        items = data.manifest(synth.build_corpus(minutes=args.minutes), split=args.split)
+    table = mix.write_pairs(*items, args.out, snrs=args.snr, count=args.count, seed=args.seed, force=args.force)
+    say(args, {"pairs": str(table), "count": args.count}, f"{args.count} pairs are in {args.out}, described in {table}")
+
+
+def run_evaluate(args) -> None:
+    from . import evaluate
+
+    metrics = args.metrics.split(",") if args.metrics else None
+    result = evaluate.evaluate(args.clean, args.enhanced, args.noisy, metrics=metrics, align=args.align, workers=args.workers)
+    if args.csv:
+        evaluate.to_csv(result, args.csv, force=args.force)
+    print(evaluate.to_json(result) if args.json else evaluate.to_table(result, per_file=args.per_file))
+
+
+def run_denoise(args) -> None:
+    from . import enhance
+
+    model = enhance.load(args.model)
+    jobs = enhance.jobs(args.input, args.output)
+    print(f"model: {model.name}: {model.training}", file=sys.stderr)
+    done = []
+    for source, target in jobs:
+        facts = model.enhance_file(source, target, force=args.force)
+        done.append({"input": str(source), "output": str(target), "seconds": round(facts.seconds, 3), "model": model.name})
+        if not args.json:
+            print(f"{source} -> {target} ({facts.seconds:.1f} s of sound)")
+    if args.json:
+        print(json.dumps(done, indent=2))
+
+
+def run_demo(args) -> None:
+    from . import demo
+
+    facts = demo.run(args.input, args.out)
+    say(args, facts, demo.text(facts))
+
+
+def parser() -> argparse.ArgumentParser:
+    raw = argparse.RawDescriptionHelpFormatter
+    top = argparse.ArgumentParser(
+        prog="wavelldm",
+        formatter_class=raw,
+        description="Latent diffusion for audio: clean a recording, make training data, measure the result.",
+        epilog="examples:\n  wavelldm demo                               hear and see it work\n"
+        "  wavelldm denoise noisy.wav                  writes noisy.denoised.wav beside it\n"
+        "  wavelldm mix --snr 0 10 --count 50 pairs    make a folder of noisy and clean pairs\n"
+        "  wavelldm evaluate pairs/clean cleaned pairs/noisy\n\n" + EXIT,
+    )
+    top.add_argument("--version", action="version", version=f"wavelldm {__version__}")
+    commands = top.add_subparsers(title="commands", metavar="COMMAND", dest="command")
+
+    def command(name, run, help, description, examples=""):
+        sub = commands.add_parser(
+            name, help=help, description=description, formatter_class=raw, epilog=f"{examples}\n\n{EXIT}".strip()
+        )
+        sub.set_defaults(run=run)
+        sub.add_argument("--json", action="store_true", help="print the result as JSON, for a machine to read")
+        sub.add_argument("--debug", action="store_true", help="show the whole traceback when something goes wrong")
+        return sub
+
+    command("info", run_info, "versions, device and presets", "Versions, the device, and for every preset its parameters, latent rate and bitrate.")
+
+    sub = command(
+        "denoise",
+        run_denoise,
+        "clean recordings",
+        "Clean one recording, several, or a folder. Length, sample rate, channels and sample format stay as they are; "
+        "files of any length are worked through in constant memory. An existing output is never overwritten without --force.",
+        "examples:\n  wavelldm denoise talk.wav                   writes talk.denoised.wav\n"
+        "  wavelldm denoise talk.mp3 -o clean.flac\n  wavelldm denoise recordings/ -o cleaned/",
+    )
+    sub.add_argument("input", nargs="+", help="sound files or folders")
+    sub.add_argument("-o", "--output", help="the file to write, or a folder if there are several inputs")
+    sub.add_argument("--model", default="best", help="which denoiser (default: the best one that ships)")
+    sub.add_argument("--force", action="store_true", help="overwrite existing files")
+
+    sub = command(
+        "data",
+        run_data,
+        "list or fetch data sets",
+        "List the data sets this course knows, fetch one from its public home (resumed after a break, checked, unpacked safely), "
+        "or build the embedded corpus, which needs no download.",
+        "examples:\n  wavelldm data list\n  wavelldm data get embedded\n  wavelldm data get voicebank-demand",
+    )
+    sub.add_argument("action", choices=("list", "get"))
+    sub.add_argument("name", nargs="?", help="for get: a name from the list")
+    sub.add_argument("--folder", help="where to put it (default: the data folder that `data list` names)")
+    sub.add_argument("--minutes", type=float, default=5.0, help="minutes of speech in the embedded corpus (default: 5)")
+
+    sub = command(
+        "mix",
+        run_mix,
+        "make noisy and clean pairs",
+        "Write OUT/clean and OUT/noisy, files of the same name, at exact signal-to-noise ratios measured on active speech, "
+        "and OUT/pairs.tsv that says what each is made of.",
+        "examples:\n  wavelldm mix pairs                          from the embedded corpus\n"
+        "  wavelldm mix --speech my/clean --noise my/noise --snr 0 5 10 --count 200 pairs\n"
+        "  wavelldm mix --manifest corpus/manifest.tsv --split valid pairs",
+    )
+    sub.add_argument("out", help="the folder to write")
+    sub.add_argument("--speech", help="a folder of clean speech")
+    sub.add_argument("--noise", help="a folder of noise")
+    sub.add_argument("--manifest", help="a manifest.tsv instead of two folders")
+    sub.add_argument("--split", default="train", choices=("train", "valid"), help="which part of a manifest (default: train)")
+    sub.add_argument("--snr", type=float, nargs="+", default=[0.0, 5.0, 10.0, 15.0], help="dB, taken in turn (default: 0 5 10 15)")
+    sub.add_argument("--count", type=int, default=20, help="how many pairs (default: 20)")
+    sub.add_argument("--seed", type=int, default=0, help="same seed, same pairs (default: 0)")
+    sub.add_argument("--minutes", type=float, default=5.0, help="minutes of speech in the embedded corpus (default: 5)")
+    sub.add_argument("--force", action="store_true", help="overwrite existing files")
+
+    sub = command(
+        "evaluate",
+        run_evaluate,
+        "measure enhanced speech against clean",
+        "Pair files by name and measure: PESQ, STOI, SI-SDR, composite scores, DNSMOS and more. With NOISY_DIR the improvement is shown too.",
+        "examples:\n  wavelldm evaluate pairs/clean cleaned pairs/noisy\n"
+        "  wavelldm evaluate pairs/clean cleaned --metrics pesq_wb,stoi,si_sdr --csv rows.csv",
+    )
+    sub.add_argument("clean", metavar="CLEAN_DIR")
+    sub.add_argument("enhanced", metavar="ENHANCED_DIR")
+    sub.add_argument("noisy", metavar="NOISY_DIR", nargs="?")
+    sub.add_argument("--metrics", help="a comma-separated choice (default: all)")
+    sub.add_argument("--align", action="store_true", help="remove a constant delay before measuring")
+    sub.add_argument("--per-file", action="store_true", help="show a row for every file")
+    sub.add_argument("--csv", metavar="FILE", help="write the rows of all files to FILE")
+    sub.add_argument("--workers", type=int, help="how many processes (default: one for each core)")
+    sub.add_argument("--force", action="store_true", help="overwrite the CSV file")
+
+    sub = command(
+        "demo",
+        run_demo,
+        "clean a noisy clip and show what happened",
+        "Make a noisy sentence (or take yours), clean it, and write the sounds, a before/after picture and a table of metrics.",
+        "examples:\n  wavelldm demo\n  wavelldm demo --input my_recording.wav --out my_demo",
+    )
+    sub.add_argument("--input", help="a noisy recording of yours; without a clean version of it there is less to measure")
+    sub.add_argument("--out", default="demo", help="the folder to write, made anew each time (default: demo)")
+    return top
+
+
+def main(argv: list[str] | None = None) -> int:
+    top = parser()
+    args = top.parse_args(argv)
+    if args.command is None:
+        top.print_help()
+        return 0
+    try:
+        args.run(args)
+        return 0
+    except WavelldmError as error:
+        if args.debug:
+            raise
+        print(f"wavelldm {args.command}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `wavelldm ... | head`
+        sys.stderr.close()
+        return 0
+    except Exception as error:
+        if args.debug:
+            raise
+        print(f"wavelldm {args.command}: {type(error).__name__}: {error} (run with --debug for the whole story)", file=sys.stderr)
+        return 3
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,53 @@
+"""The espeak-ng speech synthesiser as a process of its own, driven through ctypes; only the standard library is used.
+
+Why a process: the library keeps its state in globals. It is not thread-safe, and the flutter of its pitch runs on from one
+sentence to the next, so the same text never sounds twice the same. A new process always begins in the same state. And because
+it starts in the folder of espeak's data, the path it hands to the library is ".": espeak cuts longer ones at 160 characters.
+
+One JSON line in: [text, voice, rate in words per minute, pitch 0..99]. Out: the number of samples as int32 (negative: no such
+voice), then the samples as int16 at the rate that was the first int32 of all.
+"""
+
+import ctypes
+import json
+import os
+import struct
+import sys
+
+SYNCHRONOUS, DONT_EXIT, UTF8 = 2, 0x8000, 1  # names without their prefix from espeak's speak_lib.h
+RATE, VOLUME, PITCH = 1, 2, 3
+Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
+
+
+def serve(library: str):
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # whatever the library prints must not end up between the samples
+    espeak = ctypes.CDLL(library)
+    sr = espeak.espeak_Initialize(SYNCHRONOUS, 0, b".", DONT_EXIT)
+    pcm = bytearray()
+
+    @Callback
+    def collect(samples, count, _events):
+        if samples and count > 0:
+            pcm.extend(ctypes.string_at(samples, 2 * count))
+        return 0  # carry on
+
+    espeak.espeak_SetSynthCallback(collect)
+    espeak.espeak_SetParameter(VOLUME, 60, 0)  # the default of 100 clips with the louder voices
+    answers.write(struct.pack("=i", sr))
+    answers.flush()
+    for line in sys.stdin.buffer:
+        text, voice, rate, pitch = json.loads(line)
+        pcm.clear()
+        status = espeak.espeak_SetVoiceByName(voice.encode())
+        if status == 0:
+            espeak.espeak_SetParameter(RATE, rate, 0)
+            espeak.espeak_SetParameter(PITCH, pitch, 0)
+            text = text.encode() + b"\0"
+            espeak.espeak_Synth(text, ctypes.c_size_t(len(text)), 0, 1, 0, UTF8, None, None)
+        answers.write(struct.pack("=i", -1 if status else len(pcm) // 2) + pcm)
+        answers.flush()
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1])

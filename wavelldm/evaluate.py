@@ -1,0 +1,260 @@
+"""Score a folder of enhanced clips against the clean ones, in parallel: means, rows, and the gain over the noisy input."""
+
+import csv
+import json
+import math
+import multiprocessing
+import os
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from . import audio, delay
+from .composite import MetricError
+from .errors import DataError, WavelldmError
+from .metrics import METRICS, choose
+
+TOLERANCE = 0.1  # seconds that two clips of a pair may differ in length: the longer one's end is cut (mp3 pads that much)
+MAX_DELAY = 0.1  # seconds that `align` looks to either side
+CLIPS_PER_WORKER = 4  # a process takes about two seconds to start; below this many clips it does not pay
+
+
+@dataclass(frozen=True)
+class Row:
+    """One clip. A metric that refuses it has the score None and its reason in `refused`."""
+
+    name: str
+    sr: int
+    seconds: float
+    enhanced: dict[str, float | None]
+    refused: dict[str, str]
+    delay: float | None = None  # samples, where aligned
+    noisy: dict[str, float | None] | None = None  # the unprocessed input's scores
+    noisy_refused: dict[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class Result:
+    metrics: list[str]
+    rows: list[Row]
+
+    @property
+    def has_noisy(self) -> bool:
+        return self.rows[0].noisy is not None
+
+    def means(self) -> dict[str, dict]:
+        """{metric: {"enhanced": mean, "clips": how many}}, with a noisy folder also "noisy" and "change".
+
+        A clip that a metric refuses is left out of that mean alone; "change" is the mean over clips that have both.
+        """
+        out = {}
+        for name in self.metrics:
+            values = [row.enhanced[name] for row in self.rows]
+            out[name] = {"enhanced": _mean(values), "clips": sum(v is not None for v in values)}
+            if self.has_noisy:
+                before = [row.noisy[name] for row in self.rows]
+                both = [v - b for v, b in zip(values, before) if v is not None and b is not None]
+                out[name] |= {"noisy": _mean(before), "change": _mean(both)}
+        return out
+
+    def left_out(self) -> list[dict]:
+        """Every refusal: which clip, of which folder, by which metric, and why."""
+        return [
+            {"clip": row.name, "of": which, "metric": metric, "reason": reason}
+            for row in self.rows
+            for which, refused in (("enhanced", row.refused), ("noisy", row.noisy_refused or {}))
+            for metric, reason in refused.items()
+        ]
+
+
+def _mean(values) -> float | None:
+    scored = [v for v in values if v is not None]
+    return math.fsum(scored) / len(scored) if scored else None
+
+
+def _sounds(folder) -> dict[str, Path]:
+    """Sound files of a folder, at any depth, by their path within it without the suffix. A file counts as a folder of one."""
+    folder = Path(folder)
+    if folder.is_file():
+        return {"": folder}
+    if not folder.is_dir():
+        raise DataError(f"{folder} does not exist; name a folder of sound files")
+    found: dict[str, Path] = {}
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() in audio.SUFFIXES and not path.name.startswith(".") and path.is_file():
+            name = path.relative_to(folder).with_suffix("").as_posix()
+            if name in found:
+                raise DataError(f"{found[name]} and {path} have the same name; keep one of them")
+            found[name] = path
+    if not found:
+        raise DataError(f"{folder} holds no sound files ({', '.join(audio.SUFFIXES)})")
+    return found
+
+
+def _some(names) -> str:
+    names = sorted(names)
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def pairs(clean_dir, enhanced_dir, noisy_dir=None) -> list[tuple[str, Path, Path, Path | None]]:
+    """Pair by name: (name, clean, enhanced, noisy or None). Clean and enhanced must match one to one; noisy may hold more."""
+    clean, enhanced = _sounds(clean_dir), _sounds(enhanced_dir)
+    noisy = None if noisy_dir is None else _sounds(noisy_dir)
+    if {len(clean), len(enhanced)} == {1} and Path(clean_dir).is_file() and Path(enhanced_dir).is_file():
+        noisy = None if noisy is None else next(iter(noisy.values()))
+        return [(Path(clean_dir).stem, Path(clean_dir), Path(enhanced_dir), noisy)]
+    if missing := set(clean) - set(enhanced):
+        raise DataError(f"{enhanced_dir} has no partner for {_some(missing)} of {clean_dir}; enhance these too or take them out")
+    if missing := set(enhanced) - set(clean):
+        raise DataError(f"{clean_dir} has no partner for {_some(missing)} of {enhanced_dir}; add these or take them out")
+    if noisy is not None and (missing := set(clean) - set(noisy)):
+        raise DataError(f"{noisy_dir} has no partner for {_some(missing)} of {clean_dir}; add these")
+    return [(name, clean[name], enhanced[name], noisy and noisy[name]) for name in sorted(clean)]
+
+
+def measure(clean, enhanced, sr: int, metrics=None) -> tuple[dict[str, float | None], dict[str, str]]:
+    """All the metrics of one pair -> scores, and the reasons of those that refuse it."""
+    scores, refused = {}, {}
+    for name in choose(metrics):
+        try:
+            value = METRICS[name].function(clean, enhanced, sr)
+            if not math.isfinite(value):
+                raise MetricError("it is infinite: the clip equals the clean one")
+            scores[name] = value
+        except MetricError as error:
+            scores[name], refused[name] = None, str(error)
+    return scores, refused
+
+
+def _score(clean, sr: int, path_clean, path, metrics, align: bool):
+    """Read `path` at the clean clip's rate, fit the lengths, take out the delay, and measure -> scores, refused, delay."""
+    wav = audio.load(path, sr=sr, mono=True)[0][0]  # (N,)
+    apart = abs(len(wav) - len(clean)) / sr
+    if apart > TOLERANCE:
+        raise DataError(
+            f"{path} is {len(wav) / sr:.2f} s long and {path_clean} {len(clean) / sr:.2f} s; they may differ by {TOLERANCE} s"
+        )
+    n = min(len(wav), len(clean))
+    clean, wav, found = clean[:n].numpy(), wav[:n].numpy(), None
+    if align:
+        try:
+            found = delay.align(clean, wav, round(MAX_DELAY * sr), subsample=True)
+            clean, wav = delay.undelay(clean, wav, found)
+        except MetricError:  # silence has no delay; the metrics will say what they make of it
+            found = None
+    return *measure(clean, wav, sr, metrics), found
+
+
+def _row(job) -> Row:
+    (name, clean_path, enhanced_path, noisy_path), metrics, align = job
+    wav, sr = audio.load(clean_path, mono=True)
+    scores, refused, found = _score(wav[0], sr, clean_path, enhanced_path, metrics, align)
+    noisy, noisy_refused = None, None
+    if noisy_path is not None:
+        noisy, noisy_refused, _ = _score(wav[0], sr, clean_path, noisy_path, metrics, align)
+    return Row(name, sr, wav.shape[1] / sr, scores, refused, found, noisy, noisy_refused)
+
+
+@contextmanager
+def _one_thread_each():
+    """Processes started in here keep to one thread each: the files are what runs in parallel."""
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(dict.fromkeys(names, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+def evaluate(clean_dir, enhanced_dir, noisy_dir=None, metrics=None, align=False, workers=None, progress=True) -> Result:
+    """Score every clip of `enhanced_dir` (and of `noisy_dir`) against its namesake in `clean_dir`.
+
+    `metrics`: names or groups of `wavelldm.metrics`, None for all. Channels are averaged; clips are compared at the
+    clean one's rate (PESQ, composite and DNSMOS at 16 kHz). `align` takes out a constant delay of up to 0.1 s. Lengths
+    may differ by 0.1 s. `workers` processes, by default as many as there are cores.
+    """
+    names = choose(metrics)
+    jobs = [(pair, names, align) for pair in pairs(clean_dir, enhanced_dir, noisy_dir)]
+    if workers is not None and workers < 1:
+        raise WavelldmError(f"workers is a number of processes, at least 1, not {workers}")
+    workers = min(workers, len(jobs)) if workers else min(os.cpu_count() or 1, math.ceil(len(jobs) / CLIPS_PER_WORKER))
+
+    def bar(rows):
+        return list(tqdm(rows, total=len(jobs), desc="evaluate", unit="clip", disable=not progress))
+
+    if workers == 1:
+        return Result(names, bar(map(_row, jobs)))
+    spawn = multiprocessing.get_context("spawn")  # a fork would copy the locks of torch's threads
+    try:
+        with _one_thread_each(), ProcessPoolExecutor(workers, spawn, torch.set_num_threads, (1,)) as pool:
+            return Result(names, bar(pool.map(_row, jobs)))
+    except BrokenProcessPool:
+        raise WavelldmError(
+            "a worker process ended unexpectedly; in a script call evaluate under `if __name__ == '__main__':`, or pass workers=1"
+        ) from None
+
+
+def _cell(value: float | None, sign: str = "") -> str:
+    return "-" if value is None else f"{value:{sign}.3f}"
+
+
+def _columns(rows: list[list[str]]) -> str:
+    """Text in columns: the first to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    return "\n".join(
+        "  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths))).rstrip() for row in rows
+    )
+
+
+def to_table(result: Result, per_file: bool = False) -> str:
+    """The means as plain text, what was left out, and on request a row for every clip."""
+    head = ["metric", "enhanced", *(["noisy", "change"] if result.has_noisy else []), "unit", "better", "clips"]
+    rows = [head]
+    for name, mean in result.means().items():
+        metric = METRICS[name]
+        gain = [_cell(mean["noisy"]), _cell(mean["change"], "+")] if result.has_noisy else []
+        better = "higher" if metric.higher_is_better else "lower"
+        rows.append([metric.label, _cell(mean["enhanced"]), *gain, metric.unit or "-", better, f"{mean['clips']}/{len(result.rows)}"])
+    parts = [_columns(rows)]
+    if per_file:
+        clips = [[row.name, *(_cell(row.enhanced[name]) for name in result.metrics)] for row in result.rows]
+        parts.append(_columns([["clip", *result.metrics], *clips]))
+    left_out = result.left_out()
+    if left_out:
+        parts.append("\n".join(f"left out: {x['metric']} of {x['clip']} ({x['of']}): {x['reason']}" for x in left_out))
+    return "\n\n".join(parts)
+
+
+def to_json(result: Result) -> str:
+    facts = {
+        name: {"label": m.label, "unit": m.unit, "higher_is_better": m.higher_is_better}
+        for name, m in ((name, METRICS[name]) for name in result.metrics)
+    }
+    whole = {
+        "clips": len(result.rows),
+        "metrics": facts,
+        "means": result.means(),
+        "left_out": result.left_out(),
+        "files": [asdict(row) for row in result.rows],
+    }
+    return json.dumps(whole, indent=2, allow_nan=False)
+
+
+def to_csv(result: Result, path, force: bool = False) -> None:
+    """One row per clip: name, rate, seconds, delay, the scores, and the noisy input's as noisy_*. Refused scores are empty."""
+    head = ["clip", "sr", "seconds", "delay", *result.metrics]
+    head += [f"noisy_{name}" for name in result.metrics] if result.has_noisy else []
+    with audio.writing(path, force) as part, open(part, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(head)
+        for row in result.rows:
+            scores = [row.enhanced[name] for name in result.metrics]
+            scores += [row.noisy[name] for name in result.metrics] if result.has_noisy else []
+            writer.writerow([row.name, row.sr, row.seconds, row.delay, *scores])
