@@ -14,8 +14,8 @@ SR = 16_000
 
 
 def tone(n=SR, channels=1, sr=SR, hz=440.0):
-    t = torch.arange(n) / sr
-    return 0.5 * torch.sin(2 * torch.pi * hz * t).repeat(channels, 1)
+    t = torch.arange(n, dtype=torch.float64) / sr
+    return (0.5 * torch.sin(2 * torch.pi * hz * t)).float().repeat(channels, 1)
 
 
 # --- reading what is out there --------------------------------------------------------------------------------------

@@ -47,16 +47,12 @@ def test_as_near_as_librosa_and_torchaudio():
 
 
 @pytest.mark.parametrize("momentum", (0, 0.99))
-def test_one_iteration_is_that_of_torchaudio_from_equal_phases(momentum):
+def test_three_iterations_from_equal_phases_are_those_of_torchaudio(momentum, monkeypatch):
     c, wanted = CENTER, spectrum(voice(16_000), CENTER)
-    # Both draw the start themselves; torchaudio can be told to start from phase 0, and a seed cannot: compare with zeroed draws.
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch, "rand", lambda shape, generator: torch.zeros(shape))
-        ours = griffin_lim(wanted, c, 3, momentum, length=16_000)
+    monkeypatch.setattr(torch, "rand", lambda shape, generator: torch.zeros(shape))  # phase 0, where rand_init=False starts
+    ours = griffin_lim(wanted, c, 3, momentum, length=16_000)
     transform = torchaudio.transforms.GriffinLim(1024, 3, 1024, 256, power=1, momentum=momentum, length=16_000, rand_init=False)
-    window = torch.hann_window(1024)
-    # torchaudio starts at 1 + 0j
-    assert torch.allclose(ours[:, 0], transform(wanted), atol=1e-3 * window.max().item())
+    assert torch.allclose(ours[:, 0], transform(wanted), atol=1e-5)
 
 
 def test_batches_and_seeds():
@@ -87,7 +83,7 @@ def test_mel_inversion_finds_magnitudes_with_that_mel(power):
     error = torch.linalg.norm(bank_of(c) @ found**power - mel.exp()) / torch.linalg.norm(mel.exp())
     start = mel_to_magnitude(mel, c, iterations=0)
     before = torch.linalg.norm(bank_of(c) @ start**power - mel.exp()) / torch.linalg.norm(mel.exp())
-    assert error < 0.02 and error < before / 3
+    assert error < 0.03 and error < before / 3
 
 
 def test_mel_to_wav_has_nearly_that_mel():

@@ -22,6 +22,13 @@ def test_check_sees_a_difference_in_the_imaginary_part():
     assert not nb.check("phase", z, z.conj())
 
 
+def test_an_exercise_waits_for_its_answer(capsys):
+    assert not nb.exercise("a", None, 1.0)
+    assert nb.exercise("b", 1.0, 1.0)
+    assert not nb.exercise("c", 2.0, 1.0)
+    assert [line[0] for line in capsys.readouterr().out.splitlines()] == list("…✓✗")
+
+
 def test_pick_follows_the_profile(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("WAVELLDM_PROFILE", "quick")

@@ -35,13 +35,16 @@ class CodecConfig:
     depths: tuple = (3, 3, 9, 3)  # ConvNeXt blocks per stage
     dims: tuple = (128, 256, 384, 384)  # their widths
     latent_dim: int = 384  # D in z (B, D, T)
+    expansion: int = 4  # of the channels inside a ConvNeXt block
     strides: tuple = ()  # extra down-sampling between mel frames and latent frames
     levels: tuple = (8, 8, 8, 6, 5)  # FSQ levels of one codebook: 15,360 entries
     groups: int = 4  # slices of the latent's channels ...
     residuals: int = 1  # ... each quantised this many times
     decoder: str = "hifigan"  # or "istft"
-    decoder_dim: int = 512
-    causal: bool = False
+    decoder_dim: int = 512  # channels it starts with
+    decoder_depth: int = 6  # ConvNeXt blocks (istft)
+    upsample: tuple = (8, 8, 2, 2, 2)  # rates that multiply to the mel hop (hifigan)
+    causal: bool = False  # no look-ahead, so that it can stream
 
     @property
     def codebooks(self) -> int:
@@ -88,9 +91,15 @@ MELS = {
 }
 
 PRESETS = {
-    "tiny": Preset("tiny", MELS["base16k"], CodecConfig((1, 1), (32, 48), 48, decoder="istft", decoder_dim=48)),
+    "tiny": Preset(
+        "tiny",
+        MELS["base16k"],
+        CodecConfig((1, 1), (32, 48), 48, expansion=2, decoder="istft", decoder_dim=64, decoder_depth=2),
+    ),
     "base16k": Preset(
-        "base16k", MELS["base16k"], CodecConfig((1, 1, 2), (128, 256, 384), decoder="istft", decoder_dim=384)
+        "base16k",
+        MELS["base16k"],
+        CodecConfig((1, 1, 2), (128, 256, 384), expansion=2, decoder="istft", decoder_dim=256, decoder_depth=6),
     ),
     "paper44k": Preset("paper44k", MELS["wavelldm44k"]),
 }

@@ -1,14 +1,11 @@
-"""From folders of sound to batches of (noisy, clean): readers, a decoded cache, crops, and a loader that can be resumed.
+"""From folders of sound to batches of (noisy, clean): readers of corpora, and a loader that can be resumed at any step.
 
-A reader lists items without decoding anything; `Clips` decodes a list once; `batches` draws from it for ever. What step k
-yields depends on (seed, k) alone: not on the number of workers, nor on where the run was started.
+A reader lists items without decoding anything; `batches` decodes them once (see `clips`) and draws from them for
+ever. What step k yields depends on (seed, k) alone: not on the number of workers, nor on where the run was started.
 """
 
 import csv
 import hashlib
-import json
-import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,16 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
 
 from . import audio
+from .clips import Clips
 from .degrade import Degradation, degrade
 from .errors import DataError
-from .paths import data_home
 
 VALID_SPEAKERS = ("p226", "p287")  # of VoiceBank's 28: held out of training, as is common
 TEST_SPEAKERS = ("p232", "p257")
-SILENT = 1e-8  # mean square (-80 dB): files below are never drawn
 
 
 @dataclass(frozen=True)
@@ -39,7 +34,7 @@ class Item:
     text: str = ""
 
 
-# readers -------------------------------------------------------------------------------------------------------------
+# readers --------------------------------------------------------------------------------------------------------------
 
 
 def _sounds(folder) -> dict[str, Path]:
@@ -85,7 +80,7 @@ def voicebank(path, split: str = "train") -> list[Item]:
         return [replace(item, split="test") for item in items]
     leaked = next((item.path for item in items if item.label in TEST_SPEAKERS), None)
     if leaked:
-        raise DataError(f"{leaked} is of the test speakers {' and '.join(TEST_SPEAKERS)}; take it out of the training folder")
+        raise DataError(f"{leaked} is of a test speaker ({', '.join(TEST_SPEAKERS)}); remove it from training")
     items = [replace(item, split="valid" if item.label in VALID_SPEAKERS else "train") for item in items]
     return _of_split(items, split, path)
 
@@ -105,33 +100,41 @@ def ljspeech(path, split: str = "train") -> list[Item]:
     return _of_split(items, split, path)
 
 
-def manifest(path, kind: str, split: str = "train") -> list[Item]:
-    """A table (tab-separated) with the columns path, kind, label and split; paths are relative to it."""
+def folders(speech, noise) -> tuple[list[Item], list[Item]]:
+    """Any folder of speech and any folder of noise -> speech, noise."""
+    return folder(speech), folder(noise)
+
+
+def manifest(path, split: str = "train", kinds: tuple = ("speech", "noise")) -> tuple[list[Item], ...]:
+    """A tab-separated table with the columns path (relative to it), kind, label and split -> one list per kind."""
     path = Path(path)
-    if not path.exists():
+    if not path.is_file():
         raise DataError(f"{path} does not exist; check the path")
     with open(path, encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
-    absent = {"path", "kind", "label", "split"} - set(rows[0] if rows else ())
+        table = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
+        rows, absent = list(table), sorted({"path", "kind", "label", "split"} - set(table.fieldnames or ()))
     if absent:
-        raise DataError(f"{path} lacks the column {', '.join(sorted(absent))}; its first line names the columns, tab-separated")
-    items = [Item(path.parent / row["path"], label=row["label"], split=row["split"]) for row in rows if row["kind"] == kind]
-    items = _of_split(items, split, f"{path} ({kind})")
-    missing = [item.path for item in items if not item.path.exists()]
+        raise DataError(f"{path} lacks the column {', '.join(absent)}; its first line names them, with tabs between")
+    lists = []
+    for kind in kinds:
+        items = [Item(path.parent / r["path"], label=r["label"], split=r["split"]) for r in rows if r["kind"] == kind]
+        lists.append(_of_split(items, split, f"{path} ({kind})"))
+    missing = [item.path for items in lists for item in items if not item.path.exists()]
     if missing:
         raise DataError(f"{missing[0]} is named in {path} but missing ({len(missing)} in all); restore the files")
-    return items
+    return tuple(lists)
 
 
 def _of_split(items, split, where) -> list[Item]:
     kept = [item for item in items if item.split == split]
     if not kept:
-        raise DataError(f"{where} has no files for '{split}'; it has {sorted({item.split for item in items}) or 'none'}")
+        others = ", ".join(sorted({item.split for item in items})) or "none"
+        raise DataError(f"{where} has no files for '{split}'; choose a split it has: {others}")
     return kept
 
 
 def hold_out(items, share: float = 0.1) -> tuple[list[Item], list[Item]]:
-    """Set a share aside -> (train, valid), always the same one. Whole labels (speakers) go, if there are enough of them."""
+    """Set a share aside, always the same -> train, valid. Whole labels (speakers) go, if there are enough of them."""
     by_label = len({item.label for item in items}) >= 1 / share
     group = {item: item.label if by_label else item.path.name for item in items}
     order = sorted(set(group.values()), key=lambda name: hashlib.sha256(name.encode()).digest())
@@ -152,111 +155,104 @@ def room_responses(items, sr: int, seconds: float = 1.0) -> Tensor:
     return torch.stack(rooms)
 
 
-# the decoded cache -----------------------------------------------------------------------------------------------------
+# the loader -----------------------------------------------------------------------------------------------------------
 
 
-def _decode(item: Item, sr: int) -> np.ndarray:
-    """int16 (C, N): one row, or clean and noisy. Peaks past full scale turn all rows down alike."""
-    rows = [audio.load(path, sr, mono=True)[0] for path in (item.path, item.noisy) if path is not None]
-    if abs(rows[0].shape[-1] - rows[-1].shape[-1]) > 0.01 * sr:
-        raise DataError(f"{item.path} and {item.noisy} differ in length by more than 10 ms; they are not the same utterance")
-    wav = torch.cat([audio.fit(row, rows[0].shape[-1]) for row in rows])  # (C, N)
-    wav = wav / wav.abs().max().clamp(min=1.0)
-    return (wav * 32768).round().clamp(max=32767).to(torch.int16).numpy()
+class Crops(Dataset):
+    """crops[k]: clean (1, n) and noise (1, n), from (seed, k) alone. Of a recorded pair, noise = noisy - clean."""
+
+    def __init__(self, speech: Clips, noise: Clips | None, seconds: float, seed: int, in_order: bool = False):
+        self.speech, self.noise, self.n, self.seed = speech, noise, round(seconds * speech.sr), seed
+        self.in_order = in_order  # crop k starts in file k, else in a random one; silent ones are passed over
+
+    def __getitem__(self, k: int) -> tuple[Tensor, Tensor]:
+        rng = np.random.default_rng([self.seed, k])
+        first = None
+        if self.in_order:
+            first = int(self.speech.audible[k % len(self.speech.audible)])
+        speech = self.speech.crop(self.n, rng, first)  # (C, n)
+        clean = speech[:1]
+        if len(speech) == 2:
+            return clean, speech[1:] - clean
+        return clean, torch.zeros_like(clean) if self.noise is None else self.noise.crop(self.n, rng, loop=True)
 
 
-class Clips:
-    """A list of items, decoded once into one int16 file that is mapped into memory: cutting a crop then costs nothing.
+class _Steps(Dataset):
+    """steps[k]: the k-th batch of noisy, clean (B, 1, n)."""
 
-    The file lies in the cache under a name made from the paths, sizes and dates of the sources and the rate.
+    def __init__(self, crops: Crops, recipe: Degradation, batch: int, rirs: Tensor | None):
+        self.crops, self.recipe, self.batch, self.rirs = crops, recipe, batch, rirs
+
+    def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
+        drawn = [self.crops[step * self.batch + b] for b in range(self.batch)]
+        clean, noise = (torch.stack(part) for part in zip(*drawn, strict=True))  # (B, 1, n)
+        seed = np.random.SeedSequence([self.crops.seed, step, 1]).generate_state(1)[0]
+        generator = torch.Generator().manual_seed(int(seed))
+        return degrade(clean, noise, self.recipe, self.crops.speech.sr, generator, self.rirs)
+
+
+def _clips(items, sr: int, cache) -> Clips | None:
+    return items if items is None or isinstance(items, Clips) else Clips(items, sr, cache)
+
+
+def _sources(speech, noise, recipe: Degradation, sr: int, cache) -> tuple[Clips, Clips | None]:
+    speech, noise = _clips(speech, sr, cache), _clips(noise, sr, cache)
+    if any(clips is not None and clips.sr != sr for clips in (speech, noise)):
+        raise DataError(f"the clips were decoded at another rate than {sr} Hz; make them at that rate")
+    if recipe.noise > 0 and noise is None and speech.channels == 1:
+        raise DataError("this recipe adds noise and there is none; give noise files, or a recipe with noise=0")
+    return speech, noise
+
+
+def batches(
+    speech,
+    noise,
+    recipe: Degradation,
+    sr: int,
+    seconds: float,
+    batch: int,
+    seed: int = 0,
+    workers: int = 0,
+    start: int = 0,
+    rirs: Tensor | None = None,
+    cache=None,
+):
+    """Yield training batches noisy, clean (B, 1, N) for ever, from step `start` on. Step k depends on (seed, k) alone.
+
+    speech and noise are lists of items or `Clips`; recorded pairs need no noise, and the recipe with snr=None keeps
+    theirs. Held-out items are refused.
     """
+    speech, noise = _sources(speech, noise, recipe, sr, cache)
+    items = speech.items + (noise.items if noise else [])
+    held = [item.path for item in items if item.split != "train"]
+    if held:
+        raise DataError(f"{held[0]} is held out ({len(held)} such files) and not for training; read the 'train' split")
+    steps = _Steps(Crops(speech, noise, seconds, seed), recipe, batch, rirs)
+    own = torch.Generator().manual_seed(seed)  # or the loader would draw from the global one
+    yield from DataLoader(steps, batch_size=None, sampler=range(start, 1 << 60), num_workers=workers, generator=own)
 
-    def __init__(self, items, sr: int, cache=None):
-        self.items, self.sr = list(items), sr
-        if not self.items:
-            raise DataError("there are no files to read; name a folder or manifest that holds some")
-        if len({item.noisy is None for item in self.items}) > 1:
-            raise DataError("recorded pairs and single files do not mix in one list; load them one after the other")
-        self.channels = 1 if self.items[0].noisy is None else 2
-        sources = [p for item in self.items for p in (item.path, item.noisy) if p is not None]
-        try:
-            marks = [(str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns) for p in sources]
-        except FileNotFoundError as error:
-            raise DataError(f"{error.filename} is missing; restore it or list the folder again") from None
-        name = hashlib.sha256(json.dumps([1, sr, self.channels, marks]).encode()).hexdigest()[:20]
-        self.path = Path(cache or data_home() / "cache") / f"{name}.i16"
-        index = self.path.with_suffix(".json")
-        if not (index.exists() and self.path.exists()):
-            self._build(index)
-        table = json.loads(index.read_text())
-        self.lengths, self.power = np.array(table["lengths"]), np.array(table["power"])
-        self.starts = np.concatenate([[0], np.cumsum(self.lengths * self.channels)])
-        # every second is as likely as any other, but no recording counts for more than a minute
-        weight = np.where(self.power > SILENT, np.minimum(self.lengths, 60 * sr), 0)
-        if not weight.any():
-            raise DataError(f"all {len(self)} files from {self.items[0].path} on are silent; check the recordings")
-        self._odds = np.cumsum(weight) / weight.sum()
-        self._samples = None
 
-    def _build(self, index: Path) -> None:
-        lengths, power = [], []
-        with audio.writing(self.path, force=True) as part, open(part, "wb") as file:
-            with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-                decoded = pool.map(_decode, self.items, [self.sr] * len(self.items))
-                for rows in tqdm(decoded, "decoding", len(self.items), unit="file", delay=2, leave=False):
-                    file.write(rows.tobytes())
-                    lengths.append(rows.shape[1])
-                    power.append(float(np.mean((rows[0] / 32768.0) ** 2)))
-        with audio.writing(index, force=True) as part:
-            part.write_text(json.dumps({"lengths": lengths, "power": power}))
+def valid_pairs(
+    speech,
+    noise,
+    recipe: Degradation,
+    sr: int,
+    seconds: float,
+    batch: int,
+    count: int | None = None,
+    seed: int = 0,
+    rirs: Tensor | None = None,
+    cache=None,
+) -> list[tuple[Tensor, Tensor]]:
+    """Held-out crops, one per speech file or `count`, always the same -> batches noisy, clean (B, 1, N), the last shorter.
 
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __getstate__(self):  # a worker maps the file itself
-        return {**self.__dict__, "_samples": None}
-
-    @property
-    def seconds(self) -> float:
-        return float(self.lengths.sum()) / self.sr
-
-    def rows(self, i: int) -> np.ndarray:
-        """Item i, undivided: int16 (C, N)."""
-        if self._samples is None:
-            self._samples = np.memmap(self.path, np.int16, "r")
-        return self._samples[self.starts[i] : self.starts[i + 1]].reshape(self.channels, -1)
-
-    def draw(self, rng: np.random.Generator) -> int:
-        return int(np.searchsorted(self._odds, rng.random(), side="right"))
-
-    def _piece(self, i: int, n: int, rng: np.random.Generator) -> np.ndarray:
-        """At most n samples of item i that are not a pause: of eight places the first loud enough, else the loudest."""
-        rows = self.rows(i)
-        best, loudest = None, -1.0
-        for _ in range(8):
-            start = int(rng.integers(0, max(0, rows.shape[1] - n) + 1))
-            piece = rows[:, start : start + n].astype(np.float32) / 32768  # (C, <= n)
-            power = float(np.mean(piece[0] ** 2))
-            if power > loudest:
-                best, loudest = piece, power
-            if power >= 0.1 * self.power[i]:
-                break
-        return best
-
-    def crop(self, n: int, rng: np.random.Generator, first: int | None = None, loop: bool = False) -> Tensor:
-        """n samples, float32 (C, n). After a short item comes another one (loop: itself again), faded over 5 ms."""
-        i = self.draw(rng) if first is None else first
-        pieces = [self._piece(i, n, rng)]
-        if pieces[0].shape[1] < n:
-            fade = np.linspace(0, 1, max(2, round(0.005 * self.sr)), dtype=np.float32)
-            while True:
-                piece = pieces[-1]
-                ramp = fade[: piece.shape[1]]
-                piece[:, : len(ramp)] *= ramp
-                piece[:, piece.shape[1] - len(ramp) :] *= ramp[::-1]
-                if sum(p.shape[1] for p in pieces) >= n:
-                    break
-                pieces.append(self._piece(i if loop else self.draw(rng), n, rng))
-        joined = np.concatenate(pieces, axis=1)
-        start = int(rng.integers(0, joined.shape[1] - n + 1))
-        return torch.from_numpy(np.ascontiguousarray(joined[:, start : start + n]))
+    Each crop is damaged by itself: the pairs do not depend on the size of the batch. Training items are refused.
+    """
+    speech, noise = _sources(speech, noise, recipe, sr, cache)
+    leaked = next((item.path for item in speech.items if item.split == "train"), None)
+    if leaked:
+        raise DataError(f"{leaked} is for training; validate on another split, or set files aside with hold_out")
+    single = _Steps(Crops(speech, noise, seconds, seed, in_order=True), recipe, 1, rirs)
+    pairs = [single[k] for k in range(len(speech.audible) if count is None else count)]
+    groups = [pairs[i : i + batch] for i in range(0, len(pairs), batch)]
+    return [tuple(torch.cat(part) for part in zip(*group, strict=True)) for group in groups]

@@ -1,7 +1,8 @@
 """What happens to speech on its way to us: noise, rooms, lost packets, narrow bands, clipping, coarse quantisation.
 
-Everything works on batches wav (B, 1, N) on any device. Parameters are drawn per item from a torch.Generator on the CPU, so
-that a seed gives the same damage on every machine. Nothing here scales a clean signal and its noisy twin differently.
+Everything works on batches wav (B, 1, N) on any device. Parameters are drawn per item from a torch.Generator on the
+CPU, so that a seed gives the same damage on every machine. Nothing here scales a clean signal and its noisy twin
+differently.
 """
 
 import math
@@ -60,7 +61,7 @@ def _convolve(wav: Tensor, response: Tensor, n_fft: int, shift: Tensor) -> Tenso
 
 
 def room_response(rt60: Tensor, direct_db: Tensor, sr: int, generator: torch.Generator) -> Tensor:
-    """Synthetic room responses (B, 1, R): the direct path at sample 0, and direct_db (B,) below it in energy, the echoes.
+    """Synthetic room responses (B, 1, R): direct path at sample 0 and, direct_db (B,) below it in energy, the echoes.
 
     They are Gaussian noise under an exponential that falls by 60 dB in rt60 (B,) seconds (Polack's model), thinned at
     first, since the number of echoes per second grows with the square of time.
@@ -69,7 +70,8 @@ def room_response(rt60: Tensor, direct_db: Tensor, sr: int, generator: torch.Gen
     t = torch.arange(length) / sr  # (R,)
     density = (t / 0.03).square().clamp(0.02, 1.0)  # dense from 30 ms on
     shape = (len(rt60), 1, length)
-    echoes = torch.randn(shape, generator=generator) * (torch.rand(shape, generator=generator) < density) / density.sqrt()
+    heard = torch.rand(shape, generator=generator) < density
+    echoes = torch.randn(shape, generator=generator) * heard / density.sqrt()
     echoes = echoes.to(rt60.device) * 10 ** (-3 * t.to(rt60.device) / rt60[:, None, None])
     echoes[..., : max(1, round(0.002 * sr))] = 0  # the nearest wall is 35 cm away
     energy = echoes.square().sum(-1, keepdim=True)
@@ -81,8 +83,9 @@ def room_response(rt60: Tensor, direct_db: Tensor, sr: int, generator: torch.Gen
 def reverberate(wav: Tensor, responses: Tensor, sr: int) -> tuple[Tensor, Tensor]:
     """Put wav (B, 1, N) into rooms (B, 1, R) -> (reverberant, target), both aligned with wav.
 
-    The target is the speech with the direct path and the reflections of its first 50 ms. The delay of the direct path (the
-    largest sample of the response) is taken off both; the gain is that of an early part of unit energy, the same for both.
+    The target is the speech with the direct path and the reflections of its first 50 ms. The delay of the direct path
+    (the largest sample of the response) is taken off both; the gain is that of an early part of unit energy, the same
+    for both.
     """
     peak = responses.abs().argmax(-1)  # (B, 1)
     index = torch.arange(responses.shape[-1], device=wav.device)
@@ -93,7 +96,7 @@ def reverberate(wav: Tensor, responses: Tensor, sr: int) -> tuple[Tensor, Tensor
 
 
 def band_limit(wav: Tensor, sr: int, cutoff: Tensor) -> Tensor:
-    """Remove what lies above cutoff (B,) Hz, without delay: flat to 0.9 cutoff, nothing from cutoff on (raised cosine)."""
+    """Remove what lies above cutoff (B,) Hz, without delay: flat to 0.9 cutoff, nothing from cutoff on."""
     n = wav.shape[-1]
     n_fft = next_fast_len(n + sr // 10, real=True)  # room for the filter to ring out
     hz = torch.arange(n_fft // 2 + 1, device=wav.device) * (sr / n_fft)
@@ -102,7 +105,7 @@ def band_limit(wav: Tensor, sr: int, cutoff: Tensor) -> Tensor:
 
 
 def clip(wav: Tensor, below_peak_db: Tensor, hard: Tensor) -> Tensor:
-    """Overload at a ceiling below_peak_db (B,) under each item's peak: a flat cut where hard (B,) is True, else tanh."""
+    """Overload at a ceiling below_peak_db (B,) under the peak: a flat cut where hard (B,) is True, else tanh."""
     ceiling = wav.abs().amax(-1, keepdim=True).clamp(min=1e-9) * 10 ** (-below_peak_db[:, None, None] / 20)
     return torch.where(hard[:, None, None], wav.clamp(-ceiling, ceiling), ceiling * torch.tanh(wav / ceiling))
 
@@ -120,8 +123,8 @@ def dropouts(
 ) -> tuple[Tensor, Tensor]:
     """Lose stretches of sound, as lost packets do -> (wav with zeros, mask (B, 1, N), True where lost).
 
-    Gaps never touch: at least 10 ms of sound lies between them. Those that would take the loss past half of a short crop
-    are left out (the first is shortened instead).
+    Gaps never touch: at least 10 ms of sound lies between them. Those that would take the loss past half of a short
+    crop are left out (the first is shortened instead).
     """
     b, n = len(wav), wav.shape[-1]
     spacing, most = round(0.01 * sr), int(count[1])
@@ -147,11 +150,12 @@ def degrade(
 ) -> tuple[Tensor, Tensor]:
     """One training pair from clean (B, 1, N) and noise (B, 1, N) -> (noisy, target), both (B, 1, N).
 
-    Order, as in life: room, noise at an SNR against the reverberant speech, level, overload, band, coding, lost packets.
-    The target differs from clean by the early reflections and the level alone. Responses come from rirs (K, R) if given.
+    Order, as in life: room, noise at an SNR against the reverberant speech, level, overload, band, coding, lost
+    packets. The target differs from clean by the early reflections and the level alone. Responses come from rirs (K,
+    R) if given.
     """
     if clean.shape != noise.shape or clean.dim() != 3:
-        raise DataError(f"clean and noise are both (batch, 1, samples), not {tuple(clean.shape)} and {tuple(noise.shape)}")
+        raise DataError(f"clean and noise are alike (batch, 1, samples), not {(*clean.shape,)} and {(*noise.shape,)}")
     device, b = clean.device, len(clean)
 
     def chosen(probability):  # the items (indices) this damage falls on
@@ -173,7 +177,7 @@ def degrade(
     if len(at) and recipe.snr is None:
         noisy[at] = speech[at] + noise[at]
     elif len(at):
-        noisy[at], _ = mix_at_snr(speech[at], noise[at], _draw(len(at), recipe.snr, generator, device), sr)
+        noisy[at] = mix_at_snr(speech[at], noise[at], _draw(len(at), recipe.snr, generator, device), sr)
 
     at = chosen(recipe.level)
     if len(at):

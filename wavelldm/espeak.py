@@ -24,6 +24,7 @@ def serve(library: str):
     os.dup2(2, 1)  # whatever the library prints must not end up between the samples
     espeak = ctypes.CDLL(library)
     sr = espeak.espeak_Initialize(SYNCHRONOUS, 0, b".", DONT_EXIT)
+    espeak.espeak_ng_SetRandSeed(ctypes.c_long(1))  # otherwise the clock is the seed
     pcm = bytearray()
 
     @Callback

@@ -81,7 +81,7 @@ def _sounds(folder) -> dict[str, Path]:
     """Sound files of a folder, at any depth, by their path within it without the suffix. A file counts as a folder of one."""
     folder = Path(folder)
     if folder.is_file():
-        return {"": folder}
+        return {folder.stem: folder}
     if not folder.is_dir():
         raise DataError(f"{folder} does not exist; name a folder of sound files")
     found: dict[str, Path] = {}
@@ -105,9 +105,8 @@ def pairs(clean_dir, enhanced_dir, noisy_dir=None) -> list[tuple[str, Path, Path
     """Pair by name: (name, clean, enhanced, noisy or None). Clean and enhanced must match one to one; noisy may hold more."""
     clean, enhanced = _sounds(clean_dir), _sounds(enhanced_dir)
     noisy = None if noisy_dir is None else _sounds(noisy_dir)
-    if {len(clean), len(enhanced)} == {1} and Path(clean_dir).is_file() and Path(enhanced_dir).is_file():
-        noisy = None if noisy is None else next(iter(noisy.values()))
-        return [(Path(clean_dir).stem, Path(clean_dir), Path(enhanced_dir), noisy)]
+    if all(Path(x).is_file() for x in (clean_dir, enhanced_dir, noisy_dir) if x is not None):  # three files need not share a name
+        return [(Path(enhanced_dir).stem, Path(clean_dir), Path(enhanced_dir), noisy_dir and Path(noisy_dir))]
     if missing := set(clean) - set(enhanced):
         raise DataError(f"{enhanced_dir} has no partner for {_some(missing)} of {clean_dir}; enhance these too or take them out")
     if missing := set(enhanced) - set(clean):

@@ -1,7 +1,7 @@
 """Data sets from their public homes: fetched with resume, checked, unpacked safely, and only once.
 
-`data/sources.toml` says what there is. An archive arrives as HOME/NAME/FILE.part and is checked before it is opened. Its
-contents appear as one folder by one rename, so they are whole or not there; a file in it holds the archive's checksum.
+`data/sources.toml` says what there is. An archive arrives as HOME/NAME/FILE.part and is checked before it is opened.
+Its contents appear as one folder by one rename, so they are whole or not there; in it lies the archive's checksum.
 """
 
 import errno
@@ -15,7 +15,7 @@ import time
 import zipfile
 import zlib
 from http.client import HTTPException
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PureWindowsPath
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
@@ -36,6 +36,8 @@ PAUSE = 0.5  # seconds after the first of them, doubled each time
 TIMEOUT = 30.0  # seconds of silence
 BLOCK = 1 << 18
 BUSY = (408, 425, 429, 500, 502, 503, 504)  # answers worth a second try
+DAMAGED = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, RuntimeError)
+DISTRUST = "nothing of it was unpacked: remove it and do not trust where it came from"
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 
 
@@ -50,7 +52,7 @@ def _size(archive: dict) -> int:
 
 
 def sources() -> list[dict]:
-    """What can be fetched: name, title, home, licence, credit, archives, `size` to download and `unpacked`, in bytes."""
+    """What can be fetched: name, title, home, licence, credit, archives; in bytes: `size` to download, `unpacked`."""
     table = tomllib.loads(_toml().read_text(encoding="utf-8"))
     return [
         {
@@ -64,16 +66,18 @@ def sources() -> list[dict]:
 
 
 def get(name: str, folder=None, progress: bool = True) -> Path:
-    """Fetch and unpack a data set into FOLDER/NAME (default: the data folder) and return that path.
+    """Fetch and unpack a data set into FOLDER/NAME (default: the data folder); return the folder to read from.
 
+    That is FOLDER/NAME, or the one folder in it if the data set is a single archive: what the readers in `data` take.
     What is already there is not fetched again; what a break has left behind is continued.
     """
     known = {source["name"]: source for source in sources()}
     if name not in known:
         raise DataError(f"there is no data set '{name}' to fetch; choose one of {', '.join(known)}")
     root = (Path(folder).expanduser() if folder else data_home()).absolute() / name
+    archives = known[name]["archives"]
     try:
-        missing = [archive for archive in known[name]["archives"] if not _ready(root, archive)]
+        missing = [archive for archive in archives if not _ready(root, archive)]
         _check_room(root, missing)
         for archive in missing:
             root.mkdir(parents=True, exist_ok=True)
@@ -87,7 +91,7 @@ def get(name: str, folder=None, progress: bool = True) -> Path:
             f"{root} cannot be written ({reason}); make room there or choose another folder, "
             "and run the command again: what has arrived is kept"
         ) from None
-    return root
+    return root / archives[0]["unpacks_to"] if len(archives) == 1 else root
 
 
 def _ready(root: Path, archive: dict) -> bool:
@@ -112,7 +116,7 @@ def _length(path: Path) -> int:
 
 
 def _check_room(root: Path, missing: list[dict]) -> None:
-    """Archives are unpacked and removed one by one: the peak of (unpacked so far + the next archive, packed and unpacked)."""
+    """Archives are unpacked and removed one by one; the peak: what is unpacked, the next archive, its contents."""
     need = held = 0
     for archive in missing:
         arrived = _length(root / archive["file"]) or _length(_part(root, archive))
@@ -122,7 +126,8 @@ def _check_room(root: Path, missing: list[dict]) -> None:
     free = shutil.disk_usage(there).free
     if free < need:
         raise DataError(
-            f"{root} needs {need / 1e9:.2f} GB and the disk has {free / 1e9:.2f} GB free; make room or choose another folder"
+            f"{root} needs {need / 1e9:.2f} GB and the disk has {free / 1e9:.2f} GB free; "
+            "make room or choose another folder"
         )
 
 
@@ -135,22 +140,22 @@ def _download(root: Path, archive: dict, home: str, progress: bool) -> Path:
     path, part = root / archive["file"], _part(root, archive)
     if path.exists():
         if not _matches(path, archive["checksum"], progress):
-            raise DataError(f"{path} is not the archive of that name at {home} (wrong checksum); remove it and run the command again")
+            raise DataError(f"{path} has not the checksum of that archive at {home}; remove it and run this again")
         return path
     refusals = []
     for url in archive["urls"]:
         try:
             with _bar(path.name, _size(archive), progress, _length(part)) as bar:
                 _fetch(url, part, archive.get("bytes"), bar)
+            _tag(part).unlink(missing_ok=True)
             if _matches(part, archive["checksum"], progress):
-                _tag(part).unlink(missing_ok=True)
                 return part.replace(path)
             part.unlink()
-            refusals.append(f"what {urlsplit(url).hostname} sent for {path.name} has the wrong checksum and was removed; run the command again")
+            refusals.append(f"{urlsplit(url).hostname} sent {path.name} with a wrong checksum, it was removed")
         except DataError as error:
             refusals.append(str(error))
-    by_hand = f", or put {path.name} from {home} into {root} by hand and run the command again"
-    raise DataError(refusals[0] + by_hand)
+    by_hand = f"or first put {path.name} from {home} into {root} by hand"
+    raise DataError(f"{refusals[0]}; run the command again later, {by_hand}")
 
 
 def _matches(path: Path, checksum: str, progress: bool) -> bool:
@@ -185,16 +190,17 @@ def _fetch(url: str, part: Path, size: int | None, bar: tqdm) -> None:
                     return
                 part.unlink()
             elif error.code not in BUSY:
-                raise DataError(f"{host} {problem} for {url}; try again later") from None
+                raise DataError(f"{host} {problem} for {url}") from None
         except (OSError, HTTPException) as error:
-            if error.errno in DISK if isinstance(error, OSError) else False:
+            if getattr(error, "errno", None) in DISK:
                 raise
             reason = error.reason if isinstance(error, URLError) else error
             problem = f"cannot be reached ({getattr(reason, 'strerror', None) or reason or type(reason).__name__})"
         failures = 0 if _length(part) > best else failures + 1
         best = max(best, _length(part))
         if failures == TRIES:
-            raise DataError(f"{host} {problem}; check the connection and run the command again: the {best / 1e6:.1f} MB that arrived are kept")
+            kept = f", {best / 1e6:.1f} MB of {part.stem} have arrived and are kept" if best else ""
+            raise DataError(f"{host} {problem}{kept}")
         time.sleep(PAUSE * 2**failures)
 
 
@@ -208,7 +214,7 @@ def _request(url: str, part: Path, size: int | None, bar: tqdm) -> bool:
             headers["If-Range"] = tag.read_text()
     with urlopen(Request(url, headers=headers), timeout=TIMEOUT) as answer:
         if answer.headers.get_content_type() == "text/html":
-            raise DataError(f"{urlsplit(url).hostname} sent a web page instead of {part.stem}; try again later")
+            raise DataError(f"{urlsplit(url).hostname} sent a web page instead of {part.stem}")
         if answer.status == 206:
             if not re.match(rf"bytes {have}-", answer.headers.get("Content-Range", "")):
                 part.unlink()  # not the bytes that were asked for: begin again
@@ -218,8 +224,7 @@ def _request(url: str, part: Path, size: int | None, bar: tqdm) -> bool:
         total = None if answer.length is None else have + answer.length
         if size and total not in (None, size):
             raise DataError(
-                f"{urlsplit(url).hostname} offers {total:,} bytes for {part.stem} where {size:,} are expected; "
-                "the file may have changed there: update wavelldm"
+                f"{urlsplit(url).hostname} offers {total:,} bytes for {part.stem} where {size:,} are expected"
             )
         version = answer.headers.get("ETag", "W/")
         version = answer.headers.get("Last-Modified", "") if version.startswith("W/") else version
@@ -229,32 +234,32 @@ def _request(url: str, part: Path, size: int | None, bar: tqdm) -> bool:
             while block := answer.read(BLOCK):
                 have += len(block)
                 if size and have > size:
-                    raise DataError(f"{urlsplit(url).hostname} sends more than the {size:,} bytes of {part.stem}; try again later")
+                    raise DataError(f"{urlsplit(url).hostname} sends more than the {size:,} bytes of {part.stem}")
                 file.write(block)
                 bar.update(len(block))
     return have == (size or total or have)
 
 
 def _members(file, name: str):
-    """Yield (name, stream) for each plain file of a zip or tar archive and (name, None) for each folder; refuse all else."""
+    """Yield (name, stream) for each plain file of a zip or tar, (name, None) for each folder; refuse all else."""
     if name.endswith(".zip"):
         with zipfile.ZipFile(file) as archive:
             for entry in archive.infolist():
                 if stat.S_IFMT(entry.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
-                    raise DataError(f"{name} holds the link or device '{entry.filename}'; nothing of it was unpacked, do not trust it")
+                    raise DataError(f"{name} holds the link or device '{entry.filename}'; {DISTRUST}")
                 yield entry.filename, None if entry.is_dir() else archive.open(entry)
     else:
         with tarfile.open(fileobj=file, mode="r|*") as archive:  # as a stream: seeking back in bz2 costs a new start
             for entry in archive:
                 if not (entry.isreg() or entry.isdir()):
-                    raise DataError(f"{name} holds the link or device '{entry.name}'; nothing of it was unpacked, do not trust it")
+                    raise DataError(f"{name} holds the link or device '{entry.name}'; {DISTRUST}")
                 yield entry.name, None if entry.isdir() else archive.extractfile(entry)
 
 
 def _inside(folder: Path, name: str, archive: str) -> Path:
-    windows = PureWindowsPath(name)
-    if PurePosixPath(name).is_absolute() or windows.drive or windows.root or ".." in windows.parts or "\\" in name:
-        raise DataError(f"{archive} holds '{name}', which leads out of its folder; nothing of it was unpacked, do not trust it")
+    parts = PureWindowsPath(name)  # the stricter reading: both slashes part, C: is a drive
+    if parts.drive or parts.root or ".." in parts.parts:
+        raise DataError(f"{archive} holds '{name}', which leads out of its folder; {DISTRUST}")
     return folder / name
 
 
@@ -278,7 +283,7 @@ def _unpack(path: Path, target: Path, checksum: str, progress: bool) -> None:
         whole = top[0] if len(top) == 1 and top[0].is_dir() else temporary
         (whole / MARK).write_text(f"{checksum}\n")
         whole.rename(target)
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, RuntimeError, NotImplementedError) as error:
+    except DAMAGED as error:
         raise DataError(f"{path} cannot be unpacked ({error}); remove it and run the command again") from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -43,9 +43,9 @@ def mel_to_magnitude(log_mel: Tensor, config: MelConfig, iterations: int = 50) -
     bank = bank_of(config).to(log_mel)  # (M, n_fft // 2 + 1)
     mel = log_mel.exp()
     spectrum = (torch.linalg.pinv(bank) @ mel).clamp_min(1e-5 * mel.mean())
-    target, gram = bank.T @ mel, bank.T @ bank
+    target = bank.T @ mel
     for _ in range(iterations):
-        spectrum = spectrum * target / (gram @ spectrum).clamp_min(1e-20)
+        spectrum = spectrum * target / (bank.T @ (bank @ spectrum)).clamp_min(1e-20)
     return spectrum ** (1 / config.power)
 
 

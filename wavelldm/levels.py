@@ -60,12 +60,13 @@ def active_level(wav: Tensor, sr: int) -> Tensor:
     return decibels(active_power(wav, sr))
 
 
-def mix_at_snr(clean: Tensor, noise: Tensor, snr_db, sr: int) -> tuple[Tensor, Tensor]:
-    """Scale the noise, and only the noise, so that the SNR is exactly snr_db -> noisy (..., N), the noise in it (..., N).
+def mix_at_snr(clean: Tensor, noise: Tensor, snr_db, sr: int) -> Tensor:
+    """clean + noise (..., N), where the noise, and only the noise, is scaled so that the SNR is exactly snr_db.
 
-    SNR = 10 log10(active speech power / active noise power), each over its OWN active frames. Pauses of the speaker then do
-    not make the noise louder, and a bark in ten seconds of silence is as loud as the number says when it barks.
-    snr_db is a number or one per signal (...). Where either is silent no ratio exists: that noise keeps its own level.
+    SNR = 10 log10(active speech power / active noise power), each over its OWN active frames. Pauses of the speaker
+    then do not make the noise louder, and a bark in ten seconds of silence is as loud as the number says when it
+    barks. snr_db is a number or one per signal (...). Where either is silent no ratio exists: that noise keeps its
+    own level.
     """
     speech, disturbance = active_power(clean, sr), active_power(noise, sr)  # (...)
     snr = torch.as_tensor(snr_db, dtype=clean.dtype, device=clean.device)
@@ -73,8 +74,7 @@ def mix_at_snr(clean: Tensor, noise: Tensor, snr_db, sr: int) -> tuple[Tensor, T
         snr = snr.reshape(speech.shape)
     gain = (speech / disturbance.clamp(min=1e-20) * 10 ** (-snr / 10)).sqrt()
     gain = torch.where((speech > 0) & (disturbance > 0), gain, torch.ones_like(gain))
-    scaled = noise * gain[..., None]
-    return clean + scaled, scaled
+    return clean + noise * gain[..., None]
 
 
 def limit_together(*wavs: Tensor, peak: float = 0.999) -> tuple[Tensor, ...]:

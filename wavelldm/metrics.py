@@ -89,7 +89,7 @@ def spectral_convergence(clean, enhanced, sr: int) -> float:
 def lsd(clean, enhanced, sr: int) -> float:
     """Log-spectral distance: mean over frames of the root mean square over frequency of log10|S|^2 - log10|Y|^2.
 
-    In units of ten decibels, as in the literature on bandwidth extension. Powers are floored at -120 dB re a
+    In bels (times ten: dB), as in the literature on bandwidth extension. Powers are floored at -120 dB re a
     full-scale sine, so that digital silence costs no more than inaudible noise.
     """
     s, y = (np.log10(np.maximum(4 * _spectrum(x, sr) ** 2, LSD_FLOOR)) for x in as_pair(clean, enhanced))
@@ -117,11 +117,12 @@ def mel_distance(clean, enhanced, sr: int) -> float:
 def _pesq(clean: bytes, enhanced: bytes, sr: int, mode: str) -> float:
     package = _package("pesq")
     s, y = np.frombuffer(clean, np.float32), np.frombuffer(enhanced, np.float32)
-    pieces, scores, reason = math.ceil(len(s) / (PESQ_SECONDS * sr)), [], ""
+    pieces, scores, reason = math.ceil(len(s) / (PESQ_SECONDS * sr)), [], "it finds no value for it"
     for a, b in zip(np.array_split(s, pieces), np.array_split(y, pieces)):
-        if not b.any():
-            reason = "the enhanced clip is silent"
+        if not a.any():  # a silent piece of a long clip says nothing
             continue
+        if not b.any():
+            raise MetricError(f"PESQ refuses the clip: the enhanced one is silent for {len(b) / sr:.1f} s of it")
         try:
             scores.append(float(package.pesq(sr, a, b, mode)))
         except package.NoUtterancesError:
@@ -131,7 +132,7 @@ def _pesq(clean: bytes, enhanced: bytes, sr: int, mode: str) -> float:
         except (package.PesqError, ValueError) as error:
             reason = f"it fails on this clip: {error}"
     if not scores or not np.isfinite(scores).all():
-        raise MetricError(f"PESQ refuses the clip: {reason or 'its value is not a number'}")
+        raise MetricError(f"PESQ refuses the clip: {reason}")
     return float(np.mean(scores))
 
 
@@ -251,7 +252,7 @@ METRICS: dict[str, Metric] = {
     "seg_snr": Metric(segmental_snr, "segmental SNR", "dB", True, (-10.0, 35.0)),
     "correlation": Metric(correlation, "correlation", "", True, (-1.0, 1.0)),
     "spectral_convergence": Metric(spectral_convergence, "spectral convergence", "", False, (0.0, INF)),
-    "lsd": Metric(lsd, "LSD", "10 dB", False, (0.0, INF)),
+    "lsd": Metric(lsd, "LSD", "bel", False, (0.0, INF)),
     "mel_distance": Metric(mel_distance, "mel distance", "nat", False, (0.0, INF)),
     "pesq_wb": Metric(pesq_wb, "WB-PESQ", "MOS", True, (1.0, 4.65)),
     "pesq_nb": Metric(pesq_nb, "NB-PESQ", "MOS", True, (1.0, 4.55)),

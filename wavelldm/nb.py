@@ -82,6 +82,14 @@ def check(name: str, mine, theirs, close: float = 1e-4) -> bool:
     return difference <= close
 
 
+def exercise(name: str, answer, expected, close: float = 1e-4) -> bool:
+    """The checker under an exercise: as `check`, but an answer that is still None is simply the reader's turn."""
+    if answer is None:
+        print(f"… {name}: your turn")
+        return False
+    return check(name, answer, expected, close)
+
+
 def hear(wav, sr: int, label: str = "", seconds: float = 6.0):
     """A player for wav (..., N), first channel; MP3 keeps the notebook small, and nothing is made louder or softer."""
     import io

@@ -1,0 +1,34 @@
+import pytest
+
+from wavelldm import widgets
+from wavelldm.errors import WavelldmError
+
+
+class Place:
+    def __init__(self, item):
+        self.items = [item]
+
+    def update(self, item):
+        self.items.append(item)
+
+
+def test_moving_a_slider_redraws_with_its_value(monkeypatch):
+    places = []
+
+    def display(item, display_id=False):
+        if display_id:
+            places.append(Place(item))
+            return places[-1]
+
+    monkeypatch.setattr(widgets, "display", display)
+    controls = widgets.sliders(lambda hop, mels, on, gain: [hop * mels, (on, gain)], hop=[128, 160, 256], mels=(40, 128, 8, 80), on=True, gain=(0.0, 1.0, 0.1, 0.5))
+    assert [p.items for p in places] == [[160 * 80], [(True, 0.5)]]
+    controls["hop"].value = 256
+    controls["on"].value = False
+    assert places[0].items == [160 * 80, 256 * 80, 256 * 80]
+    assert places[1].items[-1] == (False, 0.5)
+
+
+def test_a_choice_that_is_none_is_refused():
+    with pytest.raises(WavelldmError, match="'hop' takes"):
+        widgets.sliders(print, hop=3)

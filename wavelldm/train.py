@@ -1,0 +1,193 @@
+"""One plain training loop for every network of the course: warm-up, clipping, EMA, validation, resume, Ctrl-C.
+
+A *task* says what is trained: `networks` (name -> module, "model" among them), `groups` (which networks each loss trains),
+`losses(batch)`, a generator of (group, loss, figures to log), and `validate(model)` -> figures with "score", lower is better.
+"""
+
+import copy
+import csv
+import math
+import signal
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from .audio import writing
+from .errors import WavelldmError
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long, how large, how fast."""
+
+    steps: int = 20_000
+    lr: float = 5e-4
+    warmup: int = 500  # steps of linear rise
+    final: float = 0.02  # of lr, reached by a cosine at the last step
+    betas: tuple = (0.9, 0.99)
+    weight_decay: float = 1e-2
+    clip: float = 1.0  # largest gradient norm
+    ema: float = 0.999  # weight of the past in the averaged model
+    valid_every: int = 500
+    save_every: int = 250
+    seed: int = 0
+
+
+def learning_rate(step: int, plan: Plan) -> float:
+    """Linear warm-up to lr, joined without a jump to a cosine that ends at final * lr (arXiv 1608.03983, eq. 5)."""
+    if step < plan.warmup:
+        return plan.lr * (step + 1) / plan.warmup
+    progress = min(1.0, (step - plan.warmup) / max(1, plan.steps - 1 - plan.warmup))
+    return plan.lr * (plan.final + (1 - plan.final) * 0.5 * (1 + math.cos(math.pi * progress)))
+
+
+@torch.no_grad()
+def follow(average: nn.Module, model: nn.Module, decay: float, step: int) -> None:
+    """EMA of the weights; early on it forgets faster, so that the random start does not linger."""
+    decay = min(decay, (1 + step) / (10 + step))
+    for a, b in zip(average.parameters(), model.parameters()):
+        a.lerp_(b, 1 - decay)
+    for a, b in zip(average.buffers(), model.buffers()):
+        a.copy_(b)
+
+
+@contextmanager
+def interruptible():
+    """Within it Ctrl-C only raises a flag, so that a step ends and the run is saved; a second Ctrl-C stops at once."""
+    asked = []
+
+    def ask(*_):
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(True)
+
+    try:
+        before = signal.signal(signal.SIGINT, ask)
+    except ValueError:  # not in the main thread: nobody can press Ctrl-C here
+        yield asked
+        return
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def save_checkpoint(path: Path, state: dict) -> None:
+    with writing(path, force=True) as part:
+        torch.save(state, part)
+
+
+def load_checkpoint(path: Path) -> dict:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise WavelldmError(f"{path} is not a whole checkpoint ({type(error).__name__}); delete it to start anew") from None
+
+
+class Log:
+    """A CSV file of figures by step; on resume, rows past the checkpoint are dropped."""
+
+    def __init__(self, path: Path, step: int):
+        self.path, self.rows, self.fields = path, [], ["step"]
+        if path.exists() and step > 0:
+            with open(path, newline="") as file:
+                self.rows = [row for row in csv.DictReader(file) if int(row["step"]) <= step]
+            self.fields = list(self.rows[0]) if self.rows else self.fields
+
+    def add(self, step: int, figures: dict) -> None:
+        row = {"step": step, **{k: f"{v:.6g}" for k, v in figures.items()}}
+        self.fields += [k for k in row if k not in self.fields]
+        self.rows.append(row)
+        with writing(self.path, force=True) as part, open(part, "w", newline="") as file:
+            writer = csv.DictWriter(file, self.fields, restval="")
+            writer.writeheader()
+            writer.writerows(self.rows)
+
+
+def fit(task, batches, plan: Plan, folder, progress: bool = True) -> dict:
+    """Train until plan.steps; `batches(start)` yields batches from that step on. Resumes what lies in `folder`.
+
+    Writes last.pt (everything needed to go on), best.pt (the averaged model that validated best) and log.csv. A run that was
+    stopped and resumed equals one that was not: batches and random numbers depend on the seed and the step alone.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    optimisers = {
+        group: torch.optim.AdamW(
+            [p for name in names for p in task.networks[name].parameters()], plan.lr, plan.betas, weight_decay=plan.weight_decay
+        )
+        for group, names in task.groups.items()
+    }
+    average = copy.deepcopy(task.networks["model"]).eval().requires_grad_(False)
+    step, best = 0, math.inf
+    if (folder / "last.pt").exists():
+        state = load_checkpoint(folder / "last.pt")
+        try:
+            for name, network in task.networks.items():
+                network.load_state_dict(state["networks"][name])
+            for group, optimiser in optimisers.items():
+                optimiser.load_state_dict(state["optimisers"][group])
+            average.load_state_dict(state["average"])
+        except (KeyError, RuntimeError, ValueError):
+            raise WavelldmError(f"{folder} holds a run of another model; name another folder or delete it") from None
+        step, best = state["step"], state["best"]
+
+    def save() -> None:
+        save_checkpoint(
+            folder / "last.pt",
+            {
+                "step": step,
+                "best": best,
+                "networks": {name: network.state_dict() for name, network in task.networks.items()},
+                "optimisers": {group: optimiser.state_dict() for group, optimiser in optimisers.items()},
+                "average": average.state_dict(),
+            },
+        )
+
+    log, since, figures = Log(folder / "log.csv", step), time.perf_counter(), {}
+    bar = tqdm(total=plan.steps, initial=step, unit="step", disable=not progress, mininterval=1.0)
+    with interruptible() as asked, bar:
+        stream = batches(step) if step < plan.steps else iter(())
+        for batch in stream:
+            torch.manual_seed(plan.seed * 1_000_003 + step)  # dropout and the like: from the seed and the step alone
+            rate = learning_rate(step, plan)
+            for group, loss, extra in task.losses(batch):
+                update(optimisers[group], loss, rate, plan.clip)
+                for name, value in {group: loss.detach(), **extra}.items():
+                    figures.setdefault(name, []).append(float(value))
+            follow(average, task.networks["model"], plan.ema, step)
+            step += 1
+            bar.update()
+            ended = step >= plan.steps or asked
+            if step % plan.valid_every == 0 or step >= plan.steps:
+                measured = task.validate(average)
+                means = {name: sum(values) / len(values) for name, values in figures.items()}
+                log.add(step, {**measured, **means, "lr": rate, "seconds": time.perf_counter() - since})
+                since, figures = time.perf_counter(), {}
+                bar.set_postfix_str(" ".join(f"{k} {v:.3f}" for k, v in measured.items()))
+                if measured["score"] < best:
+                    best = measured["score"]
+                    save_checkpoint(folder / "best.pt", {"step": step, "score": best, "model": average.state_dict()})
+            if step % plan.save_every == 0 or ended:
+                save()
+            if ended:
+                break
+    return {"step": step, "best": best, "stopped": step < plan.steps}
+
+
+def update(optimiser: torch.optim.Optimizer, loss: Tensor, rate: float, clip: float) -> None:
+    """One step of one optimiser; a loss or gradient that is not finite is refused before it ruins the weights."""
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    weights = [p for group in optimiser.param_groups for p in group["params"]]
+    norm = nn.utils.clip_grad_norm_(weights, clip)
+    if not torch.isfinite(norm):
+        raise WavelldmError("the loss is no longer a finite number; lower the learning rate and resume from the last checkpoint")
+    for group in optimiser.param_groups:
+        group["lr"] = rate
+    optimiser.step()
