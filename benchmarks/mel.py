@@ -1,4 +1,4 @@
-"""Time the log-mel front end against librosa's and torchaudio's, and Griffin-Lim; write the table into benchmarks/README.md.
+"""Time the log-mel front end against librosa's and torchaudio's, and Griffin-Lim; write it into benchmarks/README.md.
 
     python benchmarks/mel.py [--repeats 40]
 """
@@ -75,7 +75,8 @@ def mel_table(repeats):
             assert all((mine - other).abs().max() < 1e-4 for other in others), "the front ends disagree"
             ms = medians(functions, wav, repeats)
             ratios = [f"{ms[other] / ms['wavelldm']:.2f} × as fast" for other in ("torchaudio", "librosa")]
-            lines.append(f"| {name} | {case} | " + " | ".join([f"{value:.1f} ms" for value in ms.values()] + ratios) + " |")
+            cells = [name, case] + [f"{value:.1f} ms" for value in ms.values()] + ratios
+            lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 
@@ -108,19 +109,19 @@ def main():
     parser.add_argument("--repeats", type=int, default=40, help="measurements of each front end (default 40)")
     repeats = parser.parse_args().repeats
     torch.set_num_threads(1)
-    versions = f"Python {platform.python_version()}, torch {torch.__version__}, torchaudio {torchaudio.__version__}, librosa {librosa.__version__}"
+    versions = [f"{package.__name__} {package.__version__}" for package in (torch, torchaudio, librosa)]
     with torch.no_grad():
         lines = [
             "## Mel front end",
             "",
-            f"wav to log-mel, median of {repeats} runs taken in turns, one CPU thread, centre padding, results equal to 1e-4; `librosa` is",
-            "`librosa.feature.melspectrogram` as it is usually called, which builds its mel bank anew each time.",
+            f"wav to log-mel, median of {repeats} runs taken in turns, one CPU thread, centre padding, equal results",
+            "(1e-4); librosa's is `feature.melspectrogram` as it is usually called, which builds its mel bank anew each time.",
             "",
             *mel_table(repeats),
             "",
             *griffin_table(),
             "",
-            f"{versions}. Made by `python benchmarks/mel.py`.",
+            f"Python {platform.python_version()}, {', '.join(versions)}. Made by `python benchmarks/mel.py`.",
         ]
     section = "\n".join(lines)
     print(section)

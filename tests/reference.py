@@ -1,8 +1,8 @@
 """torchaudio for comparisons: the installed one if it loads, else its pure-Python part.
 
-Its wheels hold a compiled extension linked to CUDA, so beside a CPU build of torch `import torchaudio` ends in an OSError,
-although the transforms compared here are plain Python. In that case this puts a stand-in where torchaudio looks for the
-extension, one that says what torchaudio itself says when it was built without: nothing compiled is available.
+Its wheels hold a compiled extension linked to CUDA, so beside a CPU build of torch `import torchaudio` ends in an
+OSError, although the transforms compared here are plain Python. In that case this puts a stand-in where torchaudio
+looks for the extension, one that says what torchaudio says when built without it: nothing compiled is available.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""Something like speech, for tests of what listens to speech: a buzz through gliding formants, in syllables with pauses."""
+"""Something like speech, for what listens to speech: a buzz through formants, in syllables with pauses."""
 
 import numpy as np
 from scipy.signal import lfilter

@@ -82,6 +82,12 @@ def test_too_loud_a_mixture_turns_both_down():
     assert torch.allclose(active_level(target, SR) - active_level(noisy - target, SR), torch.tensor(-30.0), atol=0.01)
 
 
+def test_an_overshoot_turns_both_down():
+    square = torch.sin(2 * math.pi * 150 * torch.arange(2 * SR) / SR).sign()[None, None]
+    noisy, target = degrade(square, square, replace(NOTHING, band=1.0, cutoff=(2_000, 2_000)), SR, generator())
+    assert noisy.abs().max() <= 1.0 and target.abs().max() < 0.95  # the filter rings by about 9 per cent
+
+
 def reverberation_time(response: torch.Tensor) -> float:
     """T30 after ISO 3382: the slope of the backward-integrated energy from -5 to -35 dB."""
     energy = response.double().square().flip(0).cumsum(0).flip(0)
@@ -146,6 +152,7 @@ def test_dropouts_have_the_lengths_and_counts_promised():
         found = runs(row)
         counts.append(len(found))
         lengths += found
+        assert len(found) == 1 or min(runs(~row[row.nonzero()[0, 0] : row.nonzero()[-1, 0]])) >= 0.01 * SR
     assert set(counts) == set(range(1, 8))
     assert 0.05 * SR <= min(lengths) < 0.07 * SR and 0.43 * SR < max(lengths) <= 0.45 * SR
     centre = (mask.float().sum(0)[0] * torch.arange(8 * SR)).sum() / mask.sum() / SR

@@ -22,7 +22,7 @@ def write(path, wav, sr=SR):
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    """Three clips, one of them in a folder below, in different formats; the second is too short for PESQ and STOI."""
+    """Three clips, one in a folder below, in two formats; the second is too short for PESQ and STOI."""
     root = tmp_path_factory.mktemp("pairs")
     clips = {"a": speechlike(1.5, seed=1), "b": speechlike(0.2), "deep/c.1": speechlike(1.5, seed=2)}
     for name, clean in clips.items():
@@ -42,7 +42,8 @@ def test_rows_hold_what_the_metrics_say(folders, result):
     assert [row.name for row in result.rows] == ["a", "b", "deep/c.1"]
     clean, better = (audio.load(folders / p)[0] for p in ("clean/deep/c.1.wav", "better/deep/c.1.flac"))
     for name in FEW:
-        assert result.rows[2].enhanced[name] == pytest.approx(metrics.METRICS[name].function(clean, better, SR), abs=1e-9)
+        expected = metrics.METRICS[name].function(clean, better, SR)
+        assert result.rows[2].enhanced[name] == pytest.approx(expected, abs=1e-9)
     assert result.rows[0].seconds == 1.5
 
 
@@ -54,7 +55,8 @@ def test_a_refused_clip_is_named_and_left_out_of_that_mean_alone(result):
         scores = [getattr(row, which) for row in result.rows]
         assert means["pesq_wb"][which] == pytest.approx((scores[0]["pesq_wb"] + scores[2]["pesq_wb"]) / 2)
         assert means["si_sdr"][which] == pytest.approx(sum(s["si_sdr"] for s in scores) / 3)
-    assert {(x["clip"], x["metric"], x["of"]) for x in result.left_out()} >= {("b", "pesq_wb", "enhanced"), ("b", "pesq_wb", "noisy")}
+    named = {(x["clip"], x["metric"], x["of"]) for x in result.left_out()}
+    assert named == {("b", metric, which) for metric in ("pesq_wb", "stoi") for which in ("enhanced", "noisy")}
     assert "left out: pesq_wb of b (enhanced): PESQ refuses the clip" in to_table(result)
 
 
@@ -68,14 +70,10 @@ def test_in_parallel_the_same_comes_out(folders, result):
     assert evaluate(folders / "clean", folders / "better", folders / "noisy", FEW, workers=2, progress=False) == result
 
 
-def test_an_error_in_a_worker_arrives_whole(folders, tmp_path):
-    for name in ("a", "b"):
-        write(tmp_path / f"{name}.wav", speechlike(1.5))
+def test_an_error_in_a_worker_arrives_whole(tmp_path):
     for name in ("a", "b"):
         write(tmp_path / "clean" / f"{name}.wav", speechlike(1.7))
-    (tmp_path / "enhanced").mkdir()
-    for name in ("a", "b"):
-        (tmp_path / f"{name}.wav").rename(tmp_path / "enhanced" / f"{name}.wav")
+        write(tmp_path / "enhanced" / f"{name}.wav", speechlike(1.5))
     with pytest.raises(DataError, match=r"a\.wav is 1\.50 s long and .*a\.wav 1\.70 s"):
         evaluate(tmp_path / "clean", tmp_path / "enhanced", metrics=["snr"], workers=2, progress=False)
 
@@ -110,9 +108,8 @@ def test_align_takes_out_a_delay(tmp_path):
     x = speechlike(1.0)
     write(tmp_path / "c.wav", x)
     write(tmp_path / "e.wav", np.r_[np.zeros(123), 0.8 * x])
-    plain, aligned = (
-        evaluate(tmp_path / "c.wav", tmp_path / "e.wav", metrics=["si_sdr"], align=a, progress=False).rows[0] for a in (False, True)
-    )
+    files = tmp_path / "c.wav", tmp_path / "e.wav"
+    plain, aligned = (evaluate(*files, None, ["si_sdr"], align, progress=False).rows[0] for align in (False, True))
     assert plain.delay is None and plain.enhanced["si_sdr"] < 0
     assert aligned.delay == pytest.approx(123, abs=0.01) and aligned.enhanced["si_sdr"] > 40
 
@@ -147,8 +144,8 @@ def test_a_file_that_is_not_sound_is_named(folders, tmp_path):
 def test_table_json_and_csv_say_the_same(result, tmp_path):
     mean = result.means()["stoi"]
     line = next(line for line in to_table(result).splitlines() if line.startswith("STOI"))
-    assert line.split() == ["STOI", f"{mean['enhanced']:.3f}", f"{mean['noisy']:.3f}", f"{mean['change']:+.3f}", "%", "higher",
-                            f"{mean['clips']}/3"]  # fmt: skip
+    numbers = [f"{mean['enhanced']:.3f}", f"{mean['noisy']:.3f}", f"{mean['change']:+.3f}"]
+    assert line.split() == ["STOI", *numbers, "%", "higher", "2/3"]
     assert "deep/c.1" in to_table(result, per_file=True) and "deep/c.1" not in to_table(result)
     whole = json.loads(to_json(result))
     assert whole["means"] == result.means() and whole["clips"] == 3

@@ -85,7 +85,7 @@ def test_decoding_the_codes_gives_the_quantised_latent_to_the_bit():
     assert torch.equal(gfsq.decode_codes(codes), z_q)
 
 
-def test_residual_stages_halve_the_error_many_times():
+def test_every_residual_stage_divides_the_error_by_four_or_more():
     x = torch.rand(1000, 5, generator=torch.Generator().manual_seed(3)) * 1.6 - 0.8
     rfsq = ResidualFSQ(LEVELS, 3)
     bounded = torch.tanh(x / (1 + 1 / (rfsq.size - 1))) * (1 + 1 / (rfsq.size - 1))

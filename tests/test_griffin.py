@@ -39,7 +39,9 @@ def test_as_near_as_librosa_and_torchaudio():
     c, wav = CENTER, voice(16_000)
     wanted = spectrum(wav, c)
     ours = convergence(griffin_lim(wanted, c, 32, length=16_000), wanted, c)
-    theirs = librosa.griffinlim(wanted[0].numpy(), n_iter=32, hop_length=256, random_state=0, length=16_000, pad_mode="reflect")
+    theirs = librosa.griffinlim(
+        wanted[0].numpy(), n_iter=32, hop_length=256, random_state=0, length=16_000, pad_mode="reflect"
+    )
     assert ours < convergence(torch.from_numpy(theirs)[None, None], wanted, c) + 1
     torch.manual_seed(0)
     theirs = torchaudio.transforms.GriffinLim(1024, 32, 1024, 256, power=1, momentum=0.99, length=16_000)(wanted)
@@ -49,9 +51,11 @@ def test_as_near_as_librosa_and_torchaudio():
 @pytest.mark.parametrize("momentum", (0, 0.99))
 def test_three_iterations_from_equal_phases_are_those_of_torchaudio(momentum, monkeypatch):
     c, wanted = CENTER, spectrum(voice(16_000), CENTER)
-    monkeypatch.setattr(torch, "rand", lambda shape, generator: torch.zeros(shape))  # phase 0, where rand_init=False starts
+    monkeypatch.setattr(torch, "rand", lambda shape, generator: torch.zeros(shape))  # phase 0, as rand_init=False
     ours = griffin_lim(wanted, c, 3, momentum, length=16_000)
-    transform = torchaudio.transforms.GriffinLim(1024, 3, 1024, 256, power=1, momentum=momentum, length=16_000, rand_init=False)
+    transform = torchaudio.transforms.GriffinLim(
+        1024, 3, 1024, 256, power=1, momentum=momentum, length=16_000, rand_init=False
+    )
     assert torch.allclose(ours[:, 0], transform(wanted), atol=1e-5)
 
 
@@ -95,6 +99,10 @@ def test_mel_to_wav_has_nearly_that_mel():
     assert (again - mel).abs().mean() < 0.25
     noise = 0.05 * torch.randn(1, 1, 16_000, generator=torch.Generator().manual_seed(0))
     assert (again - mel).abs().mean() < 0.1 * (LogMel(c)(noise, c.sr) - mel).abs().mean()
+
+
+def test_works_on_other_devices():
+    assert mel_to_wav(torch.zeros(1, 80, 9, device="meta"), CENTER, 2).device.type == "meta"
 
 
 def test_silence_stays_silent():

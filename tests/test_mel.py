@@ -12,7 +12,12 @@ from wavelldm.errors import AudioError, WavelldmError
 from wavelldm.mel import LogMel, Normalisation, bank_of, fit_normalisation, hz_to_mel, mel_bank, mel_to_hz, smooth
 from wavelldm.stft import layout
 
-BANKS = ((16_000, 1024, 64, 0, 8_000), (16_000, 1024, 100, 0, 8_000), (44_100, 2048, 160, 0, 22_050), (22_050, 1024, 80, 55, 7_600))
+BANKS = (
+    (16_000, 1024, 64, 0, 8_000),
+    (16_000, 1024, 100, 0, 8_000),
+    (44_100, 2048, 160, 0, 22_050),
+    (22_050, 1024, 80, 55, 7_600),
+)
 KINDS = ("log", "db", "zscore", "percentile", "tanh")
 
 
@@ -30,8 +35,8 @@ def voice(sr, seconds=1.0, seed=0):
 @pytest.mark.parametrize("norm", ("slaney", "none"))
 def test_bank_is_that_of_librosa_and_torchaudio(sr, n_fft, n_mels, fmin, fmax, scale, norm):
     ours = mel_bank(sr, n_fft, n_mels, fmin, fmax, scale, norm)
-    other = None if norm == "none" else norm
-    theirs = librosa.filters.mel(sr=sr, n_fft=n_fft, n_mels=n_mels, fmin=fmin, fmax=fmax, htk=scale == "htk", norm=other)
+    other, htk = (None if norm == "none" else norm), scale == "htk"
+    theirs = librosa.filters.mel(sr=sr, n_fft=n_fft, n_mels=n_mels, fmin=fmin, fmax=fmax, htk=htk, norm=other)
     assert ours.shape == (n_mels, n_fft // 2 + 1) and (ours > 0).any(dim=1).all()
     assert np.abs(ours.numpy() - theirs).max() < 1e-6
     theirs = torchaudio.functional.melscale_fbanks(n_fft // 2 + 1, fmin, fmax, n_mels, sr, other, scale).T
@@ -40,11 +45,12 @@ def test_bank_is_that_of_librosa_and_torchaudio(sr, n_fft, n_mels, fmin, fmax, s
 
 
 def test_scales_by_hand():
-    assert hz_to_mel(1000) == pytest.approx(15) and hz_to_mel(6400) == pytest.approx(42) and hz_to_mel(500) == pytest.approx(7.5)
+    assert [hz_to_mel(hz) for hz in (500, 1000, 6400)] == pytest.approx([7.5, 15, 42])
     assert hz_to_mel(700, "htk") == pytest.approx(2595 * math.log10(2))
     hz = torch.tensor([0.0, 200, 1000, 4000, 22_050], dtype=torch.float64)
     for scale in ("slaney", "htk"):
-        assert torch.allclose(mel_to_hz(torch.tensor([hz_to_mel(f, scale) for f in hz], dtype=torch.float64), scale), hz)
+        mel = torch.tensor([hz_to_mel(f, scale) for f in hz], dtype=torch.float64)
+        assert torch.allclose(mel_to_hz(mel, scale), hz)
 
 
 def test_bank_refuses_what_does_not_fit():
@@ -68,14 +74,16 @@ def test_log_mel_is_that_of_librosa_and_torchaudio(name, power):
     )  # fmt: skip
     assert np.abs(ours[0].numpy() - np.log(np.maximum(theirs, c.floor))).max() < 1e-4
     transform = torchaudio.transforms.MelSpectrogram(
-        c.sr, c.n_fft, c.win, c.hop, c.fmin, c.fmax, n_mels=c.n_mels, power=power, center=False, norm="slaney", mel_scale="slaney"
-    )
+        c.sr, c.n_fft, c.win, c.hop, c.fmin, c.fmax,
+        n_mels=c.n_mels, power=power, center=False, norm="slaney", mel_scale="slaney",
+    )  # fmt: skip
     # squared, torchaudio's float32 window and bank are themselves 2e-4 away from double precision in the softest bands
     assert (ours[0] - transform(padded).clamp_min(c.floor).log()).abs().max() < (1e-4 if power == 1 else 3e-4)
     if c.padding == "center" and power == 1:  # and without any help with the padding
         theirs = librosa.feature.melspectrogram(
-            y=wav[0, 0].numpy(), sr=c.sr, n_fft=c.n_fft, hop_length=c.hop, power=1, n_mels=c.n_mels, fmax=c.fmax, pad_mode="reflect"
-        )
+            y=wav[0, 0].numpy(), sr=c.sr, n_fft=c.n_fft, hop_length=c.hop, pad_mode="reflect",
+            power=1, n_mels=c.n_mels, fmax=c.fmax,
+        )  # fmt: skip
         assert np.abs(ours[0].numpy() - np.log(np.maximum(theirs, c.floor))).max() < 1e-4
 
 
@@ -84,7 +92,8 @@ def test_convolution_form_gives_the_same_mel(name):
     c = MELS[name]
     wav = voice(c.sr, 0.5)
     difference = (LogMel(c, conv=True)(wav, c.sr) - LogMel(c)(wav, c.sr)).abs()
-    assert difference.max() < 3e-4 and difference.mean() < 1e-5  # sums of 2048 products in float32, seen through a logarithm
+    # float32 sums of 2048 products, seen through a logarithm
+    assert difference.max() < 3e-4 and difference.mean() < 1e-5
 
 
 def test_convolution_form_exports_and_runs_at_other_lengths():
@@ -130,10 +139,20 @@ def test_front_end_refuses_another_rate_and_stereo():
         front(torch.zeros(1, 2, 16_000), 16_000)
 
 
-def test_front_end_adds_nothing_to_a_checkpoint_and_follows_its_network():
-    front = torch.nn.Sequential(LogMel(MelConfig(), conv=True))
+@pytest.mark.parametrize("conv", (False, True))
+def test_front_end_adds_nothing_to_a_checkpoint_and_follows_its_network(conv):
+    front = LogMel(MelConfig(), conv).to("meta")  # a device on which any tensor left on the CPU is an error
     assert not front.state_dict() and not list(front.parameters())
-    assert {buffer.device.type for buffer in front.to("meta").buffers()} == {"meta"}
+    mel = front(torch.zeros(2, 1, 5_000, device="meta"), 16_000)
+    assert mel.device.type == "meta" and mel.shape == (2, 100, 20)
+
+
+def test_long_sound_is_worked_off_in_blocks_without_seams(monkeypatch):
+    c, wav = MELS["base16k"], torch.cat([voice(16_000, 2.0), voice(16_000, 2.0, seed=1)])
+    whole = LogMel(c)(wav, c.sr)
+    for frames in (1, 7):
+        monkeypatch.setattr("wavelldm.mel.BLOCK", 2 * frames * c.n_fft)
+        assert torch.allclose(LogMel(c)(wav, c.sr), whole, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -179,8 +198,9 @@ def test_smoothing_keeps_constants_and_mass_and_removes_roughness():
     point[0, 10, 15] = 1
     blurred = smooth(point, time=1.0, frequency=0.5)
     assert blurred.shape == point.shape and blurred.sum() == pytest.approx(1, abs=1e-5)
-    assert blurred[0, 10, 14] / blurred[0, 10, 15] == pytest.approx(math.exp(-0.5), rel=1e-4)  # one standard deviation in time
-    assert blurred[0, 9, 15] / blurred[0, 10, 15] == pytest.approx(math.exp(-2), rel=1e-4)  # two in frequency
+    beside, below = blurred[0, 10, 14] / blurred[0, 10, 15], blurred[0, 9, 15] / blurred[0, 10, 15]
+    assert beside == pytest.approx(math.exp(-0.5), rel=1e-4)  # one standard deviation away in time
+    assert below == pytest.approx(math.exp(-2), rel=1e-4)  # two in frequency
     assert torch.equal(smooth(point, 0, 0), point)
     rough = torch.randn(1, 20, 200, generator=torch.Generator().manual_seed(0))
     assert smooth(rough, 2.0, 0).diff(dim=2).std() < 0.2 * rough.diff(dim=2).std()

@@ -2,6 +2,7 @@
 
 import csv
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -66,6 +67,9 @@ def test_the_seed_decides(corpus, tmp_path):
         mix.write_pairs(*corpus, tmp_path / name, snrs=[5], seed=seed, seconds=0.5)
     a, b, c = (contents(tmp_path / name) for name in "abc")
     assert a == b and a["pairs.tsv"] != c["pairs.tsv"]
+    for seed in (0, 1):  # of one and the same file, too
+        mix.write_pairs(corpus[0][:1], corpus[1], tmp_path / f"one{seed}", snrs=[5], seed=seed)
+    assert contents(tmp_path / "one0" / "noisy") != contents(tmp_path / "one1" / "noisy")
     assert len(audio.load(next((tmp_path / "a" / "clean").iterdir()))[0][0]) == SR // 2
 
 
@@ -84,8 +88,11 @@ def test_an_interrupted_run_is_finished_by_the_same_call(corpus, tmp_path, monke
     with pytest.raises(KeyboardInterrupt):
         mix.write_pairs(*corpus, broken, snrs=(0, 5), count=5)
     assert len(read(broken / "pairs.tsv")) == 3
+    row = (whole / "pairs.tsv").read_text().splitlines()[4]  # pair 3, as if cut off while its row was written
+    for side in ("clean", "noisy"):
+        shutil.copy(whole / side / f"{row.split()[0]}.wav", broken / side)
     with open(broken / "pairs.tsv", "a") as file:
-        file.write("00003_half a li")  # as if it had been cut off while writing
+        file.write(row[: len(row) // 2])
     mix.write_pairs(*corpus, broken, snrs=(0, 5), count=5)
     assert len(calls) == 6  # two pairs were left to make
     assert contents(broken) == contents(whole)

@@ -7,25 +7,26 @@ from wavelldm.errors import WavelldmError
 
 def test_check_tells_exact_from_close_from_different(capsys):
     x = torch.arange(4.0)
-    assert nb.check("a", x, x.clone())
-    assert nb.check("b", x, x + 1e-5)
-    assert not nb.check("c", x, x + 0.5)
-    assert not nb.check("d", x, x[:3])
-    assert not nb.check("e", x, x * float("nan"))
+    nb.check("a", x, x.clone())
+    nb.check("b", x, x + 1e-5)
+    nb.check("c", x, x + 0.5)
+    nb.check("d", x, x[:3])
+    nb.check("e", x, x * float("nan"))
     lines = capsys.readouterr().out.splitlines()
     assert [line[0] for line in lines] == list("✓✓✗✗✗")
     assert "exact" in lines[0] and "close" in lines[1] and "0.5" in lines[2]
 
 
-def test_check_sees_a_difference_in_the_imaginary_part():
+def test_check_sees_a_difference_in_the_imaginary_part(capsys):
     z = torch.tensor([1 + 1j])
-    assert not nb.check("phase", z, z.conj())
+    nb.check("phase", z, z.conj())
+    assert capsys.readouterr().out.startswith("✗")
 
 
 def test_an_exercise_waits_for_its_answer(capsys):
-    assert not nb.exercise("a", None, 1.0)
-    assert nb.exercise("b", 1.0, 1.0)
-    assert not nb.exercise("c", 2.0, 1.0)
+    nb.exercise("a", None, 1.0)
+    nb.exercise("b", 1.0, 1.0)
+    nb.exercise("c", 2.0, 1.0)
     assert [line[0] for line in capsys.readouterr().out.splitlines()] == list("…✓✗")
 
 

@@ -123,7 +123,7 @@ def test_convolution_form_equals_the_function(padding, n_fft, hop, win):
 
 
 def test_convolution_form_inverts_any_spectrum_as_torch_does():
-    spec = torch.complex(noise(2, 513, 20), noise(2, 513, 20, seed=1))  # no sound has this one; DC and Nyquist are complex
+    spec = torch.complex(noise(2, 513, 20), noise(2, 513, 20, seed=1))  # no sound's: DC and Nyquist are not real
     theirs = torch.istft(spec, 1024, 256, 1024, torch.hann_window(1024))
     assert (ConvISTFT(1024, 256, 1024, "center")(parts(spec))[:, 0] - theirs).abs().max() < 1e-5
     assert (istft(spec, 1024, 256, 1024, "center") - theirs).abs().max() < 1e-5

@@ -15,13 +15,14 @@ sys.path.insert(0, str(ROOT / "notebooks"))
 FLOORS = [
     ["errors", "paths"],
     ["config"],
-    ["audio", "stft", "layers", "fsq", "noise", "levels", "espeak"],
+    ["audio", "stft", "layers", "fsq", "noise", "levels", "espeak", "sentences"],
     ["mel", "degrade", "logmmse", "synth", "fetch", "decoders"],
-    ["griffin", "codec", "data", "composite"],
-    ["metrics", "mix", "enhance", "adversarial"],
-    ["evaluate", "train", "plots", "nb", "widgets"],
+    ["griffin", "codec", "clips", "composite"],
+    ["data", "delay", "metrics", "enhance", "adversarial"],
+    ["evaluate", "mix", "train", "train_codec", "plots", "nb", "widgets"],
     ["demo", "describe"],
-    ["cli", "__main__"],
+    ["cli"],
+    ["__main__"],
 ]
 FLOOR = {name: i for i, names in enumerate(FLOORS) for name in names}
 MODULES = sorted((ROOT / "wavelldm").glob("*.py"))

@@ -32,10 +32,10 @@ def make_encoder(p: Preset) -> Chain:
     layers = [Conv1d(p.mel.n_mels, c.dims[0], 7, causal=c.causal), ChannelNorm(c.dims[0])]
     for i, (depth, dim) in enumerate(zip(c.depths, c.dims)):
         if i > 0:
-            layers += [ChannelNorm(c.dims[i - 1]), nn.Conv1d(c.dims[i - 1], dim, 1)]
+            layers += [ChannelNorm(c.dims[i - 1]), Conv1d(c.dims[i - 1], dim, 1, causal=c.causal)]
         layers += [ConvNeXtBlock(dim, c.expansion, c.causal) for _ in range(depth)]
     if c.dims[-1] != c.latent_dim:
-        layers += [ChannelNorm(c.dims[-1]), nn.Conv1d(c.dims[-1], c.latent_dim, 1)]
+        layers += [ChannelNorm(c.dims[-1]), Conv1d(c.dims[-1], c.latent_dim, 1, causal=c.causal)]
     for stride in c.strides:
         layers += [Conv1d(c.latent_dim, c.latent_dim, stride, stride, causal=c.causal)]
         layers += [ConvNeXtBlock(c.latent_dim, c.expansion, c.causal)]

@@ -23,7 +23,7 @@ WIDTHS = np.array(
     [70, 70, 70, 70, 70, 70, 70, 77.3724, 86.0056, 95.3398, 105.411, 116.256, 127.914, 140.423, 153.823, 168.154,
      183.457, 199.776, 217.153, 235.631, 255.255, 276.072, 298.126, 321.465, 346.136]
 )  # fmt: skip
-K_GLOBAL, K_LOCAL = 20.0, 1.0  # dB, how fast a band's weight falls below the loudest band and below the nearest peak
+K_GLOBAL, K_LOCAL = 20.0, 1.0  # dB, how fast a weight falls below the loudest band and below the nearest peak
 
 
 class MetricError(WavelldmError):
@@ -36,7 +36,7 @@ def as_signal(wav, role: str = "clip") -> np.ndarray:
     if x.ndim == 2 and x.shape[0] == 1:
         x = x[0]
     if x.ndim != 1:
-        raise MetricError(f"metrics take one channel, (N,) or (1, N), not {tuple(x.shape)}; average or pick a channel first")
+        raise MetricError(f"metrics take one channel, (N,) or (1, N), not {tuple(x.shape)}; pick one or average first")
     if len(x) == 0:
         raise MetricError(f"the {role} holds no samples")
     x = x.astype(np.float64)
@@ -49,7 +49,9 @@ def as_pair(clean, enhanced) -> tuple[np.ndarray, np.ndarray]:
     """Both as float64 (N,), of the same length, the clean one not silent."""
     clean, enhanced = as_signal(clean, "clean clip"), as_signal(enhanced, "enhanced clip")
     if len(clean) != len(enhanced):
-        raise MetricError(f"the clean clip has {len(clean)} samples and the enhanced one {len(enhanced)}; cut both to one length")
+        raise MetricError(
+            f"the clean clip has {len(clean)} samples and the enhanced one {len(enhanced)}; cut both to one length"
+        )
     if not clean.any():
         raise MetricError("the clean clip is silent, there is nothing to compare with")
     return clean, enhanced
@@ -165,7 +167,7 @@ def segmental_snr(clean, enhanced, sr: int) -> float:
 
 
 def regress(pesq: float, llr: float, wss: float, segmental: float) -> dict[str, float]:
-    """The three regressions of the paper, clamped to the opinion scale 1..5. `pesq` is WB-PESQ (MOS-LQO), as is usual now."""
+    """The paper's three regressions, clamped to the opinion scale 1..5. `pesq` is WB-PESQ (MOS-LQO), as usual now."""
     scores = {
         "csig": 3.093 - 1.029 * llr + 0.603 * pesq - 0.009 * wss,
         "cbak": 1.634 + 0.478 * pesq - 0.007 * wss + 0.063 * segmental,
@@ -175,5 +177,5 @@ def regress(pesq: float, llr: float, wss: float, segmental: float) -> dict[str, 
 
 
 def composite(clean, enhanced, sr: int, pesq: float) -> dict[str, float]:
-    """CSIG (speech distortion), CBAK (background) and COVL (overall), given the pair's WB-PESQ; `sr` should be 16 kHz."""
+    """CSIG (speech), CBAK (background) and COVL (overall), given the pair's WB-PESQ; `sr` should be 16 kHz."""
     return regress(pesq, llr(clean, enhanced, sr), wss(clean, enhanced, sr), segmental_snr(clean, enhanced, sr))

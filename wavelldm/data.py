@@ -244,7 +244,7 @@ def valid_pairs(
     rirs: Tensor | None = None,
     cache=None,
 ) -> list[tuple[Tensor, Tensor]]:
-    """Held-out crops, one per speech file or `count`, always the same -> batches noisy, clean (B, 1, N), the last shorter.
+    """Held-out crops, one per speech file or `count`, always the same -> batches noisy, clean (B, 1, N).
 
     Each crop is damaged by itself: the pairs do not depend on the size of the batch. Training items are refused.
     """

@@ -16,9 +16,11 @@ def clip(sr: int = 16_000):
     """A spoken sentence and the same one in the rain -> clean, noisy (1, N)."""
     import numpy as np
 
-    from . import levels, noise, synth
+    from . import levels, noise
+    from .sentences import sentence
+    from .synth import speak
 
-    speech = torch.as_tensor(synth.speak(synth.sentence(3) + " " + synth.sentence(4), "en-gb", sr=sr)).reshape(1, -1)
+    speech = torch.as_tensor(speak(sentence(3) + " " + sentence(4), "en-us+f4", sr=sr)).reshape(1, -1)
     speech = 0.4 * speech / speech.abs().max()
     rain = torch.from_numpy(noise.NOISES["rain"](speech.shape[-1], sr, np.random.default_rng(0))).reshape(1, -1)
     return speech, levels.mix_at_snr(speech, rain, SNR, sr)

@@ -1,11 +1,12 @@
 """The espeak-ng speech synthesiser as a process of its own, driven through ctypes; only the standard library is used.
 
-Why a process: the library keeps its state in globals. It is not thread-safe, and the flutter of its pitch runs on from one
-sentence to the next, so the same text never sounds twice the same. A new process always begins in the same state. And because
-it starts in the folder of espeak's data, the path it hands to the library is ".": espeak cuts longer ones at 160 characters.
+Why a process: the library keeps its state in globals. It is not thread-safe, and the flutter of its pitch runs on
+from one sentence to the next, so the same text never sounds twice the same. A new process always begins in the same
+state. And because it starts in the folder of espeak's data, the path it hands to the library is ".": espeak cuts
+longer ones at 160 characters.
 
-One JSON line in: [text, voice, rate in words per minute, pitch 0..99]. Out: the number of samples as int32 (negative: no such
-voice), then the samples as int16 at the rate that was the first int32 of all.
+One JSON line in: [text, voice, rate in words per minute, pitch 0..99]. Out: the number of samples as int32 (negative:
+no such voice), then the samples as int16 at the rate that was the first int32 of all.
 """
 
 import ctypes
@@ -24,6 +25,8 @@ def serve(library: str):
     os.dup2(2, 1)  # whatever the library prints must not end up between the samples
     espeak = ctypes.CDLL(library)
     sr = espeak.espeak_Initialize(SYNCHRONOUS, 0, b".", DONT_EXIT)
+    if sr <= 0:
+        sys.exit("its voices cannot be loaded")
     espeak.espeak_ng_SetRandSeed(ctypes.c_long(1))  # otherwise the clock is the seed
     pcm = bytearray()
 
@@ -40,13 +43,15 @@ def serve(library: str):
     for line in sys.stdin.buffer:
         text, voice, rate, pitch = json.loads(line)
         pcm.clear()
-        status = espeak.espeak_SetVoiceByName(voice.encode())
-        if status == 0:
+        _, plus, variant = voice.partition("+")
+        known = not plus or os.path.isfile(f"voices/!v/{variant}")  # espeak passes over variants it does not have
+        known = known and espeak.espeak_SetVoiceByName(voice.encode()) == 0
+        if known:
             espeak.espeak_SetParameter(RATE, rate, 0)
             espeak.espeak_SetParameter(PITCH, pitch, 0)
             text = text.encode() + b"\0"
             espeak.espeak_Synth(text, ctypes.c_size_t(len(text)), 0, 1, 0, UTF8, None, None)
-        answers.write(struct.pack("=i", -1 if status else len(pcm) // 2) + pcm)
+        answers.write(struct.pack("=i", len(pcm) // 2 if known else -1) + pcm)
         answers.flush()
 
 

@@ -1,4 +1,4 @@
-"""Score a folder of enhanced clips against the clean ones, in parallel: means, rows, and the gain over the noisy input."""
+"""Score a folder of enhanced clips against the clean ones, in parallel: means, rows, the gain over the noisy input."""
 
 import csv
 import json
@@ -19,7 +19,7 @@ from .composite import MetricError
 from .errors import DataError, WavelldmError
 from .metrics import METRICS, choose
 
-TOLERANCE = 0.1  # seconds that two clips of a pair may differ in length: the longer one's end is cut (mp3 pads that much)
+TOLERANCE = 0.1  # seconds that a pair may differ in length: the longer one's end is cut (mp3 pads that much)
 MAX_DELAY = 0.1  # seconds that `align` looks to either side
 CLIPS_PER_WORKER = 4  # a process takes about two seconds to start; below this many clips it does not pay
 
@@ -78,7 +78,7 @@ def _mean(values) -> float | None:
 
 
 def _sounds(folder) -> dict[str, Path]:
-    """Sound files of a folder, at any depth, by their path within it without the suffix. A file counts as a folder of one."""
+    """Sound files of a folder, at any depth, by their path in it without suffix. A file counts as a folder of one."""
     folder = Path(folder)
     if folder.is_file():
         return {folder.stem: folder}
@@ -102,15 +102,19 @@ def _some(names) -> str:
 
 
 def pairs(clean_dir, enhanced_dir, noisy_dir=None) -> list[tuple[str, Path, Path, Path | None]]:
-    """Pair by name: (name, clean, enhanced, noisy or None). Clean and enhanced must match one to one; noisy may hold more."""
+    """Pair by name: (name, clean, enhanced, noisy or None). Clean and enhanced match one to one; noisy may hold more.
+
+    Given single files instead of folders, these are the pair, whatever their names.
+    """
+    given = [Path(x) for x in (clean_dir, enhanced_dir, noisy_dir) if x is not None]
+    if all(path.is_file() for path in given):
+        return [(given[1].stem, given[0], given[1], given[2] if len(given) == 3 else None)]
     clean, enhanced = _sounds(clean_dir), _sounds(enhanced_dir)
     noisy = None if noisy_dir is None else _sounds(noisy_dir)
-    if all(Path(x).is_file() for x in (clean_dir, enhanced_dir, noisy_dir) if x is not None):  # three files need not share a name
-        return [(Path(enhanced_dir).stem, Path(clean_dir), Path(enhanced_dir), noisy_dir and Path(noisy_dir))]
     if missing := set(clean) - set(enhanced):
-        raise DataError(f"{enhanced_dir} has no partner for {_some(missing)} of {clean_dir}; enhance these too or take them out")
+        raise DataError(f"{enhanced_dir} has no partner for {_some(missing)} of {clean_dir}; enhance or remove these")
     if missing := set(enhanced) - set(clean):
-        raise DataError(f"{clean_dir} has no partner for {_some(missing)} of {enhanced_dir}; add these or take them out")
+        raise DataError(f"{clean_dir} has no partner for {_some(missing)} of {enhanced_dir}; add or remove these")
     if noisy is not None and (missing := set(clean) - set(noisy)):
         raise DataError(f"{noisy_dir} has no partner for {_some(missing)} of {clean_dir}; add these")
     return [(name, clean[name], enhanced[name], noisy and noisy[name]) for name in sorted(clean)]
@@ -131,12 +135,13 @@ def measure(clean, enhanced, sr: int, metrics=None) -> tuple[dict[str, float | N
 
 
 def _score(clean, sr: int, path_clean, path, metrics, align: bool):
-    """Read `path` at the clean clip's rate, fit the lengths, take out the delay, and measure -> scores, refused, delay."""
+    """Read `path` at the clean clip's rate, fit lengths, take out the delay, measure -> scores, refused, delay."""
     wav = audio.load(path, sr=sr, mono=True)[0][0]  # (N,)
     apart = abs(len(wav) - len(clean)) / sr
     if apart > TOLERANCE:
         raise DataError(
-            f"{path} is {len(wav) / sr:.2f} s long and {path_clean} {len(clean) / sr:.2f} s; they may differ by {TOLERANCE} s"
+            f"{path} is {len(wav) / sr:.2f} s long and {path_clean} {len(clean) / sr:.2f} s; "
+            f"they may differ by {TOLERANCE} s: cut them alike"
         )
     n = min(len(wav), len(clean))
     clean, wav, found = clean[:n].numpy(), wav[:n].numpy(), None
@@ -196,7 +201,8 @@ def evaluate(clean_dir, enhanced_dir, noisy_dir=None, metrics=None, align=False,
             return Result(names, bar(pool.map(_row, jobs)))
     except BrokenProcessPool:
         raise WavelldmError(
-            "a worker process ended unexpectedly; in a script call evaluate under `if __name__ == '__main__':`, or pass workers=1"
+            "a worker process ended unexpectedly; in a script call evaluate under `if __name__ == '__main__':`, "
+            "or pass workers=1"
         ) from None
 
 
@@ -207,9 +213,10 @@ def _cell(value: float | None, sign: str = "") -> str:
 def _columns(rows: list[list[str]]) -> str:
     """Text in columns: the first to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(*rows)]
-    return "\n".join(
-        "  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths))).rstrip() for row in rows
+    lines = (
+        [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:]))] for row in rows
     )
+    return "\n".join("  ".join(line) for line in lines)
 
 
 def to_table(result: Result, per_file: bool = False) -> str:
@@ -220,14 +227,15 @@ def to_table(result: Result, per_file: bool = False) -> str:
         metric = METRICS[name]
         gain = [_cell(mean["noisy"]), _cell(mean["change"], "+")] if result.has_noisy else []
         better = "higher" if metric.higher_is_better else "lower"
-        rows.append([metric.label, _cell(mean["enhanced"]), *gain, metric.unit or "-", better, f"{mean['clips']}/{len(result.rows)}"])
+        clips = f"{mean['clips']}/{len(result.rows)}"
+        rows.append([metric.label, _cell(mean["enhanced"]), *gain, metric.unit or "-", better, clips])
     parts = [_columns(rows)]
     if per_file:
-        clips = [[row.name, *(_cell(row.enhanced[name]) for name in result.metrics)] for row in result.rows]
-        parts.append(_columns([["clip", *result.metrics], *clips]))
-    left_out = result.left_out()
-    if left_out:
-        parts.append("\n".join(f"left out: {x['metric']} of {x['clip']} ({x['of']}): {x['reason']}" for x in left_out))
+        each = [[row.name, *(_cell(row.enhanced[name]) for name in result.metrics)] for row in result.rows]
+        parts.append(_columns([["clip", *result.metrics], *each]))
+    if left_out := result.left_out():
+        lines = (f"left out: {x['metric']} of {x['clip']} ({x['of']}): {x['reason']}" for x in left_out)
+        parts.append("\n".join(lines))
     return "\n\n".join(parts)
 
 
@@ -247,7 +255,7 @@ def to_json(result: Result) -> str:
 
 
 def to_csv(result: Result, path, force: bool = False) -> None:
-    """One row per clip: name, rate, seconds, delay, the scores, and the noisy input's as noisy_*. Refused scores are empty."""
+    """A row per clip: name, rate, seconds, delay, scores, the noisy input's as noisy_*. Refused scores are empty."""
     head = ["clip", "sr", "seconds", "delay", *result.metrics]
     head += [f"noisy_{name}" for name in result.metrics] if result.has_noisy else []
     with audio.writing(path, force) as part, open(part, "w", newline="", encoding="utf-8") as file:

@@ -1,4 +1,4 @@
-"""Back from a spectrogram without phase to sound: mel -> magnitude (non-negative least squares) -> wav (Griffin-Lim)."""
+"""From a spectrogram without phase to sound: mel -> magnitude (non-negative least squares) -> wav (Griffin-Lim)."""
 
 import math
 
@@ -12,17 +12,22 @@ from .stft import istft, magnitude, stft
 
 
 def griffin_lim(
-    spectrum: Tensor, config: MelConfig, iterations: int = 32, momentum: float = 0.99, seed: int = 0, length: int | None = None
+    spectrum: Tensor,  # (B, n_fft // 2 + 1, F)
+    config: MelConfig,
+    iterations: int = 32,
+    momentum: float = 0.99,
+    seed: int = 0,
+    length: int | None = None,
 ) -> Tensor:
-    """Magnitudes (B, n_fft // 2 + 1, F) -> wav (B, 1, length) whose STFT comes near them.
+    """Magnitudes -> wav (B, 1, length) whose STFT comes near them.
 
     Griffin & Lim (1984): in turn take the wanted magnitudes, and the spectrum of a real sound. Perraudin, Balazs &
     Sondergaard (2013), algorithm 2: step past the second by `momentum` times the last change (0: the plain method).
     Starts from random phases drawn from `seed`; gradients flow to the magnitudes.
     """
     c = config
-    generator = torch.Generator().manual_seed(seed)
-    phase = 2 * math.pi * torch.rand(spectrum.shape, generator=generator).to(spectrum)  # drawn on the CPU: equal on any device
+    generator = torch.Generator().manual_seed(seed)  # on the CPU: the same start on any device
+    phase = 2 * math.pi * torch.rand(spectrum.shape, generator=generator).to(spectrum)
     unit = torch.polar(torch.ones_like(phase), phase)  # (B, n_fft // 2 + 1, F), complex
     previous = 0
     for _ in tqdm(range(iterations), desc="Griffin-Lim", delay=2, leave=False):
@@ -37,12 +42,12 @@ def griffin_lim(
 def mel_to_magnitude(log_mel: Tensor, config: MelConfig, iterations: int = 50) -> Tensor:
     """Log-mel (B, M, F) -> the non-negative magnitudes (B, n_fft // 2 + 1, F) of that mel.
 
-    A mel has fewer numbers than a spectrum, so many fit: start at the smallest one (pseudo-inverse), then multiplicative
-    updates for non-negative least squares (Lee & Seung 2001, eq. 4), which keep every bin at or above zero.
+    A mel has fewer numbers than a spectrum, so many fit: start at the smallest one (pseudo-inverse), then
+    multiplicative updates for non-negative least squares (Lee & Seung 2001, eq. 4), which keep every bin positive.
     """
     bank = bank_of(config).to(log_mel)  # (M, n_fft // 2 + 1)
     mel = log_mel.exp()
-    spectrum = (torch.linalg.pinv(bank) @ mel).clamp_min(1e-5 * mel.mean())
+    spectrum = (torch.linalg.pinv(bank) @ mel).clamp_min(1e-5 * mel.mean((1, 2), keepdim=True))
     target = bank.T @ mel
     for _ in range(iterations):
         spectrum = spectrum * target / (bank.T @ (bank @ spectrum)).clamp_min(1e-20)
@@ -50,7 +55,12 @@ def mel_to_magnitude(log_mel: Tensor, config: MelConfig, iterations: int = 50) -
 
 
 def mel_to_wav(
-    log_mel: Tensor, config: MelConfig, iterations: int = 32, momentum: float = 0.99, seed: int = 0, length: int | None = None
+    log_mel: Tensor,  # (B, M, F)
+    config: MelConfig,
+    iterations: int = 32,
+    momentum: float = 0.99,
+    seed: int = 0,
+    length: int | None = None,
 ) -> Tensor:
     """Log-mel (B, M, F) -> wav (B, 1, length): what a mel is worth without a vocoder."""
     return griffin_lim(mel_to_magnitude(log_mel, config), config, iterations, momentum, seed, length)

@@ -63,7 +63,8 @@ class LogMMSE:
     def _gain(self, power: np.ndarray) -> np.ndarray:
         """|Y|^2 of one frame (C, F) -> gain (C, F); keeps the noise estimate and the last clean one as state."""
         if self.noise is None:
-            self.noise = power + 1e-10
+            pool = np.ones(17) / 17  # one frame is a wild guess at the noise; a mean over neighbouring bins is a calmer one
+            self.noise = np.stack([np.convolve(np.pad(row, 8, mode="reflect"), pool, "valid") for row in power]) + 1e-10
             self.presence = np.full_like(power, 0.5)
             self.clean = np.zeros_like(power)
         ratio = np.minimum(power / self.noise, 1e4)

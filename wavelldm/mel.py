@@ -12,12 +12,14 @@ from torch import Tensor, nn
 
 from .config import MelConfig
 from .errors import AudioError, WavelldmError
-from .stft import ConvSTFT, magnitude, stft
+from .stft import ConvSTFT, frame, hann, magnitude
 
 # Slaney's scale (Auditory Toolbox, 1998): linear up to 1000 Hz = 15 mel, then 27 mel for every factor of 6.4.
 SLANEY_HZ_PER_MEL = 200 / 3
 SLANEY_CORNER = 15.0
 SLANEY_LOG_STEP = math.log(6.4) / 27
+
+BLOCK = 1 << 18  # samples in flight on a CPU: a block's spectra then stay in its cache, and hours of sound in memory
 
 
 def hz_to_mel(hz: float, scale: str = "slaney") -> float:
@@ -32,17 +34,18 @@ def hz_to_mel(hz: float, scale: str = "slaney") -> float:
 def mel_to_hz(mel: Tensor, scale: str = "slaney") -> Tensor:
     if scale == "htk":
         return 700 * (10 ** (mel / 2595) - 1)
-    return torch.where(mel < SLANEY_CORNER, mel * SLANEY_HZ_PER_MEL, 1000 * torch.exp((mel - SLANEY_CORNER) * SLANEY_LOG_STEP))
+    upper = 1000 * torch.exp((mel - SLANEY_CORNER) * SLANEY_LOG_STEP)
+    return torch.where(mel < SLANEY_CORNER, mel * SLANEY_HZ_PER_MEL, upper)
 
 
 def mel_bank(
     sr: int, n_fft: int, n_mels: int, fmin: float, fmax: float, scale: str = "slaney", norm: str = "slaney"
 ) -> Tensor:
-    """Triangles with corners equally spaced in mel: (n_mels, n_fft // 2 + 1), of equal area or (norm="none") equal height."""
+    """Triangles equally spaced in mel: (n_mels, n_fft // 2 + 1), of equal area or (norm="none") equal height."""
     if scale not in ("slaney", "htk") or norm not in ("slaney", "none"):
-        raise WavelldmError(f"no mel bank has scale '{scale}' and norm '{norm}'; scale is slaney or htk, norm slaney or none")
+        raise WavelldmError(f"scale is slaney or htk and norm slaney or none, not '{scale}' and '{norm}'")
     if not 0 <= fmin < fmax <= sr / 2:
-        raise WavelldmError(f"a mel bank from {fmin:g} to {fmax:g} Hz does not fit into 0 to {sr / 2:g} Hz; change fmin or fmax")
+        raise WavelldmError(f"{fmin:g} to {fmax:g} Hz does not fit into 0 to {sr / 2:g} Hz; change fmin or fmax")
     bins = torch.linspace(0, sr / 2, n_fft // 2 + 1, dtype=torch.float64)  # (F,)
     mels = torch.linspace(hz_to_mel(fmin, scale), hz_to_mel(fmax, scale), n_mels + 2, dtype=torch.float64)
     low, peak, high = mel_to_hz(mels, scale).unfold(0, 3, 1).T[..., None]  # (n_mels, 1) each
@@ -57,7 +60,10 @@ def bank_of(config: MelConfig) -> Tensor:
 
 
 class LogMel(nn.Module):
-    """wav (B, 1, N) -> log(clamp(bank @ |STFT|**power, floor)) (B, M, F); conv=True builds the STFT as a convolution, to export."""
+    """wav (B, 1, N) -> log(clamp(bank @ |STFT|**power, floor)) (B, M, F).
+
+    conv=True computes the STFT as a convolution: slower here, but it exports.
+    """
 
     def __init__(self, config: MelConfig, conv: bool = False):
         super().__init__()
@@ -68,28 +74,34 @@ class LogMel(nn.Module):
     def forward(self, wav: Tensor, sr: int) -> Tensor:
         c = self.config
         if sr != c.sr:
-            raise AudioError(f"this front end takes audio at {c.sr} Hz, not {sr} Hz; resample it first (wavelldm.audio.resample)")
+            raise AudioError(f"this front end takes {c.sr} Hz audio, not {sr} Hz; use audio.resample first")
         if wav.ndim != 3 or wav.shape[1] != 1:
-            raise AudioError(f"the front end takes wav (batch, 1, samples), not {tuple(wav.shape)}; put channels into the batch")
-        if self.conv is None:
-            spec = stft(wav, c.n_fft, c.hop, c.win, c.padding)  # (B, n_fft // 2 + 1, F)
-            real, imag = spec.real, spec.imag
+            raise AudioError(f"wav must be (batch, 1, samples), not {tuple(wav.shape)}; put channels into the batch")
+        if self.conv is not None:
+            real, imag = self.conv(wav).transpose(1, 2).chunk(2, dim=2)  # (B, F, n_fft // 2 + 1) each
+            mel = self._mel(real, imag)
         else:
-            real, imag = self.conv(wav).chunk(2, dim=1)
-        spectrum = magnitude(real, imag)
-        if c.power != 1:
-            spectrum = spectrum**c.power
-        # In this order the frames of all clips are the rows of one matrix product.
-        mel = spectrum.transpose(1, 2) @ self.bank  # (B, F, M)
+            frames = frame(wav[:, 0], c.n_fft, c.hop, c.padding)  # (B, F, n_fft)
+            window = hann(c.win, c.n_fft, wav.dtype, wav.device)
+            size = max(1, BLOCK // (len(wav) * c.n_fft)) if wav.device.type == "cpu" else frames.shape[1]
+            blocks = (torch.fft.rfft(block * window) for block in frames.split(size, dim=1))
+            mel = torch.cat([self._mel(spec.real, spec.imag) for spec in blocks], dim=1)
         return mel.clamp_min(c.floor).log().transpose(1, 2)  # (B, M, F)
+
+    def _mel(self, real: Tensor, imag: Tensor) -> Tensor:
+        """(B, F, n_fft // 2 + 1) twice -> (B, F, M): the frames of all clips are the rows of one matrix product."""
+        spectrum = magnitude(real, imag)
+        if self.config.power != 1:
+            spectrum = spectrum**self.config.power
+        return spectrum @ self.bank
 
 
 @dataclass(frozen=True)
 class Normalisation:
-    """y = (x - shift) / scale, then tanh(y) if `squash`: plain numbers, to be stored with the weights they were used for.
+    """y = (x - shift) / scale, then tanh(y) if `squash`: plain numbers, stored with the weights they were used for.
 
-    Nothing is clipped on the way in, so `inverse(forward(x))` is x up to rounding. With `squash`, rounding grows with the
-    distance from `shift`: below 1e-4 for the data it was fitted to (2.5 * scale), and beyond 7 * scale all is lost.
+    Nothing is clipped on the way in, so `inverse(forward(x))` is x up to rounding. With `squash`, rounding grows with
+    the distance from `shift`: below 1e-4 for the data it was fitted to (2.5 * scale); beyond 7 * scale all is lost.
     """
 
     shift: float = 0.0
@@ -109,8 +121,8 @@ class Normalisation:
 def fit_normalisation(kind: str, log_mel: Tensor, power: float = 1.0) -> Normalisation:
     """The normalisation of that kind for log-mels like these (training data, never test data).
 
-    log: as it is. db: 20 log10 of the magnitude (10 log10 if the mel is of power 2). zscore: mean 0, standard deviation 1.
-    percentile: the 1st becomes -1, the 99th +1, and what lies outside stays outside. tanh: into (-1, 1), extremes at 0.987.
+    log: as it is. db: 20 log10 of the magnitude (10 log10 if the mel is of power 2). zscore: mean 0, deviation 1.
+    percentile: the 1st becomes -1, the 99th +1, and what lies outside stays outside. tanh: extremes become +-0.987.
     """
     if kind == "log":
         return Normalisation()
@@ -131,7 +143,7 @@ def fit_normalisation(kind: str, log_mel: Tensor, power: float = 1.0) -> Normali
 
 
 def smooth(mel: Tensor, time: float = 1.0, frequency: float = 0.5) -> Tensor:
-    """Blur a mel (B, M, F) with a Gaussian of `time` frames and `frequency` bands (standard deviations; 0: not at all)."""
+    """Blur a mel (B, M, F) with a Gaussian of `time` frames and `frequency` bands (its deviations; 0: not at all)."""
     for sigma, axis in ((time, 2), (frequency, 1)):
         if sigma > 0:
             radius = math.ceil(3 * sigma)

@@ -1,4 +1,4 @@
-"""How good is it? Each metric is a function (clean, enhanced, sr) -> float on one channel, (N,) or (1, N), full scale 1.0.
+"""How good is it? Each metric is a function (clean, enhanced, sr) -> float on one channel (N,) or (1, N), full scale 1.
 
 `METRICS` lists them with unit, direction and range. What cannot be scored raises MetricError, nothing returns NaN.
 STOI and ESTOI are in per cent. Packages that define a metric (pesq, pystoi, speechmos) do the work; the rest is here.
@@ -29,7 +29,9 @@ def _package(name: str):
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise WavelldmError(f"this metric needs the package '{error.name}'; install it with: pip install 'wavelldm[metrics]'") from None
+        raise WavelldmError(
+            f"this metric needs the package '{error.name}'; install it with: pip install 'wavelldm[metrics]'"
+        ) from None
 
 
 def _at(x: np.ndarray, sr: int, wanted: int) -> np.ndarray:
@@ -48,7 +50,7 @@ def snr(clean, enhanced, sr: int) -> float:
 
 
 def si_sdr(clean, enhanced, sr: int) -> float:
-    """Scale-invariant SDR in dB (Le Roux et al., "SDR - half-baked or well done?", ICASSP 2019, eq. 3); the mean is not removed."""
+    """Scale-invariant SDR in dB (Le Roux et al., "SDR - half-baked or well done?", ICASSP 2019); the mean stays in."""
     s, y = as_pair(clean, enhanced)
     target = (y @ s) / (s @ s) * s
     signal, error = target @ target, ((y - target) ** 2).sum()
@@ -71,14 +73,14 @@ def correlation(clean, enhanced, sr: int) -> float:
 
 
 def _spectrum(x: np.ndarray, sr: int) -> np.ndarray:
-    """Hann magnitudes (F, n_fft / 2 + 1): windows of about 46 ms (1024 at 16 kHz, 2048 at 44.1 kHz), hop a quarter of it."""
+    """Hann magnitudes (F, n_fft / 2 + 1): windows near 46 ms (1024 at 16 kHz, 2048 at 44.1 kHz), hop a quarter."""
     n_fft = 2 ** round(math.log2(2048 / 44_100 * sr))
     window = np.hanning(n_fft + 1)[:-1]  # periodic
     return np.abs(np.fft.rfft(frames(x, n_fft, n_fft // 4) * window / window.sum()))
 
 
 def spectral_convergence(clean, enhanced, sr: int) -> float:
-    """Norm of the difference of magnitudes over that of the clean ones (Arik et al. 2018); 0 is perfect, silence gives 1."""
+    """Norm of the difference of magnitudes over that of the clean ones (Arik et al. 2018); 0 is perfect, silence 1."""
     s, y = as_pair(clean, enhanced)
     s, y = _spectrum(s, sr), _spectrum(y, sr)
     if not s.any():
@@ -142,12 +144,12 @@ def _pesq_at(clean, enhanced, sr: int, wanted: int, mode: str) -> float:
 
 
 def pesq_wb(clean, enhanced, sr: int) -> float:
-    """Wide-band PESQ (ITU-T P.862.2, MOS-LQO) at 16 kHz. Clips over 20 s: the mean over equal pieces of at most 20 s."""
+    """Wide-band PESQ (ITU-T P.862.2, MOS-LQO) at 16 kHz. Clips over 20 s: the mean over equal pieces of up to 20 s."""
     return _pesq_at(clean, enhanced, sr, 16_000, "wb")
 
 
 def pesq_nb(clean, enhanced, sr: int) -> float:
-    """Narrow-band PESQ (ITU-T P.862.1, MOS-LQO) at 16 kHz, or 8 kHz where the clip is; long clips as in `pesq_wb`."""
+    """Narrow-band PESQ (ITU-T P.862.1, MOS-LQO) at 16 kHz, or 8 kHz if the clip is; long clips as in `pesq_wb`."""
     return _pesq_at(clean, enhanced, sr, 8_000 if sr == 8_000 else 16_000, "nb")
 
 
@@ -193,7 +195,7 @@ def _composite_part(part: str):
         s, y = (_at(x, sr, 16_000).tobytes() for x in as_pair(clean, enhanced))
         return _composite(s, y)[part]
 
-    metric.__doc__ = f"{part.upper()} of Hu and Loizou 2008, at 16 kHz from WB-PESQ, LLR, WSS and segmental SNR; see wavelldm.composite."
+    metric.__doc__ = f"{part.upper()} of Hu and Loizou 2008, at 16 kHz with WB-PESQ; see wavelldm.composite."
     return metric
 
 

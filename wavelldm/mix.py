@@ -71,7 +71,6 @@ def _prepare(out: Path, settings: dict, force: bool) -> list[dict]:
             for side in ("clean", "noisy"):
                 (out / side / f"{row['name']}.wav").unlink(missing_ok=True)
         table.unlink(missing_ok=True)
-        rows = []
     elif not same and any((out / name).exists() for name in ("clean", "noisy", "pairs.tsv", "mix.json")):
         raise DataError(f"{out} holds other pairs; choose another folder, or pass --force to overwrite them")
     with audio.writing(note, force=True) as part:

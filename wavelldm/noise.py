@@ -1,9 +1,10 @@
 """Noises made from numbers alone: a short lesson in sound synthesis.
 
-Three tools and a slowly wandering curve make all of them: a *coloured* noise is white noise whose spectrum has been multiplied by a gain; a *wavetable*
-is one period of a sound, read in circles at a changing speed; a *scatter* sets copies of a small sound at given times.
-Every function takes (n, sr, generator) and returns n float32 samples with a root mean square of 1. Whatever distinguishes one
-rain from the next is drawn from the generator first, so that a seed is a recording.
+Three tools and a slowly wandering curve make all of them: a *coloured* noise is white noise whose spectrum has been
+multiplied by a gain; a *wavetable* is one period of a sound, read in circles at a changing speed; a *scatter* sets
+copies of a small sound at given times. Every function takes (n, sr, generator) and returns n float32 samples with a
+root mean square of 1. Whatever distinguishes one rain from the next is drawn from the generator first, so that a seed
+is a recording.
 """
 
 import numpy as np
@@ -31,7 +32,9 @@ def _coloured(n: int, sr: int, generator: Generator, gain) -> np.ndarray:
 
 
 def _band(low: float, high: float, order: int = 2):
-    """The gain of a Butterworth-like band from `low` to `high` Hz, without its phase; `low` above 0, so that no offset passes."""
+    """The gain of a Butterworth-like band from `low` to `high` Hz, without its phase; `low` above 0, so that no
+    offset passes.
+    """
     return lambda f: 1 / np.sqrt((1 + (low / np.maximum(f, 1e-3)) ** (2 * order)) * (1 + (f / high) ** (2 * order)))
 
 
@@ -42,11 +45,14 @@ def _wander(n: int, sr: int, generator: Generator, rate: float) -> np.ndarray:
     turns = generator.standard_normal(int(n / sr * rate) + 3, dtype=np.float32)[:, None]  # (turns, 1)
     points = (turns[:-1] + np.diff(turns, axis=0) * (3 - 2 * t) * t * t).ravel()  # (turns * fine,)
     start = fine * generator.random()
-    return np.interp(np.linspace(start, start + fine * rate * n / sr, n), np.arange(len(points)), points).astype(np.float32)
+    where = np.linspace(start, start + fine * rate * n / sr, n)  # (n,)
+    return np.interp(where, np.arange(len(points)), points).astype(np.float32)
 
 
 def _wavetable(period: np.ndarray, frequency: np.ndarray, sr: int, start: float) -> np.ndarray:
-    """Read one period in circles; `frequency` (n,) in Hz may change from sample to sample. Phase is the sum of frequency."""
+    """Read one period in circles; `frequency` (n,) in Hz may change from sample to sample. Phase is the sum of
+    frequency.
+    """
     phase = start + np.cumsum(frequency) / sr  # in periods
     return period[((phase % 1) * len(period)).astype(np.intp)]
 
@@ -64,7 +70,8 @@ def _burst(sr: int, generator: Generator, seconds: float, low: float, high: floa
     n = max(8, int(5 * seconds * sr))
     t = np.arange(n) / sr
     attack = np.minimum(1, t / 0.0005)
-    return (_coloured(n, sr, generator, _band(low, min(high, 0.45 * sr))) * attack * np.exp(-t / seconds)).astype(np.float32)
+    hiss = _coloured(n, sr, generator, _band(low, min(high, 0.45 * sr)))
+    return (hiss * attack * np.exp(-t / seconds)).astype(np.float32)
 
 
 def white(n: int, sr: int, generator: Generator) -> np.ndarray:
@@ -95,7 +102,9 @@ def hum(n: int, sr: int, generator: Generator) -> np.ndarray:
 
 
 def babble(n: int, sr: int, generator: Generator, voices: list | None = None) -> np.ndarray:
-    """Eight people at once: from `voices` (arrays of any length, repeated as needed), or without any, noise that talks."""
+    """Eight people at once: from `voices` (arrays of any length, repeated as needed), or without any, noise that
+    talks.
+    """
     voices = [np.ravel(voice) for voice in voices or [] if np.any(voice)]
     speech_like = None if voices else _coloured(n, sr, generator, _band(120, 500, 1))  # the average spectrum of speech
     room = np.zeros(n, np.float32)
@@ -112,7 +121,8 @@ def babble(n: int, sr: int, generator: Generator, voices: list | None = None) ->
 
 
 def rain(n: int, sr: int, generator: Generator) -> np.ndarray:
-    """Drops without number make a hiss; the few that fall close by are heard one by one, and differ much in strength."""
+    """Drops without number make a hiss; the few that fall close by are heard one by one, and differ much in strength.
+    """
     near = generator.poisson(generator.uniform(5, 80) * n / sr)
     drop = _burst(sr, generator, 0.002, generator.uniform(700, 1500), 7000)
     drops = _scatter(n, generator.integers(0, n, near), generator.lognormal(0, 0.7, near), drop)
@@ -136,7 +146,8 @@ def engine(n: int, sr: int, generator: Generator) -> np.ndarray:
     t = np.arange(1024) / 1024
     ring = np.exp(-6 * t) * np.sin(2 * np.pi * generator.uniform(2, 5) * t)
     period = np.concatenate([generator.uniform(0.6, 1.2) * ring for _ in range(cylinders)])
-    period = irfft(rfft(period) * (np.arange(len(period) // 2 + 1) * turns < 0.4 * sr), len(period))  # no partial beyond sr / 2
+    audible = np.arange(len(period) // 2 + 1) * turns < 0.4 * sr  # no partial beyond sr / 2, where it would fold back
+    period = irfft(rfft(period) * audible, len(period))
     period -= period.mean()
     frequency = turns * (1 + 0.03 * _wander(n, sr, generator, 0.7) + 0.004 * _wander(n, sr, generator, 15))
     motor = _wavetable(period / period.std(), frequency, sr, generator.random())

@@ -5,7 +5,9 @@ from pathlib import Path
 
 
 def data_home() -> Path:
-    """$WAVELLDM_DATA if set; else `data/` of the checkout the package runs from; else ~/.cache/wavelldm. May not exist yet."""
+    """$WAVELLDM_DATA if set; else `data/` of the checkout the package runs from; else ~/.cache/wavelldm. May not
+    exist yet.
+    """
     chosen = os.environ.get("WAVELLDM_DATA")
     if chosen:
         return Path(chosen).expanduser().absolute()

@@ -33,13 +33,16 @@ def pyplot():
     return plt
 
 
-def decibels(wav: Tensor, sr: int) -> np.ndarray:
-    """wav (..., N) -> (F, T) power spectrogram in dB re full scale, first channel, 32 ms windows, 8 ms apart."""
+def decibels(wav: Tensor, sr: int, cells: tuple = (128, 480)) -> np.ndarray:
+    """wav (..., N) -> (F, T) power spectrogram in dB re full scale, first channel, 32 ms windows 8 ms apart, pooled to at
+    most that many cells: more than a picture can show only makes it speckled and large."""
     win = round(0.032 * sr)
-    wav = torch.as_tensor(wav).detach().cpu().float().reshape(-1, wav.shape[-1])[0]
+    wav = torch.as_tensor(wav).detach().cpu().float()
+    wav = torch.nn.functional.pad(wav.reshape(-1, wav.shape[-1])[0], (win // 2, win // 2 + win))
     window = torch.hann_window(win)
-    wav = torch.nn.functional.pad(wav, (win // 2, win // 2 + win))
-    power = torch.stft(wav, win, win // 4, window=window, center=False, return_complex=True).abs().square()
+    power = torch.stft(wav, win, win // 4, window=window, center=False, return_complex=True).abs().square()  # (F, T)
+    shape = [min(have, most) for have, most in zip(power.shape, cells)]
+    power = torch.nn.functional.adaptive_avg_pool2d(power[None], shape)[0]
     return (10 * torch.log10(power / window.sum().square() * 4 + 1e-12)).numpy()
 
 

@@ -48,13 +48,17 @@ def pad(wav: Tensor, n_fft: int, hop: int, padding: str) -> Tensor:
     return F.pad(wav, (left, right), mode="reflect" if mirrored else "constant")
 
 
+def frame(wav: Tensor, n_fft: int, hop: int, padding: str) -> Tensor:
+    """(B, N) -> overlapping frames (B, T, n_fft), a view of the padded wav that copies nothing."""
+    return pad(wav, n_fft, hop, padding).unfold(-1, n_fft, hop)
+
+
 def stft(wav: Tensor, n_fft: int, hop: int, win: int, padding: str = "same") -> Tensor:
     """wav (..., N) -> complex (..., n_fft // 2 + 1, T); the channel axis of a (B, 1, N) is dropped: (B, F, T)."""
     if wav.ndim == 3 and wav.shape[1] == 1:
         wav = wav[:, 0]
-    window = hann(win, n_fft, wav.dtype, wav.device)
-    frames = pad(wav[None].flatten(0, -2), n_fft, hop, padding).unfold(-1, n_fft, hop)  # (rows, T, n_fft)
-    spec = torch.fft.rfft(frames * window)  # (rows, T, F)
+    frames = frame(wav[None].flatten(0, -2), n_fft, hop, padding)  # (rows, T, n_fft)
+    spec = torch.fft.rfft(frames * hann(win, n_fft, wav.dtype, wav.device))  # (rows, T, F)
     return spec.reshape(*wav.shape[:-1], *spec.shape[1:]).transpose(-1, -2)  # (..., F, T)
 
 
@@ -118,8 +122,8 @@ class ConvISTFT(nn.Module):
         self.n_fft, self.hop, self.padding = n_fft, hop, padding
         window = hann(win, n_fft, torch.float64)
         unit = torch.eye(n_fft // 2 + 1, dtype=torch.complex128)
-        weight = torch.cat([torch.fft.irfft(unit, n=n_fft), torch.fft.irfft(1j * unit, n=n_fft)]) * window  # (2F, n_fft)
-        self.register_buffer("weight", weight[:, None].float(), persistent=False)  # (2F, 1, n_fft)
+        basis = torch.cat([torch.fft.irfft(unit, n=n_fft), torch.fft.irfft(1j * unit, n=n_fft)])  # (2F, n_fft)
+        self.register_buffer("weight", (basis * window)[:, None].float(), persistent=False)  # (2F, 1, n_fft)
         self.register_buffer("squared", window.square()[None, None].float(), persistent=False)  # (1, 1, n_fft)
 
     def forward(self, parts: Tensor, length: int | None = None) -> Tensor:

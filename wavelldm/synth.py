@@ -1,6 +1,7 @@
-"""Speech without a download: espeak-ng's voices, and the small corpus of speech and noise that everything runs on by default."""
+"""Speech without a download: espeak-ng's voices, and the small corpus of speech and noise that everything runs on by
+default.
+"""
 
-import csv
 import json
 import os
 import shutil
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +24,7 @@ from .noise import NOISES
 from .paths import data_home
 from .sentences import LANGUAGES, sentence
 
-# The accents of each language, and the speakers: espeak's voice variants without its whispers, robots and overdriven ones.
+# The accents of each language, and the speakers: espeak's voice variants without whispers, robots and overdriven ones.
 ACCENTS = {
     "en": ("en", "en-us", "en-gb-x-rp", "en-gb-scotland", "en-029", "en-us-nyc"),
     "de": ("de",),
@@ -33,8 +35,8 @@ ACCENTS = {
     "nl": ("nl",),
 }
 SPEAKERS = {
-    "train": "f1 f2 f3 f4 m1 m2 m3 m4 m6 m8 Alex Alicia Annie Denis Diogo Mike Reed RicishayMax adam aunty belinda linda marcelo "
-    "max miguel pablo sandro shelby travis victor".split(),
+    "train": "f1 f2 f3 f4 m1 m2 m3 m4 m6 m8 Alex Alicia Annie Denis Diogo Mike Reed RicishayMax adam aunty belinda linda "
+    "marcelo max miguel pablo sandro shelby travis victor".split(),
     "valid": "f5 m5 m7 Andrea michel quincy".split(),
 }
 COLUMNS = ("path", "kind", "source", "licence", "label", "language", "seconds", "split", "note")
@@ -44,7 +46,8 @@ LONGEST_PAUSE = 0.3  # seconds
 
 
 class Espeak:
-    """One espeak-ng process (see espeak.py), as a context: sentences in, sound out, the same sounds in every process."""
+    """One espeak-ng process (see espeak.py), as a context: sentences in, sound out, the same sounds in every process.
+    """
 
     def __enter__(self):
         try:
@@ -52,31 +55,36 @@ class Espeak:
         except ImportError:
             raise DataError("the embedded voices need espeak-ng; run: pip install espeakng-loader") from None
         library = os.path.abspath(espeakng_loader.get_library_path())
-        self.process = subprocess.Popen(
-            [sys.executable, "-I", "-S", str(Path(__file__).with_name("espeak.py")), library],
-            cwd=espeakng_loader.get_data_path(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )  # fmt: skip
+        command = [sys.executable, "-I", "-S", str(Path(__file__).with_name("espeak.py")), library]
+        self.log = tempfile.TemporaryFile()  # a pipe that nobody reads could fill up
+        place, pipe = espeakng_loader.get_data_path(), subprocess.PIPE
+        self.process = subprocess.Popen(command, cwd=place, stdin=pipe, stdout=pipe, stderr=self.log)
         self.sr = self._number()
         return self
 
     def __exit__(self, *_):
         self.process.kill()
         self.process.communicate()
+        self.log.close()
 
     def _number(self) -> int:
         answer = self.process.stdout.read(4)
-        if len(answer) < 4:
-            said = self.process.communicate()[1].decode(errors="replace").strip().splitlines()
-            raise DataError(f"espeak-ng stopped ({said[-1] if said else 'without a word'}); reinstall it: pip install espeakng-loader")
-        return struct.unpack("=i", answer)[0]
+        if len(answer) == 4:
+            return struct.unpack("=i", answer)[0]
+        self.log.seek(0)
+        said = self.log.read().decode(errors="replace").strip().splitlines()
+        self.__exit__()
+        why = said[-1] if said else "without a word"
+        raise DataError(f"espeak-ng stopped ({why}); reinstall it: pip install --force-reinstall espeakng-loader")
 
     def say(self, text: str, voice: str, rate: int, pitch: int, sr: int) -> Tensor:
         """-> wav (1, N). espeak works at 22,050 Hz, so beyond 11 kHz there is nothing, whatever `sr`."""
-        self.process.stdin.write(json.dumps([text, voice, int(rate), int(pitch)]).encode() + b"\n")
-        self.process.stdin.flush()
+        with suppress(BrokenPipeError):  # the next line says why
+            self.process.stdin.write(json.dumps([text, voice, int(rate), int(pitch)]).encode() + b"\n")
+            self.process.stdin.flush()
         count = self._number()
         if count < 0:
-            raise DataError(f"espeak-ng has no voice '{voice}'; a voice is a language and a variant, such as en-us+f3 or de+m1")
+            raise DataError(f"espeak-ng has no voice '{voice}'; name a language and a variant, such as en-us+f3 or de+m1")
         samples = np.frombuffer(self.process.stdout.read(2 * count), np.int16)
         wav = torch.from_numpy(samples / np.float32(32768))[None]  # (1, n)
         if count == 0 or not wav.any():
@@ -85,19 +93,23 @@ class Espeak:
 
 
 def speak(text: str, voice: str = "en-us", rate: int = 165, pitch: int = 50, sr: int = 16_000) -> Tensor:
-    """Say `text` (at `rate` words per minute, `pitch` 0 to 99) -> wav (1, N). The same arguments give the same samples."""
+    """Say `text` (at `rate` 80 to 450 words per minute, `pitch` 0 to 99) -> wav (1, N). The same arguments give the
+    same samples.
+    """
     with Espeak() as espeak:
         return espeak.say(text, voice, rate, pitch, sr)
 
 
 def shorten_pauses(wav: Tensor, sr: int, longest: float = LONGEST_PAUSE) -> Tensor:
-    """Take the middle out of every pause that is too long: (1, N) -> (1, shorter). A pause is 10 ms frames 50 dB under the peak."""
+    """Take the middle out of every pause that is too long: (1, N) -> (1, shorter). A pause is 10 ms frames 50 dB
+    under the peak.
+    """
     size = max(1, sr // 100)
     frames = torch.nn.functional.pad(wav, (0, -wav.shape[-1] % size)).reshape(-1, size)  # (T, size)
     quiet = frames.abs().amax(1) < 10 ** (-50 / 20) * wav.abs().max()  # (T,)
     place = torch.arange(len(quiet))
-    before = torch.where(quiet, -1, place).cummax(0).values  # the last loud frame so far, or -1
-    after = torch.where(quiet, len(quiet), place).flip(0).cummin(0).values.flip(0)  # the next one, or T
+    before = torch.where(quiet, -len(quiet), place).cummax(0).values  # the last loud frame so far; none is far off
+    after = torch.where(quiet, 2 * len(quiet), place).flip(0).cummin(0).values.flip(0)  # the next one
     near = torch.minimum(place - before, after - place) <= max(1, round(longest / 2 * 100))
     return frames[near].reshape(1, -1)[:, : wav.shape[-1]]
 
@@ -118,8 +130,8 @@ def _write(folder: Path, minutes: float, seed: int, sr: int, progress: bool) -> 
     rows, voices = [], {"train": [], "valid": []}
     clips = max(2, round(minutes * 60 / CLIP / len(NOISES)))  # of each noise
     goal = minutes * 60
-    bar = tqdm(total=round(goal + clips * CLIP * len(NOISES)), desc="embedded corpus", unit="s", disable=not progress, delay=1)
-    with bar, Espeak() as espeak:
+    total = round(goal + clips * CLIP * len(NOISES))
+    with tqdm(total=total, desc="embedded corpus", unit="s", disable=not progress, delay=1) as bar, Espeak() as espeak:
         spoken, i = 0.0, 0
         while spoken < goal or i < 6:
             split = "valid" if i % 6 == 5 else "train"
@@ -148,20 +160,19 @@ def _write(folder: Path, minutes: float, seed: int, sr: int, progress: bool) -> 
                 save(folder / name, noise, sr)
                 rows.append(_row(name, "noise", kind, "-", noise, sr, split, ""))
                 bar.update(CLIP)
-    with open(folder / "manifest.tsv", "w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, delimiter="\t", lineterminator="\n", quoting=csv.QUOTE_NONE, quotechar=None)
-        writer.writerows([COLUMNS, *rows])
+    (folder / "manifest.tsv").write_bytes("".join("\t".join(row) + "\n" for row in (COLUMNS, *rows)).encode())
 
 
 def build_corpus(folder=None, minutes: float = 5, seed: int = 0, sr: int = 16_000, progress: bool = True) -> Path:
     """The embedded corpus -> its manifest.tsv, made on the first call and found on every later one.
 
-    `minutes` of speech and as many of noise, 16-bit wav, in a folder of `folder` (the data folder by default) that is named after
-    the other arguments. No speaker, and no recording of a noise, is in both splits. All is made in a hidden folder beside its
-    place and moved there when complete.
+    `minutes` of speech and as many of noise, 16-bit wav, in a folder of `folder` (the data folder by default) that is
+    named after the other arguments. No speaker, and no recording of a noise, is in both splits. All is made in a
+    hidden folder beside its place and moved there when complete.
     """
-    if minutes <= 0 or sr < 8_000:
-        raise DataError(f"the corpus needs more than 0 minutes and at least 8000 Hz, not {minutes:g} minutes at {sr} Hz")
+    if minutes <= 0 or sr < 8_000 or seed < 0:
+        wrong = f"not {minutes:g} minutes, {sr} Hz, seed {seed}"
+        raise DataError(f"the corpus needs minutes above 0, a rate of 8000 Hz or more and a seed from 0 on; {wrong}")
     home = data_home() if folder is None else Path(folder)
     place = home / f"embedded-{minutes:g}min-{sr}hz-seed{seed}-v{RECIPE}"
     manifest = place / "manifest.tsv"
@@ -174,11 +185,12 @@ def build_corpus(folder=None, minutes: float = 5, seed: int = 0, sr: int = 16_00
                 shutil.rmtree(left, ignore_errors=True)
         part = Path(tempfile.mkdtemp(dir=home, prefix=".embedded-"))
     except OSError as error:
-        raise DataError(f"{home} cannot be written ({error.strerror}); set WAVELLDM_DATA to a folder that can") from None
+        raise DataError(f"{home} cannot be written ({error.strerror}); set WAVELLDM_DATA to another folder") from None
     try:
         _write(part, minutes, seed, sr, progress)
         part.chmod(0o755)  # mkdtemp makes it private
-        shutil.rmtree(place, ignore_errors=True)  # a folder without a manifest is not a corpus
+        if not manifest.is_file():
+            shutil.rmtree(place, ignore_errors=True)  # a folder without a manifest is not a corpus
         try:
             part.rename(place)
         except OSError:
