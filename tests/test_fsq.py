@@ -64,7 +64,8 @@ def test_fsq_equals_the_reference(levels):
 @pytest.mark.parametrize("groups, residuals", [(4, 1), (2, 3), (1, 2)])
 def test_gfsq_equals_the_reference_on_copied_weights(groups, residuals):
     torch.manual_seed(1)
-    theirs = reference("GroupedResidualFSQ", dim=48, groups=groups, num_quantizers=residuals, levels=list(LEVELS)).eval()
+    theirs = reference("GroupedResidualFSQ", dim=48, groups=groups, num_quantizers=residuals, levels=list(LEVELS))
+    theirs.eval()
     ours = GFSQ(48, groups, residuals, LEVELS)
     for g, rvq in enumerate(theirs.rvqs):
         ours.project_in[g].load_state_dict(rvq.project_in.state_dict())
@@ -99,7 +100,7 @@ def test_the_gradient_passes_straight_through(residuals):
     x = torch.linspace(-2, 2, 50)[:, None].repeat(1, 5).requires_grad_()
     rfsq = ResidualFSQ(LEVELS, residuals)
     rfsq(x)[0].sum().backward()
-    expected = 1 - torch.tanh(x.detach() / (1 + 1 / (rfsq.size - 1))) ** 2  # that of the soft clamp, whatever the stages
+    expected = 1 - torch.tanh(x.detach() / (1 + 1 / (rfsq.size - 1))) ** 2  # the soft clamp's
     assert torch.allclose(x.grad, expected, atol=1e-6)
     y = torch.linspace(-2, 2, 50)[:, None].repeat(1, 5).requires_grad_()
     FSQ(LEVELS)(y)[0].sum().backward()

@@ -57,8 +57,8 @@ def make_decoder(p: Preset) -> nn.Module:
     if c.decoder == "hifigan":
         if math.prod(c.upsample) != p.mel.hop:
             raise WavelldmError(
-                f"the upsampling rates {c.upsample} multiply to {math.prod(c.upsample)}, but a mel frame has {p.mel.hop} samples; "
-                "make them equal"
+                f"the upsampling rates {c.upsample} multiply to {math.prod(c.upsample)}, "
+                f"but a mel frame has {p.mel.hop} samples; make them equal"
             )
         return HiFiGAN(c.latent_dim, c.decoder_dim, c.upsample, causal=c.causal)
     if c.decoder == "istft":
@@ -67,7 +67,7 @@ def make_decoder(p: Preset) -> nn.Module:
 
 
 class Codec(nn.Module):
-    """Encoder, quantiser and decoder of one preset. Any length goes in and comes out; frames cover it, zeros fill the last.
+    """Encoder, quantiser and decoder of one preset. Any length goes in and comes out; zeros fill the last frame.
 
     Built with `causal=True` it also streams: `stream_encode` and `stream_decode` take chunks and an explicit state, and
     their joined outputs equal `encode` and `decode`. What comes out then lags `latency` samples behind what went in.
@@ -96,9 +96,12 @@ class Codec(nn.Module):
 
     def _check(self, wav: Tensor, sr: int):
         if sr != self.sr:
-            raise AudioError(f"this codec takes audio at {self.sr} Hz, not {sr} Hz; resample it first (wavelldm.audio.resample)")
+            raise AudioError(f"this codec takes {self.sr} Hz, not {sr} Hz; resample first (wavelldm.audio.resample)")
         if wav.ndim != 3 or wav.shape[1] != 1 or not wav.is_floating_point():
-            raise AudioError(f"the codec takes float wav (batch, 1, samples), not {wav.dtype} {tuple(wav.shape)}; put channels into the batch")
+            raise AudioError(
+                f"the codec takes float wav (batch, 1, samples), not {wav.dtype} {tuple(wav.shape)}; "
+                "put channels into the batch"
+            )
 
     def _features(self, wav: Tensor) -> Tensor:
         """wav -> mel (B, M, F), counted from silence (0) to magnitude one (1), so that zero padding means silence."""
@@ -123,13 +126,17 @@ class Codec(nn.Module):
         most = z_q.shape[-1] * self.hop
         length = most if length is None else length
         if not 0 < length <= most:
-            raise WavelldmError(f"{z_q.shape[-1]} latent frames hold 1 to {most} samples, not {length}; give the length that was encoded")
+            raise WavelldmError(
+                f"{z_q.shape[-1]} latent frames hold 1 to {most} samples, not {length}; give the length that was encoded"
+            )
         return self.decoder(self.upsampler(z_q))[..., :length]
 
     def _check_latent(self, z: Tensor):
         dim = self.preset.codec.latent_dim
         if z.ndim != 3 or z.shape[1] != dim:
-            raise WavelldmError(f"this codec's latents are (batch, {dim}, frames), not {tuple(z.shape)}; they are from another preset")
+            raise WavelldmError(
+                f"this codec's latents are (batch, {dim}, frames), not {tuple(z.shape)}; use the preset they were made with"
+            )
 
     def codes_to_wav(self, codes: Tensor, length: int | None = None) -> Tensor:
         """codes (B, K, T), of all codebooks or of the first K -> wav (B, 1, length)."""
@@ -142,7 +149,7 @@ class Codec(nn.Module):
         return Coded(self.decode(z_q, wav.shape[-1]), z, z_q, codes)
 
     def stream_encode(self, wav: Tensor, sr: int, state: tuple | None = None, last: bool = False):
-        """The next chunk (B, 1, any) -> z (B, D, as many frames as are complete), state. `last` fills the last frame."""
+        """The next chunk (B, 1, any) -> z (B, D, frames complete by now), state. `last` fills the last frame."""
         self._check(wav, sr)
         if not self.causal:
             raise WavelldmError("this codec looks into the future and cannot stream; build it with causal=True")
@@ -160,7 +167,7 @@ class Codec(nn.Module):
         return z, (wav[..., new * hop :], layers, count % self.hop)
 
     def stream_decode(self, z_q: Tensor, state: tuple | None = None, last: bool = False):
-        """The next frames (B, D, any) -> the wav (B, 1, ...) that is ready, state. `last` lets out what is held back."""
+        """The next frames (B, D, any) -> wav (B, 1, what is ready), state. `last` lets out what is held back."""
         self._check_latent(z_q)
         upsampler, decoder = state or (None, None)
         x, upsampler = self.upsampler.stream(z_q, upsampler)

@@ -27,7 +27,7 @@ class Mean(nn.ModuleList):
 
 
 class HiFiGAN(Chain):
-    """HiFi-GAN (arXiv 2010.05646, section 2.2): upsample, and after each step average residual blocks of several kernels."""
+    """HiFi-GAN (arXiv 2010.05646, section 2.2): upsample, after each step average residual blocks of several kernels."""
 
     delay = 0
 
@@ -35,7 +35,9 @@ class HiFiGAN(Chain):
         self, dim, initial=512, upsample=(8, 8, 2, 2, 2), kernels=(3, 7, 11), dilations=(1, 3, 5), causal=False
     ):
         if initial % 2 ** len(upsample):
-            raise WavelldmError(f"HiFi-GAN halves its {initial} channels {len(upsample)} times; choose a multiple of {2 ** len(upsample)}")
+            raise WavelldmError(
+                f"HiFi-GAN halves its {initial} channels {len(upsample)} times; choose a multiple of {2 ** len(upsample)}"
+            )
 
         def conv(width, kernel, dilation=1):
             return weight_norm(Conv1d(width, width, kernel, dilation=dilation, causal=causal))
@@ -46,8 +48,9 @@ class HiFiGAN(Chain):
 
         layers, width = [weight_norm(Conv1d(dim, initial, 7, causal=causal))], initial
         for rate in upsample:
-            layers += [nn.LeakyReLU(0.1), weight_norm(ConvTranspose1d(width, width // 2, 2 * rate, rate, causal=causal))]
+            up = ConvTranspose1d(width, width // 2, 2 * rate, rate, causal=causal)
             width //= 2
+            layers += [nn.LeakyReLU(0.1), weight_norm(up)]
             layers += [Mean(Chain(*(residual(width, k, d) for d in dilations)) for k in kernels)]
         layers += [nn.LeakyReLU(0.01), weight_norm(Conv1d(width, 1, 7, causal=causal)), nn.Tanh()]
         super().__init__(*layers)
@@ -57,7 +60,7 @@ class HiFiGAN(Chain):
 
 
 class ISTFTHead(nn.Module):
-    """ConvNeXt blocks at the frame rate, then magnitude and phase per bin and an inverse STFT (Vocos, arXiv 2306.00814).
+    """ConvNeXt blocks at the frame rate, then magnitude and phase per bin, and an inverse STFT (arXiv 2306.00814).
 
     Frame t spans (n_fft - hop) / 2 samples on either side of its own hop: hence the delay when streaming.
     """

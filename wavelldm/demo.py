@@ -9,7 +9,7 @@ from . import audio, enhance, metrics, plots
 from .errors import WavelldmError
 
 SHOWN = ("pesq_wb", "stoi", "si_sdr", "lsd")
-SNR = 5.0
+SNR = 10.0  # dB on active speech
 
 
 def clip(sr: int = 16_000):

@@ -54,7 +54,6 @@ def text(facts: dict) -> str:
         f"wavelldm {facts['wavelldm']}, Python {facts['python']}",
         packages,
         f"device: {facts['device']}, {facts['threads']} threads",
-        f"data: {facts['data']}",
         "",
         f"{'preset':<10} {'rate':>9} {'mel':>4}  {'latent':>18}  {'codebooks':>12} {'bitrate':>13} {'codec':>10}",
     ]

@@ -2,8 +2,8 @@
 
 FSQ is Mentzer et al., arXiv 2309.15505; the residual form rounds what the stage before left over, with L times finer
 steps; the grouped form gives each slice of the latent's channels its own. Three names for the same thing, exactly
-convertible: `digits (..., d)`, integers 0 to L-1 per channel; `vector (..., d)`, their place in [-1, 1]; `code (...)`, one
-integer for all d (mixed radix, first channel fastest). Everything here runs in float32 whatever the autocast.
+convertible: `digits (..., d)`, integers 0 to L-1 per channel; `vector (..., d)`, their place in [-1, 1]; `code (...)`,
+one integer for all d (mixed radix, first channel fastest). Everything runs in float32 whatever the autocast.
 """
 
 import math
@@ -151,10 +151,13 @@ class GFSQ(nn.Module):
         """codes (B, K, T), K <= Q -> z_q (B, D, T). Codebooks not given, or ABSENT, contribute a zero vector."""
         if codes.ndim != 3 or codes.is_floating_point() or not 1 <= codes.shape[1] <= self.codebooks:
             raise WavelldmError(
-                f"codes are integers (batch, 1 to {self.codebooks} codebooks, frames), not {codes.dtype} {tuple(codes.shape)}"
+                f"codes are integers (batch, 1 to {self.codebooks} codebooks, frames), "
+                f"not {codes.dtype} {tuple(codes.shape)}; pass what `quantise` or a packed file gave"
             )
         if codes.numel() and not ABSENT <= int(codes.min()) <= int(codes.max()) < self.entries:
-            raise WavelldmError(f"a code lies outside 0 to {self.entries - 1}; these codes belong to another codec or are damaged")
+            raise WavelldmError(
+                f"a code lies outside 0 to {self.entries - 1}; the codes are damaged or another codec's: encode again"
+            )
         missing = self.codebooks - codes.shape[1]
         codes = torch.nn.functional.pad(codes.long(), (0, 0, 0, missing), value=ABSENT)  # (B, Q, T)
         with torch.autocast(codes.device.type, enabled=False):

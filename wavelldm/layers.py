@@ -22,7 +22,7 @@ def _must_be_causal(layer):
 
 
 class Conv1d(nn.Conv1d):
-    """Convolution that turns T frames into ceil(T / stride). Causal: frame t sees nothing after sample (t + 1) * stride - 1."""
+    """Convolution, T -> ceil(T / stride) frames. Causal: frame t sees nothing after sample (t + 1) * stride - 1."""
 
     def __init__(self, c_in, c_out, kernel, stride=1, dilation=1, groups=1, causal=False):
         super().__init__(c_in, c_out, kernel, stride, dilation=dilation, groups=groups)
@@ -30,7 +30,7 @@ class Conv1d(nn.Conv1d):
         self.span = (kernel - 1) * dilation + 1  # samples that one output frame sees
         self.extra = self.span - stride  # samples to add so that T whole strides give T frames
         if self.extra < 0:
-            raise WavelldmError(f"a convolution with stride {stride} needs a kernel that spans it, not {self.span} samples")
+            raise WavelldmError(f"stride {stride} needs a kernel that spans it, not {self.span} samples; lengthen it")
 
     def forward(self, x: Tensor) -> Tensor:
         left = self.extra if self.causal else self.extra // 2
@@ -50,14 +50,14 @@ class Conv1d(nn.Conv1d):
 
 
 class ConvTranspose1d(nn.ConvTranspose1d):
-    """Transposed convolution, T -> T * stride samples. Causal: samples t * stride and later see frame t, earlier ones do not."""
+    """Transposed convolution, T -> T * stride samples. Causal: frame t reaches sample t * stride and later ones."""
 
     def __init__(self, c_in, c_out, kernel, stride, causal=False):
         super().__init__(c_in, c_out, kernel, stride)
         self.causal = causal
         self.extra = kernel - stride  # samples by which the last frame reaches beyond the end
         if self.extra < 0:
-            raise WavelldmError(f"a transposed convolution with stride {stride} needs a kernel at least as long, not {kernel}")
+            raise WavelldmError(f"stride {stride} needs a kernel at least as long, not {kernel}; lengthen it")
 
     def forward(self, x: Tensor) -> Tensor:
         left = 0 if self.causal else self.extra // 2
@@ -108,7 +108,7 @@ class ChannelNorm(nn.LayerNorm):
 
 
 class ConvNeXtBlock(nn.Module):
-    """ConvNeXt (arXiv 2201.03545) in one dimension: mix in time per channel, then mix channels per frame; layer scale."""
+    """ConvNeXt (arXiv 2201.03545) in 1-D: mix in time per channel, then mix channels per frame; layer scale."""
 
     def __init__(self, dim: int, expansion: int = 4, causal: bool = False):
         super().__init__()
@@ -132,7 +132,7 @@ class ConvNeXtBlock(nn.Module):
 
 
 def rotary(x: Tensor, start: int = 0, base: float = 10_000.0) -> Tensor:
-    """RoFormer (arXiv 2104.09864, eq. 34): turn channel pairs (i, i + d/2) of x (..., T, d) by angle position * base^(-2i/d)."""
+    """RoFormer (arXiv 2104.09864, eq. 34): turn channels (i, i + d/2) of x (..., T, d) by position * base^(-2i/d)."""
     half = x.shape[-1] // 2
     positions = torch.arange(start, start + x.shape[-2], device=x.device, dtype=torch.float32)
     speed = base ** (-torch.arange(half, device=x.device, dtype=torch.float32) / half)
@@ -143,7 +143,7 @@ def rotary(x: Tensor, start: int = 0, base: float = 10_000.0) -> Tensor:
 
 
 class RotaryAttention(nn.Module):
-    """Multi-head self-attention over frames with rotary positions. The residual is the caller's: Residual(norm, attention).
+    """Multi-head self-attention with rotary positions. The residual is the caller's: Residual(norm, attention).
 
     `window`: a frame sees the `window` frames that end with it (causal), or those less than `window` away (not causal).
     """
@@ -177,7 +177,7 @@ class RotaryAttention(nn.Module):
         return self._attend(*self._split(x))
 
     def stream(self, x: Tensor, state: tuple | None = None):
-        """The state is the keys, not yet turned, and the values of the window's past: (B, heads, up to window - 1, d) each."""
+        """The state: keys, not yet turned, and values of the window's past, (B, heads, up to window - 1, d) each."""
         _must_be_causal(self)
         q, k, v = self._split(x)
         if state is not None:

@@ -102,12 +102,10 @@ def hum(n: int, sr: int, generator: Generator) -> np.ndarray:
 
 
 def babble(n: int, sr: int, generator: Generator, voices: list | None = None) -> np.ndarray:
-    """Eight people at once: from `voices` (arrays of any length, repeated as needed), or without any, noise that
-    talks.
-    """
+    """Eight people at once: `voices` (arrays, repeated as needed) or, without any, noise that talks."""
     voices = [np.ravel(voice) for voice in voices or [] if np.any(voice)]
     speech_like = None if voices else _coloured(n, sr, generator, _band(120, 500, 1))  # the average spectrum of speech
-    room = np.zeros(n, np.float32)
+    room = 0.003 * pink(n, sr, generator)
     for _ in range(8):
         if voices:
             voice = voices[generator.integers(len(voices))]
@@ -116,13 +114,12 @@ def babble(n: int, sr: int, generator: Generator, voices: list | None = None) ->
             syllables = np.maximum(0, 0.3 + _wander(n, sr, generator, generator.uniform(6, 9)))
             voice = np.roll(speech_like, generator.integers(n)) * syllables
         distance = generator.uniform(1, 4)
-        room += voice / (distance * (np.sqrt(np.mean(np.square(voice))) + 1e-6))
-    return _unit(room + 0.003 * pink(n, sr, generator))
+        room += voice / (distance * (np.sqrt(voice @ voice / n) + 1e-6))
+    return _unit(room)
 
 
 def rain(n: int, sr: int, generator: Generator) -> np.ndarray:
-    """Drops without number make a hiss; the few that fall close by are heard one by one, and differ much in strength.
-    """
+    """Drops without number make a hiss; the few that fall close by are heard one by one, each of its own strength."""
     near = generator.poisson(generator.uniform(5, 80) * n / sr)
     drop = _burst(sr, generator, 0.002, generator.uniform(700, 1500), 7000)
     drops = _scatter(n, generator.integers(0, n, near), generator.lognormal(0, 0.7, near), drop)

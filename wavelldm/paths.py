@@ -5,9 +5,7 @@ from pathlib import Path
 
 
 def data_home() -> Path:
-    """$WAVELLDM_DATA if set; else `data/` of the checkout the package runs from; else ~/.cache/wavelldm. May not
-    exist yet.
-    """
+    """$WAVELLDM_DATA if set; else `data/` of the checkout this runs from; else ~/.cache/wavelldm. May not exist."""
     chosen = os.environ.get("WAVELLDM_DATA")
     if chosen:
         return Path(chosen).expanduser().absolute()

@@ -35,8 +35,8 @@ ACCENTS = {
     "nl": ("nl",),
 }
 SPEAKERS = {
-    "train": "f1 f2 f3 f4 m1 m2 m3 m4 m6 m8 Alex Alicia Annie Denis Diogo Mike Reed RicishayMax adam aunty belinda linda "
-    "marcelo max miguel pablo sandro shelby travis victor".split(),
+    "train": "f1 f2 f3 f4 m1 m2 m3 m4 m6 m8 Alex Alicia Annie Denis Diogo Mike Reed RicishayMax adam aunty belinda "
+    "linda marcelo max miguel pablo sandro shelby travis victor".split(),
     "valid": "f5 m5 m7 Andrea michel quincy".split(),
 }
 COLUMNS = ("path", "kind", "source", "licence", "label", "language", "seconds", "split", "note")
@@ -46,8 +46,7 @@ LONGEST_PAUSE = 0.3  # seconds
 
 
 class Espeak:
-    """One espeak-ng process (see espeak.py), as a context: sentences in, sound out, the same sounds in every process.
-    """
+    """One espeak-ng process (see espeak.py), as a context: text in, sound out, the same in every process."""
 
     def __enter__(self):
         try:
@@ -84,7 +83,7 @@ class Espeak:
             self.process.stdin.flush()
         count = self._number()
         if count < 0:
-            raise DataError(f"espeak-ng has no voice '{voice}'; name a language and a variant, such as en-us+f3 or de+m1")
+            raise DataError(f"espeak-ng has no voice '{voice}'; name a language and a variant, such as en-us+f3")
         samples = np.frombuffer(self.process.stdout.read(2 * count), np.int16)
         wav = torch.from_numpy(samples / np.float32(32768))[None]  # (1, n)
         if count == 0 or not wav.any():
@@ -93,17 +92,13 @@ class Espeak:
 
 
 def speak(text: str, voice: str = "en-us", rate: int = 165, pitch: int = 50, sr: int = 16_000) -> Tensor:
-    """Say `text` (at `rate` 80 to 450 words per minute, `pitch` 0 to 99) -> wav (1, N). The same arguments give the
-    same samples.
-    """
+    """Say `text` at `rate` (80 to 450) words per minute, `pitch` 0 to 99 -> wav (1, N), always the same samples."""
     with Espeak() as espeak:
         return espeak.say(text, voice, rate, pitch, sr)
 
 
 def shorten_pauses(wav: Tensor, sr: int, longest: float = LONGEST_PAUSE) -> Tensor:
-    """Take the middle out of every pause that is too long: (1, N) -> (1, shorter). A pause is 10 ms frames 50 dB
-    under the peak.
-    """
+    """Take the middle out of long pauses: (1, N) -> (1, shorter). A pause is 10 ms frames 50 dB under the peak."""
     size = max(1, sr // 100)
     frames = torch.nn.functional.pad(wav, (0, -wav.shape[-1] % size)).reshape(-1, size)  # (T, size)
     quiet = frames.abs().amax(1) < 10 ** (-50 / 20) * wav.abs().max()  # (T,)
@@ -127,10 +122,9 @@ def _row(path: str, kind: str, label: str, language: str, wav: Tensor, sr: int, 
 
 def _write(folder: Path, minutes: float, seed: int, sr: int, progress: bool) -> None:
     """Fill `folder`: speech until there are `minutes` of it, as much noise, and the manifest."""
-    rows, voices = [], {"train": [], "valid": []}
-    clips = max(2, round(minutes * 60 / CLIP / len(NOISES)))  # of each noise
-    goal = minutes * 60
-    total = round(goal + clips * CLIP * len(NOISES))
+    rows, voices, goal = [], {"train": [], "valid": []}, minutes * 60
+    clips = max(2, round(goal / CLIP / len(NOISES)))  # of each noise
+    total = int(goal) + clips * round(CLIP) * len(NOISES)
     with tqdm(total=total, desc="embedded corpus", unit="s", disable=not progress, delay=1) as bar, Espeak() as espeak:
         spoken, i = 0.0, 0
         while spoken < goal or i < 6:
@@ -146,9 +140,8 @@ def _write(folder: Path, minutes: float, seed: int, sr: int, progress: bool) -> 
             save(folder / name, wav, sr)
             rows.append(_row(name, "speech", speaker, language, wav, sr, split, text))
             voices[split].append(wav.numpy()[0])
-            seconds = wav.shape[-1] / sr
-            spoken, i = spoken + seconds, i + 1
-            bar.update(round(seconds))
+            spoken, i = spoken + wav.shape[-1] / sr, i + 1
+            bar.update(int(min(spoken, goal)) - bar.n)
         for number, (kind, make) in enumerate(NOISES.items(), start=1):
             for k in range(clips):
                 split = "valid" if k % 6 == 1 else "train"
@@ -159,7 +152,7 @@ def _write(folder: Path, minutes: float, seed: int, sr: int, progress: bool) -> 
                 name = f"noise/{kind}_{k:04d}.wav"
                 save(folder / name, noise, sr)
                 rows.append(_row(name, "noise", kind, "-", noise, sr, split, ""))
-                bar.update(CLIP)
+                bar.update(round(CLIP))
     (folder / "manifest.tsv").write_bytes("".join("\t".join(row) + "\n" for row in (COLUMNS, *rows)).encode())
 
 
