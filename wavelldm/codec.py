@@ -127,7 +127,7 @@ class Codec(nn.Module):
         length = most if length is None else length
         if not 0 < length <= most:
             raise WavelldmError(
-                f"{z_q.shape[-1]} latent frames hold 1 to {most} samples, not {length}; give the length that was encoded"
+                f"{z_q.shape[-1]} latent frames hold 1 to {most} samples, not {length}; give the encoded length"
             )
         return self.decoder(self.upsampler(z_q))[..., :length]
 
@@ -135,7 +135,7 @@ class Codec(nn.Module):
         dim = self.preset.codec.latent_dim
         if z.ndim != 3 or z.shape[1] != dim:
             raise WavelldmError(
-                f"this codec's latents are (batch, {dim}, frames), not {tuple(z.shape)}; use the preset they were made with"
+                f"this codec's latents are (batch, {dim}, frames), not {tuple(z.shape)}; use the preset that made them"
             )
 
     def codes_to_wav(self, codes: Tensor, length: int | None = None) -> Tensor:

@@ -27,7 +27,7 @@ class Mean(nn.ModuleList):
 
 
 class HiFiGAN(Chain):
-    """HiFi-GAN (arXiv 2010.05646, section 2.2): upsample, after each step average residual blocks of several kernels."""
+    """HiFi-GAN (arXiv 2010.05646, section 2.2): upsample, then average residual blocks of several kernels."""
 
     delay = 0
 
@@ -36,7 +36,7 @@ class HiFiGAN(Chain):
     ):
         if initial % 2 ** len(upsample):
             raise WavelldmError(
-                f"HiFi-GAN halves its {initial} channels {len(upsample)} times; choose a multiple of {2 ** len(upsample)}"
+                f"HiFi-GAN halves {initial} channels {len(upsample)} times; choose a multiple of {2 ** len(upsample)}"
             )
 
         def conv(width, kernel, dilation=1):
