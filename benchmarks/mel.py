@@ -115,7 +115,7 @@ def main():
             "## Mel front end",
             "",
             f"wav to log-mel, median of {repeats} runs taken in turns, one CPU thread, centre padding, equal results",
-            "(1e-4); librosa's is `feature.melspectrogram` as it is usually called, which builds its mel bank anew each time.",
+            "(1e-4); librosa's is `feature.melspectrogram` as usually called, which builds its mel bank anew each time.",
             "",
             *mel_table(repeats),
             "",

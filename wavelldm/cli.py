@@ -76,13 +76,12 @@ def run_denoise(args) -> None:
 
     model = enhance.load(args.model)
     jobs = enhance.jobs(args.input, args.output)
-    print(f"model: {model.name}: {model.training}", file=sys.stderr)
     done = []
     for source, target in jobs:
         facts = model.enhance_file(source, target, force=args.force)
         done.append({"input": str(source), "output": str(target), "seconds": round(facts.seconds, 3), "model": model.name})
         if not args.json:
-            print(f"{source} -> {target} ({facts.seconds:.1f} s of sound)")
+            print(f"{source} -> {target} ({facts.seconds:.1f} s of sound, model {model.name})")
     if args.json:
         print(json.dumps(done, indent=2))
 
