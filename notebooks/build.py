@@ -50,6 +50,27 @@ def heads(notebook, path: Path) -> None:
     }
 
 
+def syllabus() -> str:
+    """The README's table: one row for each notebook, from what its first cell says."""
+    import json
+
+    rows = ["| | notebook | minutes | what you make |", "| --- | --- | ---: | --- |"]
+    for path in sorted(HERE.glob("[0-9]*.ipynb")):
+        head = "".join(json.loads(path.read_text())["cells"][0]["source"])
+        title = re.search(r"^# (.+)$", head, re.M)[1]
+        fields = {k: " ".join(v.split()) for k, v in re.findall(r"\*\*(You make|Takes)\*\*(.*?)(?=\n\*\*|\n\n|\Z)", head, re.S)}
+        minutes = re.search(r"\d+", fields["Takes"])[0]
+        rows.append(f"| {badge(path)} | [{title}]({path.relative_to(ROOT).as_posix()}) | {minutes} | {fields['You make'].rstrip('.')} |")
+    return "\n".join(rows)
+
+
+def write_syllabus() -> None:
+    readme = ROOT / "README.md"
+    begin, end = "<!-- syllabus:begin -->\n", "\n<!-- syllabus:end -->"
+    before, rest = readme.read_text().split(begin)
+    readme.write_text(before + begin + syllabus() + end + rest.split(end)[1])
+
+
 def execute(notebook, folder: Path, timeout: int, profile: str):
     """Run all cells in a fresh kernel that starts in `folder`."""
     from nbclient import NotebookClient
@@ -105,6 +126,7 @@ def main() -> int:
             shrink(notebook)
         nbformat.write(notebook, path)
         print(f"{path.relative_to(ROOT)}: {time.time() - began:.0f} s, {path.stat().st_size / 1000:.0f} kB")
+    write_syllabus()
     return 0
 
 

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -151,6 +152,10 @@ def test_the_demo_writes_sounds_a_picture_and_figures(capsys, tmp_path):
     assert code == 0 and set(os.listdir(tmp_path / "demo")) == {"clean.wav", "noisy.wav", "denoised.wav", "before_after.png"}
     assert facts["scores"]["denoised"]["si_sdr"] > facts["scores"]["noisy"]["si_sdr"] + 3
     assert facts["scores"]["denoised"]["pesq_wb"] > facts["scores"]["noisy"]["pesq_wb"]
+    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    for who, row in facts["scores"].items():
+        shown = re.search(rf"^{who} +([\d. ]+)$", readme, re.M)[1].split()
+        assert [float(x) for x in shown] == pytest.approx(list(row.values()), abs=0.03), "the README shows another demo"
     audio.save(tmp_path / "mine.wav", noise(3.0, 22_050, 2), 22_050)
     code, out, _ = run(capsys, "demo", "--input", tmp_path / "mine.wav", "--out", tmp_path / "demo2")
     assert code == 0 and "dnsmos" in out and "pesq" not in out

@@ -148,6 +148,17 @@ def test_the_address_of_the_repository_stands_in_one_place():
             assert address not in path.read_text(), f"{path.name} repeats the address of the repository"
 
 
+def test_the_syllabus_in_the_readme_is_up_to_date():
+    import build
+
+    assert build.syllabus() in (ROOT / "README.md").read_text(), "run `make notebooks`"
+
+
+def test_the_file_tree_in_the_readme_names_every_module():
+    tree = (ROOT / "README.md").read_text().split("## What lies where")[1].split("```")[1]
+    assert [p.name for p in MODULES if p.stem not in ("__init__", "__main__") and p.name not in tree] == []
+
+
 # --- notebooks as they are committed --------------------------------------------------------------------------------
 
 NOTEBOOKS = sorted((ROOT / "notebooks").rglob("[0-9]*.ipynb"))
@@ -170,7 +181,7 @@ def test_notebooks_follow_the_template(path):
     text = "\n".join(source)
     assert "sys.path" not in text
     if path.parent.name != "solutions":
-        for wanted in ("You need", "You make", "minutes", "## Exercises", "## Recap", "Next:"):
+        for wanted in ("You need", "You make", "Takes", "## Exercises", "## Recap", "Next:"):
             assert wanted in text, f"the template wants '{wanted}'"
         assert len(re.findall(r"^\*\*Exercise \d", text, re.M)) >= 2
         assert [o for o in outputs if "image/png" in o.get("data", {})], "not one picture"
