@@ -18,7 +18,7 @@ FLOORS = [
     ["audio", "stft", "layers", "fsq", "noise", "levels", "espeak", "sentences"],
     ["mel", "degrade", "logmmse", "synth", "fetch", "decoders"],
     ["griffin", "codec", "clips", "composite"],
-    ["data", "delay", "metrics", "enhance", "adversarial"],
+    ["weights", "data", "delay", "metrics", "enhance", "adversarial"],
     ["evaluate", "mix", "train", "train_codec", "plots", "nb", "widgets"],
     ["demo", "describe"],
     ["cli"],

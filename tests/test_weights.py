@@ -1,0 +1,69 @@
+import json
+
+import pytest
+import torch
+
+from wavelldm import weights
+from wavelldm.codec import Codec
+from wavelldm.config import preset
+from wavelldm.errors import WavelldmError
+
+
+@pytest.fixture
+def saved(tmp_path):
+    torch.manual_seed(0)
+    codec = Codec(preset("tiny")).eval()
+    return codec, weights.save_codec(tmp_path / "mine", codec, {"steps": 3})
+
+
+def test_weights_go_round_in_half_precision(saved):
+    codec, path = saved
+    back = weights.load_codec(path)
+    assert back.preset == codec.preset and not back.training and weights.facts(path)["steps"] == 3
+    for (name, a), b in zip(codec.state_dict().items(), back.state_dict().values()):
+        assert torch.equal(a.half().float(), b), name
+    assert path.stat().st_size < 2.2 * sum(p.numel() for p in codec.parameters())
+    wav = 0.1 * torch.randn(1, 1, 4_000)
+    with torch.no_grad():
+        assert (codec.decode(codec.encode(wav, 16_000)) - back.decode(back.encode(wav, 16_000))).abs().max() < 1e-2
+
+
+def test_truncated_foreign_and_missing_files_are_named(saved, tmp_path):
+    _, path = saved
+    whole = path.read_bytes()
+    with pytest.raises(WavelldmError, match="'tiny', not 'base16k'"):
+        weights.load_codec(path, preset="base16k")
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(WavelldmError, match="not a whole safetensors file"):
+        weights.load_codec(path)
+    path.write_bytes(b"this is a text file")
+    with pytest.raises(WavelldmError, match="not a whole safetensors file"):
+        weights.load_codec(path)
+    path.write_bytes(whole)
+    facts = json.loads(path.with_suffix(".json").read_text())
+    facts["preset"]["codec"]["decoder_dim"] = 32
+    path.with_suffix(".json").write_text(json.dumps(facts))
+    with pytest.raises(WavelldmError, match="same run"):
+        weights.load_codec(path)
+    path.with_suffix(".json").write_text("{")
+    with pytest.raises(WavelldmError, match="damaged"):
+        weights.load_codec(path)
+    path.with_suffix(".json").write_text('{"format": 99}')
+    with pytest.raises(WavelldmError, match="update wavelldm"):
+        weights.load_codec(path)
+    path.with_suffix(".json").unlink()
+    with pytest.raises(WavelldmError, match="belongs beside"):
+        weights.load_codec(path)
+    with pytest.raises(WavelldmError, match="no weights called 'huge'"):
+        weights.load_codec("huge")
+
+
+def test_nothing_is_overwritten_and_nothing_infinite_is_saved(saved, tmp_path):
+    codec, path = saved
+    with pytest.raises(WavelldmError, match="--force"):
+        weights.save_codec(path, codec, {})
+    with torch.no_grad():
+        next(codec.parameters()).fill_(1e6)
+    with pytest.raises(WavelldmError, match="16-bit"):
+        weights.save_codec(tmp_path / "other", codec, {})
+    assert not (tmp_path / "other.safetensors").exists()

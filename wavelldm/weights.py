@@ -1,0 +1,79 @@
+"""Weights that ship: a safetensors file, beside it the config that rebuilds the network, and a model card.
+
+`wavelldm/weights/NAME.safetensors` (16-bit floats, half the size and no loss that a metric sees), `NAME.json`, `NAME.md`.
+"""
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+
+from .audio import writing
+from .codec import Codec
+from .config import Preset, from_dict
+from .errors import WavelldmError
+
+SHIPPED = Path(__file__).with_name("weights")
+FORMAT = 1  # raise it when an older program could not read the file
+
+
+def save_codec(path, codec: Codec, facts: dict, force: bool = False) -> Path:
+    """Write PATH.safetensors (half precision) and PATH.json (preset and `facts`: steps, seed, metrics ...)."""
+    path = Path(path).with_suffix(".safetensors")
+    tensors = {k: v.detach().cpu().half().contiguous() for k, v in codec.state_dict().items()}
+    lost = next((k for k, v in tensors.items() if not torch.isfinite(v).all()), None)
+    if lost:
+        raise WavelldmError(f"the weights '{lost}' do not fit into 16-bit floats; they are too large or not finite")
+    with writing(path, force) as part:
+        part.write_bytes(save(tensors))
+    with writing(path.with_suffix(".json"), force) as part:
+        part.write_text(json.dumps({"format": FORMAT, "preset": codec.preset.to_dict(), **facts}, indent=1) + "\n")
+    return path
+
+
+def facts(name) -> dict:
+    """What the JSON beside shipped weights (by name) or any others (by path) says."""
+    path = locate(name).with_suffix(".json")
+    try:
+        found = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise WavelldmError(f"{path} is missing; it belongs beside the weights and says what network they are for") from None
+    except json.JSONDecodeError:
+        raise WavelldmError(f"{path} is damaged; copy it again together with the weights") from None
+    if found.get("format") != FORMAT:
+        raise WavelldmError(f"{path} has format {found.get('format')} and this program reads {FORMAT}; update wavelldm")
+    return found
+
+
+def locate(name) -> Path:
+    """A name of shipped weights, or a path, -> the .safetensors file."""
+    path = Path(name)
+    if path.suffix == ".safetensors" or path.exists():
+        return path
+    shipped = SHIPPED / f"{name}.safetensors"
+    if not shipped.exists():
+        known = ", ".join(sorted(p.stem for p in SHIPPED.glob("*.safetensors"))) or "none yet"
+        raise WavelldmError(f"no weights called '{name}' ship with wavelldm ({known}); give a name or the path of a .safetensors file")
+    return shipped
+
+
+def load_codec(name="base16k", preset: str | None = None, device="cpu") -> Codec:
+    """Codec with weights, ready to use. `preset`: refuse weights that are for another one."""
+    path = locate(name)
+    if not path.exists():
+        raise WavelldmError(f"{path} does not exist; check the path")
+    config = from_dict(Preset, facts(name)["preset"])
+    if preset is not None and config.name != preset:
+        raise WavelldmError(f"{path} holds weights for the preset '{config.name}', not '{preset}'; choose others")
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise WavelldmError(f"{path} is not a whole safetensors file ({error}); download or copy it again") from None
+    codec = Codec(config)
+    try:
+        codec.load_state_dict({k: v.float() for k, v in tensors.items()})
+    except RuntimeError:
+        raise WavelldmError(f"{path} does not fit the network its JSON describes; both must come from the same run") from None
+    return codec.to(device).eval()
