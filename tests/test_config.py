@@ -41,3 +41,13 @@ def test_the_front_ends():
     assert (ldm.sr, ldm.n_fft, ldm.hop, ldm.n_mels, ldm.fmax, ldm.floor) == (16_000, 1024, 160, 64, 8_000, 1e-5)
     wave = config.MELS["wavelldm44k"]
     assert (wave.sr, wave.n_fft, wave.win, wave.hop, wave.n_mels, wave.fmax) == (44_100, 2048, 2048, 512, 160, 22_050)
+
+
+def test_single_settings_can_be_changed():
+    base = config.preset("base16k")
+    new = config.override(base, ["mel.n_mels=80", "codec.strides=2,2", "codec.causal=true", "mel.fmin=20"])
+    assert (new.mel.n_mels, new.codec.strides, new.codec.causal, new.mel.fmin) == (80, (2, 2), True, 20.0)
+    assert new.latent_rate == base.latent_rate / 4 and config.override(base, []) == base
+    for wrong in ("n_mels=80", "mel.bands=80", "codec", "mel.n_mels=many", "codec.causal=maybe"):
+        with pytest.raises(WavelldmError, match="mel.n_mels" if "maybe" not in wrong and "many" not in wrong else "does not fit"):
+            config.override(base, [wrong])

@@ -86,6 +86,20 @@ def run_denoise(args) -> None:
         print(json.dumps(done, indent=2))
 
 
+def run_train(args) -> None:
+    from . import config, material, train, train_codec
+
+    preset = config.override(config.preset(args.preset), args.set)
+    heard = material.gather(args.clean_data_path, args.noisy_data_path, args.manifest)
+    steps = args.steps or train_codec.steps_for(args.epochs, heard, preset.mel.sr, args.batch_size, args.seconds)
+    plan = train.Plan(steps=steps, lr=args.lr, final=0.02 if args.use_scheduler else 1.0, warmup=min(500, steps // 10), seed=args.seed)
+    result = train_codec.run(
+        preset, heard, plan, args.out, args.batch_size, args.seconds, args.critics, args.add_random_cutting, args.num_workers
+    )
+    state = "stopped; the same command goes on" if result["stopped"] else "done"
+    say(args, result, f"{state}: step {result['step']} of {steps}, best score {result['best']:.4f}, in {args.out}")
+
+
 def run_demo(args) -> None:
     from . import demo
 
@@ -183,6 +197,36 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--csv", metavar="FILE", help="write the rows of all files to FILE")
     sub.add_argument("--workers", type=int, help="how many processes (default: one for each core)")
     sub.add_argument("--force", action="store_true", help="overwrite the CSV file")
+
+    sub = command(
+        "train",
+        run_train,
+        "train a network",
+        "Train the codec on folders of clean speech (with noisy recordings under the same names, if you have them), on a manifest, or, "
+        "with no data given, on the embedded corpus. Ctrl-C saves; the same command goes on where it stopped. OUT gets best.pt, last.pt, "
+        "log.csv and TensorBoard logs. Several GPUs: torchrun --nproc-per-node N -m wavelldm train ...",
+        "examples:\n  wavelldm train codec --preset tiny --steps 300\n"
+        "  wavelldm train codec --clean_data_path clean --noisy_data_path noisy --add_random_cutting --batch_size 16 "
+        "--lr 2e-5 --use_scheduler --epochs 100 --num_workers 16",
+    )
+    sub.add_argument("network", choices=("codec",))
+    sub.add_argument("--preset", default="base16k", help="which numbers to start from: see `wavelldm info` (default: base16k)")
+    sub.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="change some of them, such as mel.n_mels=80")
+    sub.add_argument("--clean_data_path", help="a folder of clean speech, or of VoiceBank+DEMAND")
+    sub.add_argument("--noisy_data_path", help="a folder of noisy recordings of it, under the same names")
+    sub.add_argument("--manifest", help="a manifest.tsv instead of folders")
+    sub.add_argument("--add_random_cutting", action="store_true", help="hear speech with dropouts of 50 to 450 ms as well")
+    sub.add_argument("--batch_size", type=int, default=16, help="crops per step (default: 16)")
+    sub.add_argument("--seconds", type=float, default=1.0, help="length of a crop (default: 1)")
+    sub.add_argument("--lr", type=float, default=1e-3, help="learning rate after the warm-up (default: 0.001)")
+    sub.add_argument("--use_scheduler", action=argparse.BooleanOptionalAction, default=True, help="let it fall along a cosine (default)")
+    length = sub.add_mutually_exclusive_group()
+    length.add_argument("--epochs", type=float, default=100.0, help="how often to hear everything (default: 100)")
+    length.add_argument("--steps", type=int, help="or how many steps")
+    sub.add_argument("--critics", type=int, default=0, metavar="WIDTH", help="width of MPD and MSD: 32 as in the papers, 0 for none (default)")
+    sub.add_argument("--num_workers", type=int, default=0, help="processes that load data (default: 0, which is fastest up to some 1000 x real time)")
+    sub.add_argument("--seed", type=int, default=0, help="same seed, same run (default: 0)")
+    sub.add_argument("--out", default="runs/codec", help="the folder of the run (default: runs/codec)")
 
     sub = command(
         "demo",

@@ -120,3 +120,25 @@ def from_dict(kind, values: dict):
     nested = {"mel": MelConfig, "codec": CodecConfig}
     built = {k: from_dict(nested[k], v) if kind is Preset and k in nested else v for k, v in values.items()}
     return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in built.items()})
+
+
+def override(base: Preset, settings: list[str]) -> Preset:
+    """Change single numbers of a preset: "mel.n_mels=80", "codec.levels=8,8,8"."""
+    values = base.to_dict()
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        part, dot, name = key.partition(".")
+        if not equals or not dot or name not in values.get(part, {}):
+            known = ", ".join(f"{p}.{n}" for p in ("mel", "codec") for n in values[p])
+            raise WavelldmError(f"'{setting}' is not a setting like mel.n_mels=80; there are {known}")
+        old = values[part][name]
+        try:
+            if isinstance(old, tuple):
+                values[part][name] = tuple(int(x) for x in text.split(",") if x)
+            elif isinstance(old, bool):
+                values[part][name] = {"true": True, "false": False}[text.lower()]
+            else:
+                values[part][name] = type(old)(text)
+        except (ValueError, KeyError):
+            raise WavelldmError(f"'{text}' does not fit {key}, which is {old!r} now; give a value of that kind") from None
+    return from_dict(Preset, values)

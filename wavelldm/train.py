@@ -1,7 +1,8 @@
 """One plain training loop for every network of the course: warm-up, clipping, EMA, validation, resume, Ctrl-C.
 
 A *task* says what is trained: `networks` (name -> module, "model" among them), `groups` (which networks each loss trains),
-`losses(batch)`, a generator of (group, loss, figures to log), and `validate(model)` -> figures with "score", lower is better.
+`losses(batch)`, a generator of (group, loss, figures to log), `validate(model)` -> figures with "score", lower is better,
+and `samples(model)` -> sounds (name -> (1, N)) at the rate `sr`. Several processes train together, see parallel.py.
 """
 
 import copy
@@ -17,8 +18,10 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from . import parallel
 from .audio import writing
 from .errors import WavelldmError
+from .plots import decibels
 
 
 @dataclass(frozen=True)
@@ -90,16 +93,30 @@ def load_checkpoint(path: Path) -> dict:
 
 
 class Log:
-    """A CSV file of figures by step; on resume, rows past the checkpoint are dropped."""
+    """A CSV file of figures by step, and TensorBoard with sounds where it is installed; on resume, rows past the checkpoint go."""
 
     def __init__(self, path: Path, step: int):
         self.path, self.rows, self.fields = path, [], ["step"]
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.board = SummaryWriter(path.parent / "tensorboard", purge_step=step)
+        except ImportError:
+            self.board = None
         if path.exists() and step > 0:
             with open(path, newline="") as file:
                 self.rows = [row for row in csv.DictReader(file) if int(row["step"]) <= step]
             self.fields = list(self.rows[0]) if self.rows else self.fields
 
-    def add(self, step: int, figures: dict) -> None:
+    def add(self, step: int, figures: dict, sounds: dict, sr: int) -> None:
+        if self.board is not None:
+            for name, value in figures.items():
+                self.board.add_scalar(name, value, step)
+            for name, wav in sounds.items():  # (1, N)
+                self.board.add_audio(name, wav.clamp(-1, 1), step, sr)
+                picture = torch.from_numpy(decibels(wav, sr)).flip(0)
+                self.board.add_image(name, ((picture + 95) / 80).clamp(0, 1), step, dataformats="HW")
+            self.board.flush()
         row = {"step": step, **{k: f"{v:.6g}" for k, v in figures.items()}}
         self.fields += [k for k in row if k not in self.fields]
         self.rows.append(row)
@@ -109,13 +126,27 @@ class Log:
             writer.writerows(self.rows)
 
 
+def resume(path: Path, task, optimisers: dict, average: nn.Module) -> tuple[int, float]:
+    """Put everything back where last.pt left it -> the step and the best score so far."""
+    state = load_checkpoint(path)
+    try:
+        for name, network in task.networks.items():
+            network.load_state_dict(state["networks"][name])
+        for group, optimiser in optimisers.items():
+            optimiser.load_state_dict(state["optimisers"][group])
+        average.load_state_dict(state["average"])
+    except (KeyError, RuntimeError, ValueError):
+        raise WavelldmError(f"{path.parent} holds a run of another model; name another folder or delete it") from None
+    return state["step"], state["best"]
+
+
 def fit(task, batches, plan: Plan, folder, progress: bool = True) -> dict:
-    """Train until plan.steps; `batches(start)` yields batches from that step on. Resumes what lies in `folder`.
+    """Train until plan.steps; `batches(start)` yields batches (tuples of tensors) from that step on. Resumes what lies in `folder`.
 
     Writes last.pt (everything needed to go on), best.pt (the averaged model that validated best) and log.csv. A run that was
     stopped and resumed equals one that was not: batches and random numbers depend on the seed and the step alone.
     """
-    folder = Path(folder)
+    folder, first = Path(folder), parallel.rank() == 0
     folder.mkdir(parents=True, exist_ok=True)
     optimisers = {
         group: torch.optim.AdamW(
@@ -126,54 +157,41 @@ def fit(task, batches, plan: Plan, folder, progress: bool = True) -> dict:
     average = copy.deepcopy(task.networks["model"]).eval().requires_grad_(False)
     step, best = 0, math.inf
     if (folder / "last.pt").exists():
-        state = load_checkpoint(folder / "last.pt")
-        try:
-            for name, network in task.networks.items():
-                network.load_state_dict(state["networks"][name])
-            for group, optimiser in optimisers.items():
-                optimiser.load_state_dict(state["optimisers"][group])
-            average.load_state_dict(state["average"])
-        except (KeyError, RuntimeError, ValueError):
-            raise WavelldmError(f"{folder} holds a run of another model; name another folder or delete it") from None
-        step, best = state["step"], state["best"]
+        step, best = resume(folder / "last.pt", task, optimisers, average)
+    parallel.wait()  # nobody writes while another one still reads
 
     def save() -> None:
-        save_checkpoint(
-            folder / "last.pt",
-            {
-                "step": step,
-                "best": best,
-                "networks": {name: network.state_dict() for name, network in task.networks.items()},
-                "optimisers": {group: optimiser.state_dict() for group, optimiser in optimisers.items()},
-                "average": average.state_dict(),
-            },
-        )
+        state = {"step": step, "best": best, "average": average.state_dict()}
+        state["networks"] = {name: network.state_dict() for name, network in task.networks.items()}
+        state["optimisers"] = {group: optimiser.state_dict() for group, optimiser in optimisers.items()}
+        save_checkpoint(folder / "last.pt", state)
 
-    log, since, figures = Log(folder / "log.csv", step), time.perf_counter(), {}
-    bar = tqdm(total=plan.steps, initial=step, unit="step", disable=not progress, mininterval=1.0)
+    log = Log(folder / "log.csv", step) if first else None
+    since, figures = time.perf_counter(), {}
+    bar = tqdm(total=plan.steps, initial=step, unit="step", disable=not (progress and first), mininterval=1.0)
     with interruptible() as asked, bar:
-        stream = batches(step) if step < plan.steps else iter(())
-        for batch in stream:
+        for batch in batches(step) if step < plan.steps else ():
             torch.manual_seed(plan.seed * 1_000_003 + step)  # dropout and the like: from the seed and the step alone
             rate = learning_rate(step, plan)
-            for group, loss, extra in task.losses(batch):
+            for group, loss, extra in task.losses(parallel.share(batch)):
                 update(optimisers[group], loss, rate, plan.clip)
                 for name, value in {group: loss.detach(), **extra}.items():
                     figures.setdefault(name, []).append(float(value))
             follow(average, task.networks["model"], plan.ema, step)
             step += 1
             bar.update()
-            ended = step >= plan.steps or asked
-            if step % plan.valid_every == 0 or step >= plan.steps:
+            ended = parallel.anyone(bool(asked), loss.device) or step >= plan.steps
+            if first and (step % plan.valid_every == 0 or step >= plan.steps):
                 measured = task.validate(average)
                 means = {name: sum(values) / len(values) for name, values in figures.items()}
-                log.add(step, {**measured, **means, "lr": rate, "seconds": time.perf_counter() - since})
+                row = {**measured, **means, "lr": rate, "seconds": time.perf_counter() - since}
+                log.add(step, row, task.samples(average), task.sr)
                 since, figures = time.perf_counter(), {}
                 bar.set_postfix_str(" ".join(f"{k} {v:.3f}" for k, v in measured.items()))
                 if measured["score"] < best:
                     best = measured["score"]
                     save_checkpoint(folder / "best.pt", {"step": step, "score": best, "model": average.state_dict()})
-            if step % plan.save_every == 0 or ended:
+            if first and (step % plan.save_every == 0 or ended):
                 save()
             if ended:
                 break
@@ -185,6 +203,7 @@ def update(optimiser: torch.optim.Optimizer, loss: Tensor, rate: float, clip: fl
     optimiser.zero_grad(set_to_none=True)
     loss.backward()
     weights = [p for group in optimiser.param_groups for p in group["params"]]
+    parallel.average_gradients(weights)
     norm = nn.utils.clip_grad_norm_(weights, clip)
     if not torch.isfinite(norm):
         raise WavelldmError("the loss is no longer a finite number; lower the learning rate and resume from the last checkpoint")

@@ -3,23 +3,29 @@
 import torch
 from torch import Tensor
 
+from . import parallel
 from .adversarial import WEIGHTS, Critics, MelLoss, adversarial_loss, critic_loss, feature_loss, stft_loss
+from .clips import Clips
 from .codec import Codec
 from .config import Preset
+from .data import batches, valid_pairs
+from .degrade import Degradation
 from .fsq import random_keep
+from .material import Material
+from .train import Plan, fit
 
 
 class CodecTask:
-    """Trains a codec on clean speech: batches are (noisy, clean) of which the clean half is used.
+    """Trains a codec to give back what it is given. Batches are (noisy, clean); with `hear_noisy` every second item is noisy.
 
     Without critics (critic_width 0) only the mel and STFT losses count, which is how a run starts when computing is scarce.
     """
 
-    def __init__(self, preset: Preset, valid: list, critic_width: int = 0, device="cpu", seed: int = 0, weights=None):
+    def __init__(self, preset: Preset, valid: list, critic_width: int = 0, hear_noisy: bool = False, device="cpu", seed: int = 0):
         torch.manual_seed(seed)
-        self.device, self.valid = device, valid
-        self.weights = {**WEIGHTS, **(weights or {})}
-        self.mel_loss = MelLoss(preset.mel.sr).to(device)
+        self.sr, self.valid, self.hear_noisy = preset.mel.sr, valid, hear_noisy
+        self.device = torch.device(device)
+        self.mel_loss = MelLoss(self.sr).to(device)
         self.networks = {"model": Codec(preset).to(device)}
         self.groups = {"codec": ["model"]}
         if critic_width:
@@ -30,20 +36,29 @@ class CodecTask:
         return {"mel": self.mel_loss(decoded, wav), "stft": stft_loss(decoded, wav)}
 
     def losses(self, batch):
-        wav = batch[1].to(self.device)  # (B, 1, N)
+        noisy, clean = (x.to(self.device) for x in batch)  # (B, 1, N)
+        wav = clean
+        if self.hear_noisy:
+            odd = torch.arange(len(wav), device=self.device)[:, None, None] % 2 == 1
+            wav = torch.where(odd, noisy, clean)
         codec, critics = self.networks["model"], self.networks.get("critics")
-        keep = random_keep(len(wav), codec.quantiser.codebooks)
-        decoded = codec(wav, keep).wav
+        keep = random_keep(len(wav) * parallel.world(), codec.quantiser.codebooks)[parallel.rank() :: parallel.world()]
+        half = torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda")
+        with half:
+            decoded = codec(wav, keep).wav.float()
         parts = self.distances(decoded, wav)
         if critics is not None:
-            yield "critics", critic_loss(critics(wav), critics(decoded.detach())), {}
-            real, fake = critics(wav), critics(decoded)
-            parts |= {"adversarial": adversarial_loss(fake), "features": feature_loss(real, fake)}
-        yield "codec", sum(self.weights[name] * part for name, part in parts.items()), {k: v.detach() for k, v in parts.items()}
+            with half:
+                verdict = critic_loss(critics(wav), critics(decoded.detach()))
+            yield "critics", verdict, {}
+            with half:
+                real, fake = critics(wav), critics(decoded)
+                parts |= {"adversarial": adversarial_loss(fake), "features": feature_loss(real, fake)}
+        yield "codec", sum(WEIGHTS[name] * part for name, part in parts.items()), {k: v.detach() for k, v in parts.items()}
 
     @torch.no_grad()
     def validate(self, model: Codec) -> dict:
-        """Mel and STFT distance on held-out crops at all codebooks, and how many entries of each codebook they use."""
+        """Mel and STFT distance on held-out crops at all codebooks, and how often codes differ: 1 if none ever repeats."""
         figures, codes = [], []
         for _, wav in self.valid:
             coded = model(wav.to(self.device))
@@ -51,5 +66,44 @@ class CodecTask:
             codes.append(coded.codes.transpose(0, 1).flatten(1))  # (Q, B * T)
         mel, stft = (sum(column) / len(figures) for column in zip(*figures))
         used = torch.cat(codes, dim=1)
-        share = sum(len(row.unique()) for row in used) / used.numel()  # distinct codes per frame: 1 if none ever repeats
+        share = sum(len(row.unique()) for row in used) / used.numel()
         return {"score": mel, "valid_mel": mel, "valid_stft": stft, "distinct_codes": share}
+
+    @torch.no_grad()
+    def samples(self, model: Codec) -> dict:
+        wav = self.valid[0][1][:1].to(self.device)
+        return {"original": wav[0].cpu(), "decoded": model(wav).wav[0].cpu()}
+
+
+def run(
+    preset: Preset,
+    material: Material,
+    plan: Plan,
+    folder,
+    batch: int = 16,
+    seconds: float = 1.0,
+    critic_width: int = 0,
+    cutting: bool = False,
+    workers: int = 0,
+    progress: bool = True,
+) -> dict:
+    """Train a codec in `folder`, or go on where it stopped; the result is in best.pt. Returns what `train.fit` does."""
+    device, sr = parallel.begin(), preset.mel.sr
+    recipe = Degradation(noise=1.0 if material.recorded else 0.0, snr=None, level=1.0, dropout=0.5 if cutting else 0.0)
+    speech = Clips(material.speech, sr)
+    valid = valid_pairs(material.valid_speech, None, recipe, sr, 2 * seconds, batch, count=48)
+    hear_noisy = material.recorded or cutting
+    task = CodecTask(preset, valid, critic_width, hear_noisy, device, plan.seed)
+
+    def stream(start: int):
+        return batches(speech, None, recipe, sr, seconds, batch, plan.seed, workers, start)
+
+    try:
+        return fit(task, stream, plan, folder, progress)
+    finally:
+        parallel.end()
+
+
+def steps_for(epochs: float, material: Material, sr: int, batch: int, seconds: float) -> int:
+    """How many steps hear as much sound as there is, `epochs` times."""
+    return max(1, round(epochs * Clips(material.speech, sr).seconds / (batch * seconds)))
