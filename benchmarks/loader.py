@@ -15,14 +15,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from report import write_section
 from tqdm import tqdm
 
 from wavelldm import audio, data, synth
 from wavelldm.clips import Clips
 from wavelldm.degrade import RECIPES
 
-README = Path(__file__).parent / "README.md"
-START, END = "<!-- loader:begin -->", "<!-- loader:end -->"
 SR, SECONDS, BATCH = 16_000, 2.0, 16
 
 
@@ -94,11 +93,7 @@ opens, seeks and decodes for each crop and damages nothing; the loader decodes o
 
 Python {platform.python_version()}, torch {torch.__version__}. Made by `python benchmarks/loader.py\
 {" --manifest manifest.tsv" if args.manifest else ""}`."""
-    old = README.read_text() if README.exists() else "# Benchmarks\n"
-    if START not in old:
-        old = f"{old.rstrip()}\n\n{START}\n{END}\n"
-    before, after = old.split(START)[0], old.split(END)[1]
-    README.write_text(f"{before}{START}\n{text}\n{END}{after}")
+    write_section("loader", text)
 
 
 if __name__ == "__main__":

@@ -22,8 +22,8 @@ from wavelldm.mel import LogMel
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "tests"))
 from reference import torchaudio  # noqa: E402
+from report import write_section  # noqa: E402
 
-START, END = "<!-- mel:begin -->", "<!-- mel:end -->"
 CASES = {"1 × 60 s": (1, 60), "16 × 1 s": (16, 1)}  # clips in the batch, seconds each
 
 
@@ -95,15 +95,6 @@ def griffin_table():
     return ["| base16k, batch 1 | per second of sound | times real time |", "| --- | ---: | ---: |", *rows]
 
 
-def write(section, path):
-    """Replace what stands between the markers, or append them."""
-    text = path.read_text() if path.exists() else "# Benchmarks\n"
-    if START not in text:
-        text = f"{text.rstrip()}\n\n{START}\n{END}\n"
-    head, rest = text.split(START, 1)
-    path.write_text(f"{head}{START}\n{section}\n{END}{rest.split(END, 1)[1]}")
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=40, help="measurements of each front end (default 40)")
@@ -125,7 +116,7 @@ def main():
         ]
     section = "\n".join(lines)
     print(section)
-    write(section, HERE / "README.md")
+    write_section("mel", section)
 
 
 if __name__ == "__main__":

@@ -57,3 +57,11 @@ def test_the_dropouts_are_the_modules(seconds):
         mine, mask = HAND["dropouts"](wav, SR, torch.Generator().manual_seed(seed))
         theirs, lost = degrade.dropouts(wav[None, None], SR, torch.Generator().manual_seed(seed))
         assert mask.any() and torch.equal(mask, lost[0, 0]) and torch.equal(mine, theirs[0, 0])
+
+
+def test_a_room_by_hand_is_a_room_to_the_module():
+    response = HAND["room_by_hand"](0.4, SR, torch.Generator().manual_seed(0))
+    assert response[0] == response.abs().max() and abs(response[1:].square().sum() - 1) < 1e-4
+    half = SR // 5  # after half of RT60 the echoes have fallen by 30 dB
+    fallen = response[half : half + 400].square().mean() / response[40:440].square().mean()
+    assert abs(10 * torch.log10(fallen) - -60 * (half - 40) / (0.4 * SR)) < 2

@@ -1,0 +1,208 @@
+"""Measure the codec beside Opus and Griffin-Lim on the same clips in the same run; table, CSV and picture.
+
+    python benchmarks/codec.py [--manifest TABLE] [--clips 40] [--weights base16k]
+
+Without a manifest it takes the held-out voices of the embedded corpus. Opus runs through libsndfile, which comes with soundfile.
+"""
+
+import argparse
+import csv
+import io
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import soundfile as sf
+import torch
+from report import write_section
+from tqdm import tqdm
+
+from wavelldm import audio, data, metrics, plots, synth, weights
+from wavelldm.griffin import mel_to_wav
+from wavelldm.layers import count_parameters
+
+HERE = Path(__file__).parent
+SR = 16_000
+SCORES = ("pesq_wb", "stoi", "estoi", "si_sdr", "lsd", "mel_distance", "dnsmos_ovrl")
+
+
+def opus_bytes(ogg: bytes) -> int:
+    """Bytes of sound in an Ogg Opus file: all packets but the two headers, without the pages' own bytes."""
+    packets, at, current = [], 0, 0
+    while at < len(ogg):
+        sizes = ogg[at + 27 : at + 27 + ogg[at + 26]]  # lacing values: 255 goes on in the next one
+        for size in sizes:
+            current += size
+            if size < 255:
+                packets.append(current)
+                current = 0
+        at += 27 + len(sizes) + sum(sizes)
+    return sum(packets[2:])
+
+
+def opus(wav: np.ndarray, kbits: float):
+    """wav (N,) through Opus at about that many kbit/s -> wav (N,), true bits per second."""
+    file = io.BytesIO()
+    level = 1 - (kbits * 1000 - 6_000) / (256_000 - 6_000)  # libsndfile's scale: 1 is 6 kbit/s, 0 is 256 kbit/s a channel
+    with sf.SoundFile(file, "w", SR, 1, "OPUS", format="OGG", compression_level=min(1.0, max(0.0, level))) as out:
+        out.write(wav)
+    bits = 8 * opus_bytes(file.getvalue()) / (len(wav) / SR)
+    file.seek(0)
+    back, _ = sf.read(file, dtype="float32")
+    return audio.fit(torch.from_numpy(back), len(wav)).numpy(), bits
+
+
+def systems(codec):
+    """name -> function from wav (1, 1, N) to decoded (N,) and bits per second (None: not a code)."""
+
+    def coded(k):
+        def run(wav):
+            codes = codec.quantise(codec.encode(wav, SR))[1][:, :k]
+            return codec.codes_to_wav(codes, wav.shape[-1])[0, 0].numpy(), codec.preset.bitrate(k)
+
+        return run
+
+    rows = {f"wavelldm, {k} of {codec.quantiser.codebooks} codebooks": coded(k) for k in range(1, codec.quantiser.codebooks + 1)}
+    rows["wavelldm, latent not quantised"] = lambda wav: (codec.decode(codec.encode(wav, SR), wav.shape[-1])[0, 0].numpy(), None)
+    for kbits in (6, 8, 12):
+        rows[f"Opus, {kbits} kbit/s asked"] = lambda wav, kbits=kbits: opus(wav[0, 0].numpy(), kbits)
+    rows["Griffin-Lim from the codec's mel, 60 iterations"] = lambda wav: (
+        mel_to_wav(codec.mel(wav, SR), codec.mel.config, iterations=60, length=wav.shape[-1])[0, 0].numpy(),
+        None,
+    )
+    return rows
+
+
+def clips(manifest, count: int) -> list:
+    """`count` held-out files of 2 to 12 s, spread evenly over the sources."""
+    (items,) = data.manifest(manifest or synth.build_corpus(), "valid", ("speech",))
+    items = [item for item in items if 2 <= audio.info(item.path).seconds <= 12]
+    groups = defaultdict(list)
+    for item in items:
+        groups[item.path.parent.name].append(item)
+    turn = [group[i] for i in range(max(map(len, groups.values()))) for group in groups.values() if i < len(group)]
+    return turn[:count]
+
+
+def usage(codec, items) -> list:
+    """Per codebook: share of its entries used, and perplexity, over all clips."""
+    seen = [codec.quantise(codec.encode(audio.load(i.path, SR, mono=True)[0][None], SR))[1][0] for i in items]
+    codes = torch.cat(seen, dim=1)  # (Q, T)
+    rows = []
+    for book in codes:
+        counts = torch.bincount(book, minlength=codec.quantiser.entries).float()
+        p = counts[counts > 0] / counts.sum()
+        rows.append(((counts > 0).float().mean().item(), (-(p * p.log()).sum()).exp().item(), len(book)))
+    return rows
+
+
+def speed(codec, seconds: float = 10.0, repeats: int = 9) -> tuple:
+    """Median times real time of encoding and of decoding, one thread."""
+    wav = 0.1 * torch.randn(1, 1, int(seconds * SR))
+    z = codec.quantise(codec.encode(wav, SR))[0]
+    times = []
+    for _ in range(repeats):
+        a = time.perf_counter()
+        codec.quantise(codec.encode(wav, SR))
+        b = time.perf_counter()
+        codec.decode(z)
+        times.append((b - a, time.perf_counter() - b))
+    encode, decode = np.median(times, axis=0)
+    return seconds / encode, seconds / decode, seconds / (encode + decode)
+
+
+def hour(name: str) -> float:
+    """Peak memory in MB of a process that compresses and decompresses a one-hour file."""
+    code = f"""
+from wavelldm import compress
+compress.compress_file("hour.flac", "hour.wll", model={name!r}, progress=False)
+compress.decompress_file("hour.wll", "hour.wav", model={name!r}, progress=False)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000)
+"""
+    with tempfile.TemporaryDirectory() as folder:
+        block = (0.1 * torch.randn(1, 60 * SR)).clamp(-1, 1)
+        audio.save_blocks(Path(folder) / "hour.flac", [block] * 60, SR)
+        done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True)
+        if done.returncode:
+            raise SystemExit(done.stderr)
+        return float(done.stdout)
+
+
+def picture(table: dict, path: Path) -> None:
+    plt = plots.pyplot()
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.2))
+    for ax, score, label in zip(axes, ("pesq_wb", "stoi"), ("WB-PESQ", "STOI, %")):
+        for family, colour in (("wavelldm", plots.ACCENT), ("Opus", plots.INK)):
+            points = sorted((r["bits"] / 1000, r[score]) for n, r in table.items() if n.startswith(family) and r["bits"])
+            ax.plot(*zip(*points), "o-", color=colour, label=family)
+        for name, style in (("wavelldm, latent not quantised", ":"), ("Griffin-Lim from the codec's mel, 60 iterations", "--")):
+            ax.axhline(table[name][score], ls=style, color=plots.SOFT, label=name.removeprefix("wavelldm, "))
+        ax.set(xlabel="kbit/s", ylabel=label, xlim=(0, None))
+    axes[1].legend(fontsize=8, frameon=False)
+    figure.savefig(path)
+    plt.close(figure)
+
+
+@torch.inference_mode()
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--manifest", help="a manifest.tsv (default: the embedded corpus)")
+    parser.add_argument("--clips", type=int, default=40)
+    parser.add_argument("--weights", default="base16k", help="a name or a .safetensors file")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    codec = weights.load_codec(args.weights)
+    items = clips(args.manifest, args.clips)
+    rows = []
+    for item in tqdm(items, "measuring", unit="clip"):
+        wav = audio.load(item.path, SR, mono=True)[0]  # (1, N)
+        for name, run in systems(codec).items():
+            decoded, bits = run(wav[None])
+            scores = {score: metrics.METRICS[score].function(wav[0].numpy(), decoded, SR) for score in SCORES}
+            rows.append({"system": name, "source": item.path.parent.name, "clip": item.path.stem, "bits": bits or 0, **scores})
+    with open(HERE / "codec.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows({k: f"{v:.4g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
+    table, sources = {}, sorted({r["source"] for r in rows})
+    for name in dict.fromkeys(r["system"] for r in rows):
+        mine = [r for r in rows if r["system"] == name]
+        table[name] = {k: float(np.mean([r[k] for r in mine])) for k in ("bits", *SCORES)}
+        table[name]["by"] = {s: float(np.mean([r["pesq_wb"] for r in mine if r["source"] == s])) for s in sources}
+    picture(table, HERE / "codec.png")
+    head = ["system", "kbit/s", *(metrics.METRICS[s].label for s in SCORES), *(f"WB-PESQ {s}" for s in sources if len(sources) > 1)]
+    lines = ["| " + " | ".join(head) + " |", "| --- |" + " ---: |" * (len(head) - 1)]
+    for name, r in table.items():
+        cells = [name, f"{r['bits'] / 1000:.2f}" if r["bits"] else "", *(f"{r[s]:.2f}" for s in SCORES)]
+        lines.append("| " + " | ".join(cells + [f"{v:.2f}" for v in r["by"].values() if len(sources) > 1]) + " |")
+    books = usage(codec, items)
+    encode, decode, both = speed(codec)
+    size = weights.locate(args.weights).stat().st_size / 1e6
+    facts = weights.facts(args.weights)
+    text = f"""## Codec
+
+{len(items)} held-out clips of {"a manifest" if args.manifest else "the embedded corpus"}, every system on all of them. `{args.weights}`: {count_parameters(codec) / 1e6:.2f} M
+parameters, {size:.1f} MB on disk, {facts.get("steps", "?")} training steps. Opus bits are those of its packets, without Ogg's pages.
+
+{chr(10).join(lines)}
+
+![Quality against bits](codec.png)
+
+* Codebook entries used on {books[0][2]:,} frames (there are {codec.quantiser.entries:,} each): {", ".join(f"{100 * u:.0f} %" for u, _, _ in books)}; perplexity
+  {", ".join(f"{p:,.0f}" for _, p, _ in books)}. No more than {100 * min(1, books[0][2] / codec.quantiser.entries):.0f} % could be used on so few frames.
+* Speed on one CPU thread: encoding {encode:.0f}, decoding {decode:.0f}, both together {both:.0f} times real time.
+* Peak memory of a process that compresses and decompresses one hour: {hour(args.weights):.0f} MB.
+
+Python {platform.python_version()}, torch {torch.__version__}. Made by `python benchmarks/codec.py{" --manifest manifest.tsv" if args.manifest else ""} --clips {args.clips}`; rows of
+all clips in `codec.csv`."""
+    write_section("codec", text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
