@@ -226,7 +226,7 @@ def batches(
     items = speech.items + (noise.items if noise else [])
     held = [item.path for item in items if item.split != "train"]
     if held:
-        raise DataError(f"{held[0]} is held out ({len(held)} such files) and not for training; read the 'train' split")
+        raise DataError(f"{held[0]} is held out and not for training ({len(held)} in all); read the 'train' split")
     steps = _Steps(Crops(speech, noise, seconds, seed), recipe, batch, rirs)
     own = torch.Generator().manual_seed(seed)  # or the loader would draw from the global one
     yield from DataLoader(steps, batch_size=None, sampler=range(start, 1 << 60), num_workers=workers, generator=own)

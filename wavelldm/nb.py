@@ -90,17 +90,24 @@ def exercise(name: str, answer, expected, close: float = 1e-4) -> None:
         check(name, answer, expected, close)
 
 
-def hear(wav, sr: int, label: str = "", seconds: float = 6.0):
-    """A player for wav (..., N), first channel; MP3 keeps the notebook small, and nothing is made louder or softer."""
+def player(wav, sr: int, seconds: float = 6.0):
+    """wav (..., N), first channel -> an audio player; MP3 keeps the notebook small, and nothing is made louder or softer."""
     import io
 
     import soundfile as sf
-    from IPython.display import HTML, Audio, display
+    from IPython.display import Audio
 
     wav = torch.as_tensor(wav).detach().cpu().float()
     wav = wav.reshape(-1, wav.shape[-1])[0][: int(seconds * sr)].clamp(-1, 1).numpy()
     data = io.BytesIO()
     sf.write(data, wav, sr, format="MP3")
+    return Audio(data=data.getvalue(), rate=sr, normalize=False)
+
+
+def hear(wav, sr: int, label: str = "", seconds: float = 6.0) -> None:
+    """Show a player, under its label."""
+    from IPython.display import HTML, display
+
     if label:
         display(HTML(f"<b>{label}</b>"))
-    display(Audio(data=data.getvalue(), rate=sr, normalize=False))
+    display(player(wav, sr, seconds))
