@@ -68,7 +68,10 @@ def systems(codec):
         return run
 
     rows = {f"wavelldm, {k} of {codec.quantiser.codebooks} codebooks": coded(k) for k in range(1, codec.quantiser.codebooks + 1)}
-    rows["wavelldm, latent not quantised"] = lambda wav: (codec.decode(codec.encode(wav, SR), wav.shape[-1])[0, 0].numpy(), None)
+    rows["wavelldm, latent not rounded"] = lambda wav: (
+        codec.decode(codec.quantiser.unrounded(codec.encode(wav, SR)), wav.shape[-1])[0, 0].numpy(),
+        None,
+    )
     for kbits in (6, 8, 12):
         rows[f"Opus, {kbits} kbit/s asked"] = lambda wav, kbits=kbits: opus(wav[0, 0].numpy(), kbits)
     rows["Griffin-Lim from the codec's mel, 60 iterations"] = lambda wav: (
@@ -140,7 +143,7 @@ def picture(table: dict, path: Path) -> None:
         for family, colour in (("wavelldm", plots.ACCENT), ("Opus", plots.INK)):
             points = sorted((r["bits"] / 1000, r[score]) for n, r in table.items() if n.startswith(family) and r["bits"])
             ax.plot(*zip(*points), "o-", color=colour, label=family)
-        for name, style in (("wavelldm, latent not quantised", ":"), ("Griffin-Lim from the codec's mel, 60 iterations", "--")):
+        for name, style in (("wavelldm, latent not rounded", ":"), ("Griffin-Lim from the codec's mel, 60 iterations", "--")):
             ax.axhline(table[name][score], ls=style, color=plots.SOFT, label=name.removeprefix("wavelldm, "))
         ax.set(xlabel="kbit/s", ylabel=label, xlim=(0, None))
     axes[1].legend(fontsize=8, frameon=False)

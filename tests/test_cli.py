@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from wavelldm import audio, cli
+from wavelldm import audio, cli, weights
+from wavelldm.codec import Codec
+from wavelldm.config import preset
 
 SR = 16_000
 
@@ -43,7 +45,7 @@ def test_help_reads_like_a_manual(capsys):
     text = capsys.readouterr().out
     assert stop.value.code == 0
     assert "examples:" in text and "exit codes:" in text
-    for command in ("info", "data", "mix", "evaluate", "denoise", "demo"):
+    for command in ("info", "data", "mix", "evaluate", "denoise", "compress", "decompress", "demo"):
         assert re.search(rf"^    {command} +\w", text, re.M)
         with pytest.raises(SystemExit):
             cli.main([command, "--help"])
@@ -106,6 +108,34 @@ def test_a_mistake_gets_one_sentence_and_exit_code_1(capsys, tmp_path, argv, wor
     assert code == 1 and words in err and err.startswith(f"wavelldm {argv[0]}: ")
     assert "Traceback" not in err and len(err.strip().splitlines()) <= 2
     assert os.listdir(tmp_path / "empty") == []
+
+
+def test_compress_and_decompress(capsys, tmp_path):
+    torch.manual_seed(0)
+    model = weights.save_codec(tmp_path / "mine", Codec(preset("tiny")), {})
+    audio.save(tmp_path / "a.flac", noise(9.0, 44_100, 2), 44_100)
+    code, out, _ = run(capsys, "compress", tmp_path / "a.flac", "--model", model, "--codebooks", 3)
+    assert code == 0 and "a.wll" in out and "9.0 s of sound, 2 x 44100 Hz, 3 codebooks" in out
+    code, out, err = run(capsys, "compress", tmp_path / "a.flac", "--model", model)
+    assert code == 1 and "--force" in err
+    code, out, _ = run(capsys, "compress", tmp_path / "a.flac", tmp_path / "b.wll", "--model", model, "--json")
+    facts, size = json.loads(out), (tmp_path / "b.wll").stat().st_size
+    assert code == 0 and facts["bytes"] == size and facts["bits_per_second"] == pytest.approx(8 * size / 9)
+    assert facts["plain_bits_per_second"] == pytest.approx(2 * 3476.7, abs=0.1) and facts["codebooks"] == 4
+
+    code, out, _ = run(capsys, "decompress", tmp_path / "b.wll", "--model", model)
+    back = audio.info(tmp_path / "b.decoded.wav")
+    assert code == 0 and (back.sr, back.channels, back.frames) == (44_100, 2, 9 * 44_100)
+    code, _, err = run(capsys, "decompress", tmp_path / "b.wll", "--model", model)
+    assert code == 1 and "--force" in err
+    code, _, err = run(capsys, "decompress", tmp_path / "b.wll", tmp_path / "c.wav")
+    assert code == 1 and "no weights called 'tiny'" in err and not (tmp_path / "c.wav").exists()
+
+    (tmp_path / "b.wll").write_bytes((tmp_path / "b.wll").read_bytes()[:-1])
+    code, out, err = run(capsys, "decompress", tmp_path / "b.wll", tmp_path / "c.flac", "--model", model, "--json")
+    assert code == 1 and json.loads(out)["seconds"] == 8.192 and not json.loads(out)["complete"] and "cut short" in err
+    assert audio.info(tmp_path / "c.flac").frames == pytest.approx(8.192 * 44_100, abs=1)
+    assert run(capsys, "decompress", tmp_path / "a.flac", "--model", model)[0] == 1
 
 
 def test_debug_shows_where_it_happened(capsys):

@@ -168,3 +168,12 @@ def test_errors_say_what_to_do():
             gfsq.decode_codes(codes)
     with pytest.raises(WavelldmError, match="15359"):
         gfsq.decode_codes(torch.full((1, 4, 3), 15_360))
+
+
+def test_unrounded_is_where_ever_finer_levels_lead():
+    torch.manual_seed(0)
+    coarse, fine = GFSQ(12, 2, 1, (5, 5)), GFSQ(12, 2, 1, (4097, 4097))
+    fine.load_state_dict(coarse.state_dict())
+    z = torch.randn(2, 12, 7)
+    errors = [(q(z)[0] - q.unrounded(z)).abs().max().item() for q in (coarse, fine)]
+    assert errors[1] < 2e-3 < errors[0]

@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+from pathlib import Path
 
 from . import __version__
 from .errors import WavelldmError
@@ -100,6 +101,25 @@ def run_train(args) -> None:
     say(args, result, f"{state}: step {result['step']} of {steps}, best score {result['best']:.4f}, in {args.out}")
 
 
+def run_compress(args) -> None:
+    from . import compress, weights
+
+    target = args.output or Path(args.input).with_suffix(".wll")
+    result = compress.compress_file(args.input, target, weights.load_codec(args.model), args.codebooks, force=args.force)
+    say(args, {"input": args.input, "output": str(target), **result.facts()}, f"{args.input} -> {target} ({result.text()})")
+
+
+def run_decompress(args) -> None:
+    from . import compress, weights
+
+    target = args.output or Path(args.input).with_suffix(".decoded.wav")
+    codec = weights.load_codec(args.model) if args.model else None
+    result = compress.decompress_file(args.input, target, codec, force=args.force)
+    say(args, {"input": args.input, "output": str(target), **result.facts()}, f"{args.input} -> {target} ({result.text()})")
+    if not result.complete:
+        raise WavelldmError(f"{args.input} is cut short and {target} holds only what was there; copy it again to have the rest")
+
+
 def run_demo(args) -> None:
     from . import demo
 
@@ -116,7 +136,8 @@ def parser() -> argparse.ArgumentParser:
         epilog="examples:\n  wavelldm demo                               hear and see it work\n"
         "  wavelldm denoise noisy.wav                  writes noisy.denoised.wav beside it\n"
         "  wavelldm mix --snr 0 10 --count 50 pairs    make a folder of noisy and clean pairs\n"
-        "  wavelldm evaluate pairs/clean cleaned pairs/noisy\n\n" + EXIT,
+        "  wavelldm evaluate pairs/clean cleaned pairs/noisy\n"
+        "  wavelldm compress talk.wav                  writes talk.wll, 3.5 kbit/s or less\n\n" + EXIT,
     )
     top.add_argument("--version", action="version", version=f"wavelldm {__version__}")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", dest="command")
@@ -145,6 +166,33 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("-o", "--output", help="the file to write, or a folder if there are several inputs")
     sub.add_argument("--model", default="best", help="which denoiser (default: the best one that ships)")
     sub.add_argument("--force", action="store_true", help="overwrite existing files")
+
+    sub = command(
+        "compress",
+        run_compress,
+        "make a recording very small",
+        "Write a recording as the codes of the neural codec, in a .wll file that also keeps rate, channels and length. "
+        "Files of any length are worked through in constant memory. An existing output is never overwritten without --force.",
+        "examples:\n  wavelldm compress talk.wav                  writes talk.wll\n  wavelldm compress talk.wav small.wll --codebooks 2",
+    )
+    sub.add_argument("input", help="a sound file")
+    sub.add_argument("output", nargs="?", help="the .wll file to write (default: beside the input)")
+    sub.add_argument("--codebooks", type=int, help="how many codebooks to keep: fewer are smaller and sound worse (default: all)")
+    sub.add_argument("--model", default="base16k", help="name of shipped weights, or a .safetensors file (default: base16k)")
+    sub.add_argument("--force", action="store_true", help="overwrite an existing file")
+
+    sub = command(
+        "decompress",
+        run_decompress,
+        "make sound of a .wll file again",
+        "Decode a .wll file at the original rate, channels and length. A damaged file is refused; of one that is cut short "
+        "what is there is written, and the exit code is 1. An existing output is never overwritten without --force.",
+        "examples:\n  wavelldm decompress talk.wll                writes talk.decoded.wav\n  wavelldm decompress talk.wll talk.flac",
+    )
+    sub.add_argument("input", help="a .wll file")
+    sub.add_argument("output", nargs="?", help="the sound file to write (default: a wav beside the input)")
+    sub.add_argument("--model", help="the weights it was made with (default: the shipped ones that it names)")
+    sub.add_argument("--force", action="store_true", help="overwrite an existing file")
 
     sub = command(
         "data",
@@ -203,7 +251,7 @@ def parser() -> argparse.ArgumentParser:
         run_train,
         "train a network",
         "Train the codec on folders of clean speech (with noisy recordings under the same names, if you have them), on a manifest, or, "
-        "with no data given, on the embedded corpus. Ctrl-C saves; the same command goes on where it stopped. OUT gets best.pt, last.pt, "
+        "with no data given, on the embedded corpus. Ctrl-C saves; the same command goes on where it stopped. OUT gets the weights (PRESET.safetensors), checkpoints, "
         "log.csv and TensorBoard logs. Several GPUs: torchrun --nproc-per-node N -m wavelldm train ...",
         "examples:\n  wavelldm train codec --preset tiny --steps 300\n"
         "  wavelldm train codec --clean_data_path clean --noisy_data_path noisy --add_random_cutting --batch_size 16 "

@@ -62,20 +62,23 @@ class HiFiGAN(Chain):
 class ISTFTHead(nn.Module):
     """ConvNeXt blocks at the frame rate, then magnitude and phase per bin, and an inverse STFT (arXiv 2306.00814).
 
-    Frame t spans (n_fft - hop) / 2 samples on either side of its own hop: hence the delay when streaming.
+    Each feature frame makes `split` STFT frames, `hop / split` samples apart and `n_fft / split` long. A frame spans
+    (n_fft - hop) / 2 / split samples on either side of its own hop: hence the delay when streaming.
     """
 
-    def __init__(self, dim, width=256, depth=6, expansion=4, n_fft=1024, hop=256, causal=False):
+    def __init__(self, dim, width=256, depth=6, expansion=4, n_fft=1024, hop=256, causal=False, split=1):
         super().__init__()
-        self.n_fft, self.hop, self.delay = n_fft, hop, (n_fft - hop) // 2
+        n_fft, hop = n_fft // split, hop // split
+        self.n_fft, self.hop, self.split, self.delay = n_fft, hop, split, (n_fft - hop) // 2
         blocks = (ConvNeXtBlock(width, expansion, causal) for _ in range(depth))
         self.body = Chain(Conv1d(dim, width, 3, causal=causal), ChannelNorm(width), *blocks, ChannelNorm(width))
-        self.bins = nn.Conv1d(width, n_fft + 2, 1)
+        self.bins = nn.Conv1d(width, split * (n_fft + 2), 1)
         self.register_buffer("window", hann(n_fft, n_fft), persistent=False)  # (n_fft,)
 
     def spectrum(self, y: Tensor) -> Tensor:
-        """Features (B, C, T) -> complex (B, n_fft / 2 + 1, T); no bin louder than twice a sine at full scale."""
-        log_magnitude, phase = self.bins(y).float().chunk(2, dim=1)
+        """Features (B, C, T) -> complex (B, n_fft / 2 + 1, T * split); no bin louder than twice a sine at full scale."""
+        parts = self.bins(y).float().unflatten(1, (-1, self.split))  # (B, n_fft + 2, split, T)
+        log_magnitude, phase = parts.transpose(2, 3).flatten(2).chunk(2, dim=1)  # (B, n_fft / 2 + 1, T * split) each
         return torch.polar(log_magnitude.clamp(max=math.log(self.n_fft / 2)).exp(), phase)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -93,7 +96,7 @@ class ISTFTHead(nn.Module):
         if envelope is None:
             envelope = torch.zeros_like(wav[0])
         y, body = self.body.stream(x, body)
-        count = y.shape[-1]
+        count = y.shape[-1] * self.split
         if count:
             frames = torch.fft.irfft(self.spectrum(y).transpose(1, 2), n=self.n_fft) * self.window  # (B, T, n_fft)
             wav = self._add(frames, wav)

@@ -7,7 +7,7 @@ equal counts it is the mixed radix `state * L + digit`, and with unequal ones di
 """
 
 STEP = 2  # what one occurrence adds; every digit starts at 1 (the estimator of Krichevsky and Trofimov, 1981)
-LIMIT = 1 << 14  # a context's counts are halved beyond this, so that old habits fade
+LIMIT = 1 << 10  # a context's counts are halved when one passes this, so that old habits fade
 
 
 class Counts:
@@ -16,7 +16,7 @@ class Counts:
     def __init__(self, sizes):
         self.sizes = list(sizes)
         self.tables = {}  # (place, digit before, digit beside) -> counts
-        self.before = [0] * len(self.sizes)
+        self.before = self.alone = [0] * len(self.sizes)
 
     def _row(self, beside):
         """The counts for every place of the next frame."""
@@ -26,7 +26,7 @@ class Counts:
     def encode(self, rows: list, beside: list | None = None) -> bytes:
         """Frames of digits -> bytes. `beside`: the frames of the channel before, if there is one."""
         steps = []
-        for row, other in zip(rows, beside or [self.sizes_zero()] * len(rows)):
+        for row, other in zip(rows, beside or [self.alone] * len(rows)):
             for counts, digit in zip(self._row(other), row):
                 steps.append((sum(counts[:digit]), counts[digit], sum(counts)))
                 learn(counts, digit)
@@ -40,7 +40,7 @@ class Counts:
     def decode(self, data: bytes, frames: int, beside: list | None = None) -> list:
         """The inverse: `frames` rows of digits. Raises ValueError if the bytes cannot be what `encode` made."""
         state, rows = int.from_bytes(data, "little"), []
-        for other in beside or [self.sizes_zero()] * frames:
+        for other in beside or [self.alone] * frames:
             row = []
             for counts in self._row(other):
                 state, rest = divmod(state, sum(counts))
@@ -56,9 +56,6 @@ class Counts:
         if state:
             raise ValueError("bits are left over")
         return rows
-
-    def sizes_zero(self) -> list:
-        return [0] * len(self.sizes)
 
 
 def learn(counts: list, digit: int) -> None:

@@ -103,11 +103,14 @@ class ResidualFSQ(nn.Module):
         vectors = vectors * self.scales[: codes.shape[-1]] * (codes >= 0)[..., None]
         return vectors.sum(-2)
 
+    def bound(self, x: Tensor) -> Tensor:
+        reach = 1 + 1 / (self.size - 1)
+        return torch.tanh(x.float() / reach) * reach
+
     def forward(self, x: Tensor, keep: Tensor | None = None):
         """x (..., d) -> vector (..., d), codes (..., R). `keep`, broadcast against x without d: stages to keep."""
         with torch.autocast(x.device.type, enabled=False):
-            reach = 1 + 1 / (self.size - 1)
-            bounded = torch.tanh(x.float() / reach) * reach
+            bounded = self.bound(x)
             residual, codes = bounded.detach(), []
             for i, scale in enumerate(self.scales):
                 place = ((residual / scale).clamp(-1, 1) + 1) / 2 * (self.size - 1)
@@ -146,6 +149,13 @@ class GFSQ(nn.Module):
                 outs.append(self.project_out[g](vector))
                 codes.append(code)
             return torch.cat(outs, dim=-1).transpose(1, 2), torch.cat(codes, dim=-1).transpose(1, 2)
+
+    def unrounded(self, z: Tensor) -> Tensor:
+        """z (B, D, T) -> (B, D, T): through the same bottleneck, but nothing is rounded. What no bits can limit."""
+        with torch.autocast(z.device.type, enabled=False):
+            parts = z.float().transpose(1, 2).chunk(self.groups, dim=-1)  # G x (B, T, D/G)
+            outs = [out(self.fsq.bound(into(part))) for into, out, part in zip(self.project_in, self.project_out, parts)]
+            return torch.cat(outs, dim=-1).transpose(1, 2)
 
     def decode_codes(self, codes: Tensor) -> Tensor:
         """codes (B, K, T), K <= Q -> z_q (B, D, T). Codebooks not given, or ABSENT, contribute a zero vector."""

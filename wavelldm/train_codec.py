@@ -1,5 +1,8 @@
 """What training the codec means: four losses, critics that may join late, validation on held-out crops."""
 
+from dataclasses import asdict
+from pathlib import Path
+
 import torch
 from torch import Tensor
 
@@ -12,7 +15,11 @@ from .data import batches, valid_pairs
 from .degrade import Degradation
 from .fsq import random_keep
 from .material import Material
-from .train import Plan, fit
+from .train import Plan, fit, load_checkpoint
+from .weights import save_codec
+
+UNROUNDED = 0.125  # share of items whose latent is not rounded, so that the decoder also knows continuous latents
+DROPPED = 0.2  # share of items with fewer codebooks than there are
 
 
 class CodecTask:
@@ -42,10 +49,13 @@ class CodecTask:
             odd = torch.arange(len(wav), device=self.device)[:, None, None] % 2 == 1
             wav = torch.where(odd, noisy, clean)
         codec, critics = self.networks["model"], self.networks.get("critics")
-        keep = random_keep(len(wav) * parallel.world(), codec.quantiser.codebooks)[parallel.rank() :: parallel.world()]
+        everybody = len(wav) * parallel.world()
+        keep, chance = parallel.share((random_keep(everybody, codec.quantiser.codebooks, DROPPED), torch.rand(everybody, 1, 1)))
         half = torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda")
         with half:
-            decoded = codec(wav, keep).wav.float()
+            z = codec.encode(wav, self.sr)
+            z_q = torch.where(chance.to(self.device) < UNROUNDED, codec.quantiser.unrounded(z), codec.quantise(z, keep)[0])
+            decoded = codec.decode(z_q, wav.shape[-1]).float()
         parts = self.distances(decoded, wav)
         if critics is not None:
             with half:
@@ -99,9 +109,22 @@ def run(
         return batches(speech, None, recipe, sr, seconds, batch, plan.seed, workers, start)
 
     try:
-        return fit(task, stream, plan, folder, progress)
+        result = fit(task, stream, plan, folder, progress)
     finally:
+        first = parallel.rank() == 0
         parallel.end()
+    if first:
+        publish(folder, preset, plan)
+    return result
+
+
+def publish(folder, preset: Preset, plan: Plan) -> Path:
+    """The best averaged model of a run as FOLDER/PRESET.safetensors, which `weights.load_codec` takes."""
+    best = load_checkpoint(Path(folder) / "best.pt")
+    codec = Codec(preset)
+    codec.load_state_dict(best["model"])
+    facts = {"steps": best["step"], "valid_mel": round(best["score"], 4), "plan": asdict(plan)}
+    return save_codec(Path(folder) / preset.name, codec, facts, force=True)
 
 
 def steps_for(epochs: float, material: Material, sr: int, batch: int, seconds: float) -> int:

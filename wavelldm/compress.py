@@ -1,0 +1,219 @@
+"""Files of any length to .wll and back in constant memory: the codec works on windows that overlap by what it can see.
+
+What comes out equals what the codec makes of the whole recording at once. Rate, channels and length are restored; the
+sound itself is what the codec keeps, at the codec's rate.
+"""
+
+import hashlib
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soxr
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from . import audio, container
+from .codec import Codec
+from .container import BLOCK, Header
+from .errors import AudioError, WavelldmError
+from .layers import Conv1d, ConvTranspose1d
+from .weights import load_codec
+
+
+def identity(codec: Codec) -> str:
+    """16 hexadecimal digits that differ when the weights do; the same before and after saving in half precision."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(codec.state_dict().items()):
+        digest.update(name.encode() + tensor.detach().cpu().half().numpy().astype("<f2").tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _reach(module: nn.Module, step: float) -> float:
+    """How many samples a chain of convolutions sees at most on either side of a frame of `step` samples."""
+    total = 0.0
+    for layer in module.modules():
+        if isinstance(layer, Conv1d):
+            total += (layer.span - 1 if layer.causal else layer.span // 2) * step
+            step *= layer.stride[0]
+        elif isinstance(layer, ConvTranspose1d):
+            step /= layer.stride[0]
+            total += layer.kernel_size[0] * step
+    return total
+
+
+def encoder_margin(codec: Codec) -> int:
+    """Frames on either side beyond which nothing changes a frame's codes (a safe bound)."""
+    mel = codec.preset.mel
+    return math.ceil((_reach(codec.encoder, mel.hop) + mel.n_fft) / codec.hop)
+
+
+def decoder_margin(codec: Codec) -> int:
+    """Frames on either side of a frame beyond which no code changes its sound (a safe bound)."""
+    mel = codec.preset.mel
+    return math.ceil((_reach(codec.upsampler, codec.hop) + _reach(codec.decoder, mel.hop) + mel.n_fft) / codec.hop)
+
+
+def windows(blocks, unit: int, margin: int):
+    """Join blocks (..., any) and cut them anew: yields (window, frames before the new ones, new frames).
+
+    A frame is `unit` long; there are 512 new ones at a time, and `margin` on either side except at the ends.
+    """
+    held, before = None, 0
+    for block in blocks:
+        held = block if held is None else torch.cat([held, block], dim=-1)
+        while held.shape[-1] >= (before + BLOCK + margin) * unit:
+            yield held[..., : (before + BLOCK + margin) * unit], before, BLOCK
+            drop = max(0, before + BLOCK - margin)
+            held, before = held[..., drop * unit :], before + BLOCK - drop
+    frames = 0 if held is None else -(-held.shape[-1] // unit)
+    while before < frames:
+        count = min(BLOCK, frames - before)
+        yield held, before, count
+        before += count
+
+
+@torch.no_grad()
+def encode_blocks(codec: Codec, blocks, codebooks: int | None = None):
+    """wav blocks (C, any) at the codec's rate -> blocks of codes (C, K, up to 512)."""
+    for wav, before, count in windows(blocks, codec.hop, encoder_margin(codec)):
+        z = codec.encode(wav[:, None], codec.sr)[..., before : before + count]  # (C, D, count)
+        yield codec.quantise(z)[1][:, :codebooks]
+
+
+@torch.no_grad()
+def decode_blocks(codec: Codec, blocks):
+    """Blocks of codes (C, K, any) -> wav blocks (C, up to 512 * hop)."""
+    for codes, before, count in windows(blocks, 1, decoder_margin(codec)):
+        yield codec.codes_to_wav(codes)[:, 0, before * codec.hop : (before + count) * codec.hop]
+
+
+def resample_blocks(blocks, sr_in: int, sr_out: int):
+    """wav blocks (C, any) -> the same at another rate, without seams, ceil(N * sr_out / sr_in) samples in all."""
+    stream, seen, made = None, 0, 0
+
+    def resampled(block: Tensor, last: bool) -> Tensor:
+        data = stream.resample_chunk(np.ascontiguousarray(block.T.numpy()), last=last)  # (n, C)
+        return torch.from_numpy(np.ascontiguousarray(data.T))
+
+    for block in blocks:
+        if sr_in == sr_out:
+            yield block
+            continue
+        stream = stream or soxr.ResampleStream(sr_in, sr_out, len(block), dtype="float32")
+        seen += block.shape[1]
+        out = resampled(block, False)
+        made += out.shape[1]
+        if out.shape[1]:
+            yield out
+    if seen:
+        left = -(-seen * sr_out // sr_in) - made
+        yield audio.fit(resampled(block[:, :0], True), left)
+
+
+def _take(blocks, n: int):
+    """The first n samples of wav blocks (C, any)."""
+    for block in blocks:
+        if n > 0:
+            yield block[:, :n]
+        n -= block.shape[1]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of a file."""
+
+    header: Header
+    frames: int  # decoded; fewer than header.frames if the file was cut short
+
+    @property
+    def complete(self) -> bool:
+        return self.frames == self.header.frames
+
+    @property
+    def seconds(self) -> float:
+        h = self.header
+        return min(h.seconds, self.frames * h.hop / h.sr)
+
+    def facts(self) -> dict:
+        h = self.header
+        return {
+            "seconds": self.seconds,
+            "complete": self.complete,
+            "sr": h.original_sr,
+            "channels": h.channels,
+            "preset": h.preset,
+            "weights": h.weights,
+            "codebooks": h.codebooks,
+            "bytes": h.size,
+            "bits_per_second": h.bits_per_second,
+            "plain_bits_per_second": h.plain_bits_per_second,
+        }
+
+    def text(self) -> str:
+        h = self.header
+        seconds = f"{self.seconds:.1f} s" if self.complete else f"only the first {self.seconds:.1f} of {h.seconds:.1f} s"
+        rates = f"{h.bits_per_second / 1000:.2f} kbit/s, {h.plain_bits_per_second / 1000:.2f} before entropy coding"
+        return f"{seconds} of sound, {h.channels} x {h.original_sr} Hz, {h.codebooks} codebooks, {h.size} bytes: {rates}"
+
+
+def _apart(source, target):
+    if Path(source).resolve() == Path(target).resolve():
+        raise AudioError(f"{source} would overwrite itself; name another output")
+
+
+def compress_file(source, target, codec: Codec, codebooks: int | None = None, force: bool = False, progress: bool = True) -> Result:
+    """Code a sound file with the first `codebooks` codebooks (default: all) and write it as .wll."""
+    _apart(source, target)
+    facts, most = audio.info(source), codec.quantiser.codebooks
+    codebooks = most if codebooks is None else codebooks
+    if not 1 <= codebooks <= most:
+        raise WavelldmError(f"this codec has 1 to {most} codebooks, not {codebooks}; choose one of these numbers")
+    seen = 0
+    rates = codec.sr, codec.hop, facts.sr
+    header = Header(codec.preset.name, identity(codec), *rates, facts.channels, 0, codebooks, codec.preset.codec.levels)
+    with tqdm(total=facts.frames, unit="sample", unit_scale=True, disable=not progress, delay=1.0, leave=False) as bar:
+
+        def blocks():
+            nonlocal seen
+            for block in audio.read_blocks(source, seconds=10.0):
+                seen += block.shape[1]
+                yield block
+                bar.update(block.shape[1])
+
+        codes = encode_blocks(codec, resample_blocks(blocks(), facts.sr, codec.sr), codebooks)
+        header = container.write(target, header, codes, lambda: seen, force)
+    return Result(header, header.frames)
+
+
+def decompress_file(source, target, codec: Codec | None = None, force: bool = False, progress: bool = True) -> Result:
+    """Decode a .wll file, by default with the weights that it names, to a sound file of the original rate and length.
+
+    Of a file that is cut short, what is there is decoded: `complete` is then False.
+    """
+    _apart(source, target)
+    header, blocks = container.read(source)
+    codec = codec or load_codec(header.preset)
+    if identity(codec) != header.weights:
+        raise WavelldmError(
+            f"{source} was made with other weights ({header.preset}, {header.weights}) than these "
+            f"({codec.preset.name}, {identity(codec)}); give the same ones with --model"
+        )
+    frames = 0
+    with tqdm(total=header.frames, unit="frame", unit_scale=True, disable=not progress, delay=1.0, leave=False) as bar:
+
+        def counted():
+            nonlocal frames
+            for codes in blocks:
+                frames += codes.shape[2]
+                yield codes
+                bar.update(codes.shape[2])
+            if frames == 0:
+                raise WavelldmError(f"{source} is cut short within its first block, so nothing can be decoded; copy it again")
+
+        wav = _take(decode_blocks(codec, counted()), header.length)
+        wav = _take(resample_blocks(wav, codec.sr, header.original_sr), header.samples)
+        audio.save_blocks(target, wav, header.original_sr, force=force)
+    return Result(header, frames)

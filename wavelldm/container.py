@@ -1,0 +1,221 @@
+"""The .wll file: codes (C, K, T) of C channels, K codebooks, T frames, in blocks that are checked one by one.
+
+All numbers are little-endian. The header:
+
+    4 bytes   magic "wll" and a zero
+    1         version of the format, 1
+    1 1 1     lengths of the two lists that follow the fixed part (name, levels); number of codebooks K
+    8         identity of the weights (the first 8 bytes of a SHA-256, see `compress.identity`)
+    4 4 4     sample rate of the codec, samples per frame, sample rate of the original
+    2         channels C
+    8 8       samples per channel of the original; bytes of the whole file
+    n, 2 n    name of the preset (UTF-8); levels of the quantiser
+    4         CRC-32 of everything above
+
+Then one block for every 512 frames (the last may be shorter):
+
+    4 1       bytes of the body; how it is written
+    ...       the body
+    4         CRC-32 of the block's number (4 bytes) and everything above in the block
+
+A body is the C channels, one after the other, each but the last preceded by its length (4 bytes). Written as 1, `coded`,
+each channel is what `entropy.Counts` makes of its FSQ digits, with counts that go on from block to block. Where that
+would be longer, as in white noise, the block is written as 0, `plain`: `entropy.pack` of the codes frame by frame,
+log2(entries) bits each; the counts then start anew.
+"""
+
+import math
+import struct
+import zlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .audio import writing
+from .entropy import Counts, pack, unpack
+from .errors import WavelldmError
+from .fsq import code_to_digits, digits_to_code
+
+MAGIC, VERSION = b"wll\0", 1
+FIXED = struct.Struct("<4sBBBB8sIIIHQQ")
+BODY, CRC = struct.Struct("<IB"), struct.Struct("<I")
+BLOCK = 512  # frames
+PLAIN, CODED = 0, 1
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a decoder must know before the first code."""
+
+    preset: str
+    weights: str  # 16 hexadecimal digits
+    sr: int  # of the codec
+    hop: int
+    original_sr: int
+    channels: int
+    samples: int  # per channel, at the original rate
+    codebooks: int
+    levels: tuple
+    size: int = 0  # bytes of the whole file
+
+    @property
+    def length(self) -> int:
+        return -(-self.samples * self.sr // self.original_sr)  # samples at the codec's rate
+
+    @property
+    def frames(self) -> int:
+        return -(-self.length // self.hop)
+
+    @property
+    def seconds(self) -> float:
+        return self.samples / self.original_sr
+
+    @property
+    def bits_per_second(self) -> float:
+        return 8 * self.size / self.seconds  # header, checksums and all
+
+    @property
+    def plain_bits_per_second(self) -> float:
+        return self.channels * self.codebooks * math.log2(math.prod(self.levels)) * self.sr / self.hop  # of bare codes
+
+
+def header_bytes(h: Header) -> bytes:
+    name = h.preset.encode()
+    counts = len(name), len(h.levels), h.codebooks
+    rates = h.sr, h.hop, h.original_sr, h.channels, h.samples, h.size
+    data = FIXED.pack(MAGIC, VERSION, *counts, bytes.fromhex(h.weights), *rates)
+    data += name + struct.pack(f"<{len(h.levels)}H", *h.levels)
+    return data + CRC.pack(zlib.crc32(data))
+
+
+def read_header(file, path) -> Header:
+    """From an open file, which is left where the blocks begin."""
+    data = file.read(FIXED.size)
+    if data[:4] != MAGIC[: len(data)] or not data:
+        raise WavelldmError(f"{path} is not a .wll file; `wavelldm compress` makes them")
+    if len(data) > 4 and data[4] != VERSION:
+        raise WavelldmError(f"{path} has version {data[4]} of the format and this program reads {VERSION}; update wavelldm")
+    if len(data) == FIXED.size:
+        _, _, name, levels, codebooks, weights, sr, hop, original_sr, channels, samples, size = FIXED.unpack(data)
+        data += file.read(name + 2 * levels + CRC.size)
+        if len(data) == FIXED.size + name + 2 * levels + CRC.size:
+            if zlib.crc32(data[: -CRC.size]) != CRC.unpack(data[-CRC.size :])[0]:
+                raise WavelldmError(f"the header of {path} is damaged; copy the file again")
+            preset = data[FIXED.size : FIXED.size + name].decode()
+            levels = struct.unpack_from(f"<{levels}H", data, FIXED.size + name)
+            return Header(preset, weights.hex(), sr, hop, original_sr, channels, samples, codebooks, levels, size)
+    raise WavelldmError(f"{path} is cut short within its header, so nothing can be decoded; copy it again")
+
+
+def _models(h: Header) -> list:
+    return [Counts(h.levels * h.codebooks) for _ in range(h.channels)]
+
+
+def _encode(codes: Tensor, h: Header, models: list) -> list:
+    """codes (C, K, T) -> bytes for every channel."""
+    digits = code_to_digits(codes.transpose(1, 2), h.levels).flatten(2).tolist()  # (C, T, K * d)
+    return [m.encode(rows, beside) for m, rows, beside in zip(models, digits, [None, *digits])]
+
+
+def _decode(parts: list, frames: int, h: Header, models: list) -> Tensor:
+    digits = [None]
+    for model, part in zip(models, parts):
+        digits.append(model.decode(part, frames, digits[-1]))
+    digits = torch.tensor(digits[1:]).unflatten(-1, (h.codebooks, -1))  # (C, T, K, d)
+    return digits_to_code(digits, h.levels).transpose(1, 2)
+
+
+def _join(parts: list) -> bytes:
+    return b"".join(CRC.pack(len(part)) + part for part in parts[:-1]) + parts[-1]
+
+
+def _split(body: bytes, channels: int) -> list:
+    parts = []
+    for _ in range(channels - 1):
+        size = CRC.unpack_from(body)[0]
+        parts.append(body[CRC.size : CRC.size + size])
+        body = body[CRC.size + size :]
+    return [*parts, body]
+
+
+def write(path, header: Header, blocks, samples, force: bool = False) -> Header:
+    """Write blocks of codes (C, K, 512), the last with 1 to 512 frames; returns the header that the file now has.
+
+    `samples()` is asked once the blocks are through how many samples per channel the original had.
+    """
+    with writing(path, force) as part, open(part, "wb") as file:
+        file.write(header_bytes(header))
+        entries, models, frames = math.prod(header.levels), _models(header), 0
+        for number, codes in enumerate(blocks):
+            _check(codes, header, entries)
+            how, body = CODED, _join(_encode(codes, header, models))
+            plain = _join([pack(rows, entries) for rows in codes.transpose(1, 2).flatten(1).tolist()])
+            if len(plain) < len(body):
+                how, body, models = PLAIN, plain, _models(header)
+            data = BODY.pack(len(body), how) + body
+            file.write(data + CRC.pack(zlib.crc32(CRC.pack(number) + data)))
+            frames += codes.shape[2]
+        header = replace(header, samples=samples(), size=file.tell())
+        if header.frames != frames:
+            raise WavelldmError(f"{header.samples} samples take {header.frames} frames, but there are codes for {frames}")
+        file.seek(0)
+        file.write(header_bytes(header))
+    return header
+
+
+def _check(codes: Tensor, h: Header, entries: int):
+    if codes.shape[:2] != (h.channels, h.codebooks) or not 1 <= codes.shape[2] <= BLOCK:
+        raise WavelldmError(
+            f"a block holds codes ({h.channels} channels, {h.codebooks} codebooks, 1 to {BLOCK} frames), not {tuple(codes.shape)}"
+        )
+    if not 0 <= int(codes.min()) <= int(codes.max()) < entries:
+        raise WavelldmError(f"a code lies outside 0 to {entries - 1}; give the codes of the codebooks that are kept, and no others")
+
+
+def read(path):
+    """-> Header, and an iterator over blocks of codes (C, K, up to 512).
+
+    Of a file that is cut short, the iterator gives the whole blocks and ends early: the frames are then fewer than
+    `header.frames`. A damaged block raises an error that names it.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise WavelldmError(f"{path} does not exist or is no file; check the path")
+    with open(path, "rb") as file:
+        header = read_header(file, path)
+        return header, _blocks(path, header, file.tell())
+
+
+def _blocks(path: Path, h: Header, start: int):
+    entries, models = math.prod(h.levels), _models(h)
+    whole = path.stat().st_size >= h.size
+    total = -(-h.frames // BLOCK)
+    with open(path, "rb") as file:
+        file.seek(start)
+        for number in range(total):
+            frames = min(BLOCK, h.frames - number * BLOCK)
+            damaged = WavelldmError(
+                f"block {number + 1} of {total} in {path} is damaged (from {number * BLOCK * h.hop / h.sr:.1f} s on); copy the file again"
+            )
+            head = file.read(BODY.size)
+            size, how = BODY.unpack(head) if len(head) == BODY.size else (0, 0)
+            rest = file.read(size + CRC.size) if size <= h.size else b""
+            if len(rest) < size + CRC.size:
+                if whole:
+                    raise damaged
+                return
+            data, check = head + rest[:size], CRC.unpack(rest[size:])[0]
+            if zlib.crc32(CRC.pack(number) + data) != check or how not in (PLAIN, CODED):
+                raise damaged
+            try:
+                parts = _split(rest[:size], h.channels)
+                if how == CODED:
+                    yield _decode(parts, frames, h, models)
+                else:
+                    models = _models(h)
+                    numbers = [unpack(part, frames * h.codebooks, entries) for part in parts]
+                    yield torch.tensor(numbers).unflatten(1, (frames, h.codebooks)).transpose(1, 2)
+            except (ValueError, struct.error):
+                raise damaged from None
