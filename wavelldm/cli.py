@@ -140,7 +140,7 @@ def parser() -> argparse.ArgumentParser:
         "  wavelldm compress talk.wav                  writes talk.wll, 3.5 kbit/s or less\n\n" + EXIT,
     )
     top.add_argument("--version", action="version", version=f"wavelldm {__version__}")
-    commands = top.add_subparsers(title="commands", metavar="COMMAND", dest="command")
+    commands = top.add_subparsers(title="commands", metavar="COMMAND [options]", dest="command")
 
     def command(name, run, help, description, examples=""):
         sub = commands.add_parser(
