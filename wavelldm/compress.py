@@ -154,9 +154,10 @@ class Result:
 
     def text(self) -> str:
         h = self.header
-        seconds = f"{self.seconds:.1f} s" if self.complete else f"only the first {self.seconds:.1f} of {h.seconds:.1f} s"
+        seconds = f"{self.seconds:.1f}" if self.complete else f"only the first {self.seconds:.1f} of {h.seconds:.1f}"
         rates = f"{h.bits_per_second / 1000:.2f} kbit/s, {h.plain_bits_per_second / 1000:.2f} before entropy coding"
-        return f"{seconds} of sound, {h.channels} x {h.original_sr} Hz, {h.codebooks} codebooks, {h.size} bytes: {rates}"
+        kind = f"{h.channels} x {h.original_sr} Hz, {h.codebooks} codebooks"
+        return f"{seconds} s of sound, {kind}, {h.size} bytes: {rates}"
 
 
 def _apart(source, target):
@@ -164,7 +165,9 @@ def _apart(source, target):
         raise AudioError(f"{source} would overwrite itself; name another output")
 
 
-def compress_file(source, target, codec: Codec, codebooks: int | None = None, force: bool = False, progress: bool = True) -> Result:
+def compress_file(
+    source, target, codec: Codec, codebooks: int | None = None, force: bool = False, progress: bool = True
+) -> Result:
     """Code a sound file with the first `codebooks` codebooks (default: all) and write it as .wll."""
     _apart(source, target)
     facts, most = audio.info(source), codec.quantiser.codebooks
@@ -211,7 +214,7 @@ def decompress_file(source, target, codec: Codec | None = None, force: bool = Fa
                 yield codes
                 bar.update(codes.shape[2])
             if frames == 0:
-                raise WavelldmError(f"{source} is cut short within its first block, so nothing can be decoded; copy it again")
+                raise WavelldmError(f"{source} ends within its first block, so nothing can be decoded; copy it again")
 
         wav = _take(decode_blocks(codec, counted()), header.length)
         wav = _take(resample_blocks(wav, codec.sr, header.original_sr), header.samples)

@@ -18,10 +18,10 @@ Then one block for every 512 frames (the last may be shorter):
     ...       the body
     4         CRC-32 of the block's number (4 bytes) and everything above in the block
 
-A body is the C channels, one after the other, each but the last preceded by its length (4 bytes). Written as 1, `coded`,
-each channel is what `entropy.Counts` makes of its FSQ digits, with counts that go on from block to block. Where that
-would be longer, as in white noise, the block is written as 0, `plain`: `entropy.pack` of the codes frame by frame,
-log2(entries) bits each; the counts then start anew.
+A body is the C channels, one after the other, each but the last preceded by its length (4 bytes). Written as 1,
+`coded`, each channel is what `entropy.Counts` makes of its FSQ digits, with counts that go on from block to block.
+Where that would be longer, as in white noise, the block is written as 0, `plain`: `entropy.pack` of the codes frame
+by frame, log2(entries) bits each; the counts then start anew.
 """
 
 import math
@@ -96,7 +96,7 @@ def read_header(file, path) -> Header:
     if data[:4] != MAGIC[: len(data)] or not data:
         raise WavelldmError(f"{path} is not a .wll file; `wavelldm compress` makes them")
     if len(data) > 4 and data[4] != VERSION:
-        raise WavelldmError(f"{path} has version {data[4]} of the format and this program reads {VERSION}; update wavelldm")
+        raise WavelldmError(f"{path} has version {data[4]}, this program reads {VERSION}; update wavelldm")
     if len(data) == FIXED.size:
         _, _, name, levels, codebooks, weights, sr, hop, original_sr, channels, samples, size = FIXED.unpack(data)
         data += file.read(name + 2 * levels + CRC.size)
@@ -159,7 +159,7 @@ def write(path, header: Header, blocks, samples, force: bool = False) -> Header:
             frames += codes.shape[2]
         header = replace(header, samples=samples(), size=file.tell())
         if header.frames != frames:
-            raise WavelldmError(f"{header.samples} samples take {header.frames} frames, but there are codes for {frames}")
+            raise WavelldmError(f"{header.samples} samples take {header.frames} frames, but codes came for {frames}")
         file.seek(0)
         file.write(header_bytes(header))
     return header
@@ -168,10 +168,11 @@ def write(path, header: Header, blocks, samples, force: bool = False) -> Header:
 def _check(codes: Tensor, h: Header, entries: int):
     if codes.shape[:2] != (h.channels, h.codebooks) or not 1 <= codes.shape[2] <= BLOCK:
         raise WavelldmError(
-            f"a block holds codes ({h.channels} channels, {h.codebooks} codebooks, 1 to {BLOCK} frames), not {tuple(codes.shape)}"
+            f"a block holds codes ({h.channels} channels, {h.codebooks} codebooks, 1 to {BLOCK} frames), "
+            f"not {tuple(codes.shape)}"
         )
     if not 0 <= int(codes.min()) <= int(codes.max()) < entries:
-        raise WavelldmError(f"a code lies outside 0 to {entries - 1}; give the codes of the codebooks that are kept, and no others")
+        raise WavelldmError(f"a code lies outside 0 to {entries - 1}; give those of the codebooks that are kept")
 
 
 def read(path):
@@ -197,7 +198,8 @@ def _blocks(path: Path, h: Header, start: int):
         for number in range(total):
             frames = min(BLOCK, h.frames - number * BLOCK)
             damaged = WavelldmError(
-                f"block {number + 1} of {total} in {path} is damaged (from {number * BLOCK * h.hop / h.sr:.1f} s on); copy the file again"
+                f"block {number + 1} of {total} in {path} is damaged (from {number * BLOCK * h.hop / h.sr:.1f} s on); "
+                "copy the file again"
             )
             head = file.read(BODY.size)
             size, how = BODY.unpack(head) if len(head) == BODY.size else (0, 0)

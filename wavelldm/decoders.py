@@ -81,8 +81,11 @@ class ISTFTHead(nn.Module):
         log_magnitude, phase = parts.transpose(2, 3).flatten(2).chunk(2, dim=1)  # (B, n_fft / 2 + 1, T * split) each
         return torch.polar(log_magnitude.clamp(max=math.log(self.n_fft / 2)).exp(), phase)
 
+    def synthesise(self, spectrum: Tensor) -> Tensor:
+        return istft(spectrum, self.n_fft, self.hop, self.n_fft, "same")[:, None]  # (B, 1, frames * hop)
+
     def forward(self, x: Tensor) -> Tensor:
-        return istft(self.spectrum(self.body(x)), self.n_fft, self.hop, self.n_fft, "same")[:, None]  # (B, 1, T * hop)
+        return self.synthesise(self.spectrum(self.body(x)))
 
     def _add(self, frames: Tensor, tail: Tensor) -> Tensor:
         """Overlap-add (..., T, n_fft) onto what is left of the frames before: (..., T * hop + n_fft - hop)."""

@@ -65,7 +65,7 @@ def learn(counts: list, digit: int) -> None:
 
 
 def pack(numbers: list, base: int) -> bytes:
-    """Whole numbers below `base` -> bytes, as the digits of one large number: log2(base) bits each, to within one byte."""
+    """Whole numbers below `base` -> bytes, as the digits of one large number: log2(base) bits each, rounded up."""
     state = 0
     for number in reversed(numbers):
         state = state * base + number
