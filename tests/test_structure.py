@@ -18,7 +18,7 @@ FLOORS = [
     ["audio", "stft", "layers", "fsq", "noise", "levels", "espeak", "sentences", "plots", "parallel", "entropy"],
     ["mel", "degrade", "logmmse", "synth", "fetch", "decoders", "container"],
     ["griffin", "codec", "clips", "composite"],
-    ["weights", "data", "delay", "metrics", "enhance", "adversarial", "train"],
+    ["weights", "data", "delay", "metrics", "analysis", "enhance", "adversarial", "train"],
     ["material"],
     ["evaluate", "mix", "train_codec", "nb", "widgets", "compress"],
     ["demo", "describe"],

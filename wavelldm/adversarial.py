@@ -12,7 +12,7 @@ from .config import MelConfig
 from .mel import LogMel
 from .stft import magnitude, stft
 
-WEIGHTS = {"adversarial": 1.0, "features": 2.0, "mel": 65.0, "stft": 20.0, "magnitude": 40.0}  # the last: light head only
+WEIGHTS = {"adversarial": 1.0, "features": 2.0, "mel": 65.0, "stft": 20.0}
 
 
 class PeriodCritic(nn.Module):

@@ -12,9 +12,10 @@ from .fsq import ABSENT, code_to_digits, digits_to_code
 SILENCE, VOWEL, FRICATIVE, OTHER = range(4)
 CLASSES = ("silence", "vowel", "fricative", "other")  # by their number
 SILENT_DB = -45.0  # this far under the loudest frame nothing is heard any more ...
-LOUD_DB = -25.0  # ... and vowels lie above this
-SLOW_HZ, FAST_HZ = 3_000.0, 5_000.0  # sign changes per second: below, a voice; above, a hiss
-BRIGHT_HZ = 2_500.0  # centre of gravity of the spectrum: above, a hiss
+LOUD_DB = -22.0  # ... and vowels lie above this
+FAINT_DB = -50.0  # a recording whose loudest frame is under this is silence altogether, or nearly
+HISS_RATE = 5_000.0  # sign changes per second: more are a hiss
+DARK_HZ, BRIGHT_HZ = 1_500.0, 3_000.0  # centre of gravity of the spectrum: below, a voice; above, a hiss
 
 
 def counts(codes: Tensor, entries: int) -> Tensor:
@@ -83,9 +84,9 @@ def frame_features(wav: Tensor, sr: int, hop: int) -> Tensor:
 def frame_classes(wav: Tensor, sr: int, hop: int) -> Tensor:
     """wav (1, N) -> (ceil(N / hop),): a rough guess, from three numbers, at what is said; see CLASSES."""
     level, crossings, centre = frame_features(wav, sr, hop).unbind(-1)
-    level = level - level.max()
+    level = level - level.max().clamp(min=FAINT_DB)
     classes = torch.full(level.shape, OTHER)  # nasals, stops, borders between sounds
-    classes[(level > LOUD_DB) & (crossings < SLOW_HZ) & (centre < BRIGHT_HZ)] = VOWEL
-    classes[(crossings > FAST_HZ) | (centre > 1.4 * BRIGHT_HZ)] = FRICATIVE
+    classes[(level > LOUD_DB) & (centre < DARK_HZ)] = VOWEL
+    classes[(crossings > HISS_RATE) | (centre > BRIGHT_HZ)] = FRICATIVE
     classes[level < SILENT_DB] = SILENCE
     return classes

@@ -62,7 +62,7 @@ def make_decoder(p: Preset) -> nn.Module:
             )
         return HiFiGAN(c.latent_dim, c.decoder_dim, c.upsample, causal=c.causal)
     if c.decoder == "istft":
-        return ISTFTHead(c.latent_dim, c.decoder_dim, c.decoder_depth, c.expansion, p.mel.n_fft, p.mel.hop, c.causal, c.split)
+        return ISTFTHead(c.latent_dim, c.decoder_dim, c.decoder_depth, c.expansion, p.mel.n_fft, p.mel.hop, c.causal)
     raise WavelldmError(f"there is no decoder '{c.decoder}'; choose hifigan or istft")
 
 

@@ -43,7 +43,6 @@ class CodecConfig:
     decoder: str = "hifigan"  # or "istft"
     decoder_dim: int = 512  # channels it starts with
     decoder_depth: int = 6  # ConvNeXt blocks (istft)
-    split: int = 1  # shorter STFT frames made of each latent frame (istft)
     upsample: tuple = (8, 8, 2, 2, 2)  # rates that multiply to the mel hop (hifigan)
     causal: bool = False  # no look-ahead, so that it can stream
 

@@ -62,30 +62,26 @@ class HiFiGAN(Chain):
 class ISTFTHead(nn.Module):
     """ConvNeXt blocks at the frame rate, then magnitude and phase per bin, and an inverse STFT (arXiv 2306.00814).
 
-    Each feature frame makes `split` STFT frames, `hop / split` samples apart and `n_fft / split` long. A frame spans
-    (n_fft - hop) / 2 / split samples on either side of its own hop: hence the delay when streaming.
+    Frame t spans (n_fft - hop) / 2 samples on either side of its own hop: hence the delay when streaming. Phases count from
+    the middle of the frame: an untrained head then puts its pulse where the window is open, and not at its closed ends.
     """
 
-    def __init__(self, dim, width=256, depth=6, expansion=4, n_fft=1024, hop=256, causal=False, split=1):
+    def __init__(self, dim, width=256, depth=6, expansion=4, n_fft=1024, hop=256, causal=False):
         super().__init__()
-        n_fft, hop = n_fft // split, hop // split
-        self.n_fft, self.hop, self.split, self.delay = n_fft, hop, split, (n_fft - hop) // 2
+        self.n_fft, self.hop, self.delay = n_fft, hop, (n_fft - hop) // 2
         blocks = (ConvNeXtBlock(width, expansion, causal) for _ in range(depth))
         self.body = Chain(Conv1d(dim, width, 3, causal=causal), ChannelNorm(width), *blocks, ChannelNorm(width))
-        self.bins = nn.Conv1d(width, split * (n_fft + 2), 1)
+        self.bins = nn.Conv1d(width, n_fft + 2, 1)
         self.register_buffer("window", hann(n_fft, n_fft), persistent=False)  # (n_fft,)
+        self.register_buffer("middle", (-1.0) ** torch.arange(n_fft // 2 + 1)[:, None], persistent=False)  # (F, 1)
 
     def spectrum(self, y: Tensor) -> Tensor:
-        """Features (B, C, T) -> complex (B, n_fft / 2 + 1, T * split); no bin louder than twice a sine at full scale."""
-        parts = self.bins(y).float().unflatten(1, (-1, self.split))  # (B, n_fft + 2, split, T)
-        log_magnitude, phase = parts.transpose(2, 3).flatten(2).chunk(2, dim=1)  # (B, n_fft / 2 + 1, T * split) each
-        return torch.polar(log_magnitude.clamp(max=math.log(self.n_fft / 2)).exp(), phase)
-
-    def synthesise(self, spectrum: Tensor) -> Tensor:
-        return istft(spectrum, self.n_fft, self.hop, self.n_fft, "same")[:, None]  # (B, 1, frames * hop)
+        """Features (B, C, T) -> complex (B, n_fft / 2 + 1, T); no bin louder than twice a sine at full scale."""
+        log_magnitude, phase = self.bins(y).float().chunk(2, dim=1)
+        return torch.polar(log_magnitude.clamp(max=math.log(self.n_fft / 2)).exp(), phase) * self.middle
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.synthesise(self.spectrum(self.body(x)))
+        return istft(self.spectrum(self.body(x)), self.n_fft, self.hop, self.n_fft, "same")[:, None]  # (B, 1, T * hop)
 
     def _add(self, frames: Tensor, tail: Tensor) -> Tensor:
         """Overlap-add (..., T, n_fft) onto what is left of the frames before: (..., T * hop + n_fft - hop)."""
@@ -99,7 +95,7 @@ class ISTFTHead(nn.Module):
         if envelope is None:
             envelope = torch.zeros_like(wav[0])
         y, body = self.body.stream(x, body)
-        count = y.shape[-1] * self.split
+        count = y.shape[-1]
         if count:
             frames = torch.fft.irfft(self.spectrum(y).transpose(1, 2), n=self.n_fft) * self.window  # (B, T, n_fft)
             wav = self._add(frames, wav)

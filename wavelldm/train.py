@@ -8,6 +8,7 @@ and `samples(model)` -> sounds (name -> (1, N)) at the rate `sr`. Several proces
 import copy
 import csv
 import math
+import pickle
 import signal
 import time
 from contextlib import contextmanager
@@ -88,7 +89,7 @@ def save_checkpoint(path: Path, state: dict) -> None:
 def load_checkpoint(path: Path) -> dict:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
         raise WavelldmError(f"{path} is not a whole checkpoint ({type(error).__name__}); delete it to start anew") from None
 
 
@@ -189,7 +190,7 @@ def fit(task, batches, plan: Plan, folder, progress: bool = True) -> dict:
                 since, figures = time.perf_counter(), {}
                 bar.set_postfix_str(" ".join(f"{k} {v:.3f}" for k, v in measured.items()))
                 if measured["score"] < best:
-                    best = measured["score"]
+                    best = float(measured["score"])
                     save_checkpoint(folder / "best.pt", {"step": step, "score": best, "model": average.state_dict()})
             if first and (step % plan.save_every == 0 or ended):
                 save()

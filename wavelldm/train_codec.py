@@ -4,7 +4,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from . import parallel
@@ -13,28 +12,14 @@ from .clips import Clips
 from .codec import Codec
 from .config import Preset
 from .data import batches, valid_pairs
-from .decoders import ISTFTHead
 from .degrade import Degradation
 from .fsq import random_keep
 from .material import Material
-from .stft import magnitude, stft
 from .train import Plan, fit, load_checkpoint
 from .weights import save_codec
 
 UNROUNDED = 0.125  # share of items whose latent is not rounded, so that the decoder also knows continuous latents
 DROPPED = 0.2  # share of items with fewer codebooks than there are
-
-
-def magnitude_loss(spectrum: Tensor, wav: Tensor, head: ISTFTHead) -> Tensor:
-    """L1 between the log magnitudes that the light head writes down and those of the true sound, frame by frame.
-
-    The other losses see the head's magnitudes only after its phases have had their way with them; while these are still wrong,
-    nothing there tells the magnitudes what they should be.
-    """
-    wav = F.pad(wav, (0, spectrum.shape[-1] * head.hop - wav.shape[-1]))
-    true = stft(wav, head.n_fft, head.hop, head.n_fft, "same")  # (B, F, T)
-    logs = [magnitude(s.real, s.imag).clamp_min(1e-3).log() for s in (spectrum, true)]
-    return (logs[0] - logs[1]).abs().mean()
 
 
 class CodecTask:
@@ -49,7 +34,6 @@ class CodecTask:
         self.device = torch.device(device)
         self.mel_loss = MelLoss(self.sr).to(device)
         self.networks = {"model": Codec(preset).to(device)}
-        self.light = preset.codec.decoder == "istft"
         self.groups = {"codec": ["model"]}
         if critic_width:
             self.networks["critics"] = Critics(critic_width).to(device)
@@ -71,13 +55,8 @@ class CodecTask:
         with half:
             z = codec.encode(wav, self.sr)
             z_q = torch.where(chance.to(self.device) < UNROUNDED, codec.quantiser.unrounded(z), codec.quantise(z, keep)[0])
-            features = codec.upsampler(z_q)
-            spectrum = codec.decoder.spectrum(codec.decoder.body(features)) if self.light else None
-            decoded = codec.decoder.synthesise(spectrum) if self.light else codec.decoder(features)
-            decoded = decoded[..., : wav.shape[-1]].float()
+            decoded = codec.decode(z_q, wav.shape[-1]).float()
         parts = self.distances(decoded, wav)
-        if self.light:
-            parts["magnitude"] = magnitude_loss(spectrum, wav, codec.decoder)
         if critics is not None:
             with half:
                 verdict = critic_loss(critics(wav), critics(decoded.detach()))

@@ -1,0 +1,104 @@
+"""What notebook 05 builds by hand is what the module has."""
+
+import copy
+
+import pytest
+import torch
+from lift import definitions
+from torch import nn
+
+from wavelldm import adversarial, train, train_codec
+from wavelldm.decoders import ISTFTHead
+
+torch.set_num_threads(1)
+HAND = definitions("05")
+SR = 16_000
+
+
+def pair(n=6_000):
+    g = torch.Generator().manual_seed(1)
+    x = 0.1 * torch.randn(2, 1, n, generator=g)
+    return x + 0.03 * torch.randn(2, 1, n, generator=g), x
+
+
+def test_the_mel_loss():
+    decoded, wav = pair()
+    mine = HAND["my_mel_loss"](decoded, wav, SR)
+    assert mine > 0.05
+    assert mine.item() == pytest.approx(adversarial.MelLoss(SR)(decoded, wav).item(), abs=1e-6)
+
+
+@pytest.mark.parametrize("gain", (1.0, 1e-3, 0.0))
+def test_the_stft_loss(gain):
+    decoded, wav = pair()
+    mine = HAND["my_stft_loss"](decoded, gain * wav)
+    assert mine > 0.05
+    assert mine.item() == pytest.approx(adversarial.stft_loss(decoded, gain * wav).item(), rel=1e-4)
+
+
+def test_the_weights():
+    assert HAND["WEIGHTS"] | {"magnitude": HAND["MAGNITUDE_WEIGHT"]} == adversarial.WEIGHTS
+
+
+@pytest.mark.parametrize("split", (1, 2))
+def test_the_loss_of_the_light_head(split):
+    torch.manual_seed(0)
+    head = ISTFTHead(8, 8, 1, 1, 256, 64, split=split)
+    _, wav = pair(1_000)
+    with torch.no_grad():
+        spectrum = head.spectrum(head.body(torch.randn(2, 8, 16)))
+    mine = HAND["my_magnitude_loss"](spectrum, wav, head.n_fft, head.hop)
+    assert mine.item() == pytest.approx(train_codec.magnitude_loss(spectrum, wav, head).item(), rel=1e-4)
+    assert mine > 0.1
+
+
+@pytest.mark.parametrize("n", (1_000, 2_311))
+def test_the_critics(n):
+    torch.manual_seed(0)
+    mine, theirs = HAND["MyCritics"](2), adversarial.Critics(2)
+    theirs.load_state_dict(mine.state_dict())
+    _, wav = pair(n)
+    for seen, expected in zip(mine(wav), theirs(wav), strict=True):
+        for a, b in zip(seen, expected, strict=True):
+            assert torch.allclose(a, b, atol=1e-6) and a.abs().sum() > 0
+
+
+def test_the_losses_of_the_critics_and_their_gradients():
+    torch.manual_seed(0)
+    critics = adversarial.Critics(1)
+    decoded, wav = pair(2_000)
+    decoded.requires_grad_()
+    real, fake = critics(wav), critics(decoded)
+    pairs = {
+        "verdict": (HAND["verdict_loss"](real, fake), adversarial.critic_loss(real, fake)),
+        "fooling": (HAND["fooling_loss"](fake), adversarial.adversarial_loss(fake)),
+        "matching": (HAND["matching_loss"](real, fake), adversarial.feature_loss(real, fake)),
+    }
+    for name, (mine, theirs) in pairs.items():
+        assert mine.item() == pytest.approx(theirs.item(), rel=1e-5), name
+        a, b = (torch.autograd.grad(x, decoded, retain_graph=True)[0] for x in (mine, theirs))
+        assert torch.allclose(a, b, rtol=1e-3, atol=1e-8) and a.abs().sum() > 0, name
+
+
+@pytest.mark.parametrize("plan", [train.Plan(), train.Plan(steps=10, warmup=0, final=1.0), train.Plan(steps=5, warmup=5)], ids=str)
+def test_the_learning_rate(plan):
+    for step in {*range(min(plan.steps, 20)), plan.steps // 2, plan.steps - 1, plan.steps + 7}:
+        assert HAND["my_learning_rate"](step, plan) == pytest.approx(train.learning_rate(step, plan), rel=1e-9)
+
+
+@pytest.mark.parametrize("step", (0, 3, 10_000))
+def test_the_average(step):
+    torch.manual_seed(0)
+    model, start = nn.Linear(4, 3), nn.Linear(4, 3)
+    mine, theirs = copy.deepcopy(start), copy.deepcopy(start)
+    HAND["my_follow"](mine, model, 0.9, step)
+    train.follow(theirs, model, 0.9, step)
+    assert torch.allclose(mine.weight, theirs.weight, atol=1e-6)
+    assert not torch.equal(mine.weight, start.weight)
+
+
+def test_folding_puts_what_repeats_into_columns():
+    folded = HAND["fold"](torch.arange(12.0)[None, None] % 5, 5)
+    assert folded.shape == (1, 1, 3, 5)
+    assert torch.equal(folded[0, 0, :2], torch.arange(5.0).expand(2, 5))
+    assert folded[0, 0, 2].tolist() == [0, 1, 0, 0, 0]
