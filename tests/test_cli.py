@@ -62,7 +62,7 @@ def test_info(capsys):
     assert facts["presets"]["paper44k"]["entries"] == 15_360
     assert facts["presets"]["base16k"]["bitrate"] == pytest.approx(4 * 13.907 * 62.5, abs=1)
     assert facts["presets"]["tiny"]["codec_parameters"] > 10_000
-    assert facts["packages"]["torch"] == torch.__version__
+    assert facts["packages"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
 
 
 def test_denoise_keeps_what_it_was_given_and_never_overwrites(capsys, tmp_path):

@@ -7,8 +7,7 @@ import torch
 from lift import definitions
 from torch import nn
 
-from wavelldm import adversarial, train, train_codec
-from wavelldm.decoders import ISTFTHead
+from wavelldm import adversarial, train
 
 torch.set_num_threads(1)
 HAND = definitions("05")
@@ -37,19 +36,7 @@ def test_the_stft_loss(gain):
 
 
 def test_the_weights():
-    assert HAND["WEIGHTS"] | {"magnitude": HAND["MAGNITUDE_WEIGHT"]} == adversarial.WEIGHTS
-
-
-@pytest.mark.parametrize("split", (1, 2))
-def test_the_loss_of_the_light_head(split):
-    torch.manual_seed(0)
-    head = ISTFTHead(8, 8, 1, 1, 256, 64, split=split)
-    _, wav = pair(1_000)
-    with torch.no_grad():
-        spectrum = head.spectrum(head.body(torch.randn(2, 8, 16)))
-    mine = HAND["my_magnitude_loss"](spectrum, wav, head.n_fft, head.hop)
-    assert mine.item() == pytest.approx(train_codec.magnitude_loss(spectrum, wav, head).item(), rel=1e-4)
-    assert mine > 0.1
+    assert HAND["WEIGHTS"] == adversarial.WEIGHTS
 
 
 @pytest.mark.parametrize("n", (1_000, 2_311))

@@ -62,8 +62,7 @@ class HiFiGAN(Chain):
 class ISTFTHead(nn.Module):
     """ConvNeXt blocks at the frame rate, then magnitude and phase per bin, and an inverse STFT (arXiv 2306.00814).
 
-    Frame t spans (n_fft - hop) / 2 samples on either side of its own hop: hence the delay when streaming. Phases count from
-    the middle of the frame: an untrained head then puts its pulse where the window is open, and not at its closed ends.
+    Frame t spans (n_fft - hop) / 2 samples on either side of its own hop: hence the delay when streaming.
     """
 
     def __init__(self, dim, width=256, depth=6, expansion=4, n_fft=1024, hop=256, causal=False):
@@ -73,12 +72,11 @@ class ISTFTHead(nn.Module):
         self.body = Chain(Conv1d(dim, width, 3, causal=causal), ChannelNorm(width), *blocks, ChannelNorm(width))
         self.bins = nn.Conv1d(width, n_fft + 2, 1)
         self.register_buffer("window", hann(n_fft, n_fft), persistent=False)  # (n_fft,)
-        self.register_buffer("middle", (-1.0) ** torch.arange(n_fft // 2 + 1)[:, None], persistent=False)  # (F, 1)
 
     def spectrum(self, y: Tensor) -> Tensor:
         """Features (B, C, T) -> complex (B, n_fft / 2 + 1, T); no bin louder than twice a sine at full scale."""
         log_magnitude, phase = self.bins(y).float().chunk(2, dim=1)
-        return torch.polar(log_magnitude.clamp(max=math.log(self.n_fft / 2)).exp(), phase) * self.middle
+        return torch.polar(log_magnitude.clamp(max=math.log(self.n_fft / 2)).exp(), phase)
 
     def forward(self, x: Tensor) -> Tensor:
         return istft(self.spectrum(self.body(x)), self.n_fft, self.hop, self.n_fft, "same")[:, None]  # (B, 1, T * hop)
