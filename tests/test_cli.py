@@ -207,5 +207,5 @@ def test_ctrl_c_leaves_nothing_behind(tmp_path):
 
 def test_the_command_line_starts_quickly():
     """--help must not wait for torch."""
-    code = "import sys, wavelldm.cli as c; c.parser(); print('torch' in sys.modules)"
+    code = "import sys, wavelldm.cli as c; c.parser(c.RUNS); print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"

@@ -13,7 +13,7 @@ sys.path.insert(0, str(ROOT / "notebooks"))
 
 # A module imports only from lower floors. Leaves may import anything and are imported by no module but those above all.
 FLOORS = [
-    ["errors", "paths"],
+    ["errors", "paths", "manual"],
     ["config"],
     ["audio", "stft", "layers", "fsq", "noise", "levels", "espeak", "sentences", "plots", "parallel", "entropy"],
     ["mel", "degrade", "logmmse", "synth", "fetch", "decoders", "container"],

@@ -9,7 +9,7 @@ import torch
 
 from wavelldm import audio, cli, material, train, weights
 from wavelldm.config import preset
-from wavelldm.errors import DataError
+from wavelldm.errors import DataError, WavelldmError
 from wavelldm.train_codec import CodecTask
 
 SR = 16_000
@@ -35,6 +35,18 @@ def test_one_batch_is_overfitted(tmp_path, critics):
     wanted = {"valid_mel", "valid_stft", "distinct_codes", "codec", "mel", "stft"} | ({"critics", "adversarial", "features"} if critics else set())
     assert wanted <= set(row)
     assert (tmp_path / "tensorboard").is_dir()
+
+
+def test_critics_may_join_a_run_late(tmp_path):
+    batch, plan = crops(), train.Plan(steps=4, valid_every=4)
+    train.fit(CodecTask(preset("tiny"), [batch]), lambda start: iter([batch] * 9), plan, tmp_path, progress=False)
+    late = CodecTask(preset("tiny"), [batch], critic_width=1)
+    result = train.fit(late, lambda start: iter([batch] * 9), train.Plan(steps=8, valid_every=4), tmp_path, progress=False)
+    assert result["step"] == 8
+    state = train.load_checkpoint(tmp_path / "last.pt")
+    assert set(state["networks"]) == {"model", "critics"}
+    with pytest.raises(WavelldmError, match="another model"):  # and may not leave again
+        train.fit(CodecTask(preset("tiny"), [batch]), lambda start: iter([]), plan, tmp_path, progress=False)
 
 
 def test_critics_and_codec_each_get_their_own_gradients():

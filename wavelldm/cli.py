@@ -1,19 +1,11 @@
 """The command line: `wavelldm COMMAND`. Each command is one short function; heavy imports wait until it runs."""
 
-import argparse
 import json
 import sys
 from pathlib import Path
 
-from . import __version__
 from .errors import WavelldmError
-
-EXIT = """exit codes:
-  0  done
-  1  something is wrong with what was given; the message says what to do
-  2  the command line itself is wrong
-  3  a fault of the program; run again with --debug and report it
-  130  stopped with Ctrl-C; nothing half-written is left behind"""
+from .manual import parser
 
 
 def say(args, facts: dict, text: str) -> None:
@@ -127,169 +119,11 @@ def run_demo(args) -> None:
     say(args, facts, demo.text(facts))
 
 
-def parser() -> argparse.ArgumentParser:
-    raw = argparse.RawDescriptionHelpFormatter
-    top = argparse.ArgumentParser(
-        prog="wavelldm",
-        formatter_class=raw,
-        description="Latent diffusion for audio: clean a recording, make training data, measure the result.",
-        epilog="examples:\n  wavelldm demo                               hear and see it work\n"
-        "  wavelldm denoise noisy.wav                  writes noisy.denoised.wav beside it\n"
-        "  wavelldm mix --snr 0 10 --count 50 pairs    make a folder of noisy and clean pairs\n"
-        "  wavelldm evaluate pairs/clean cleaned pairs/noisy\n"
-        "  wavelldm compress talk.wav                  writes talk.wll, 3.5 kbit/s or less\n\n" + EXIT,
-    )
-    top.add_argument("--version", action="version", version=f"wavelldm {__version__}")
-    commands = top.add_subparsers(title="commands", metavar="COMMAND [options]", dest="command")
-
-    def command(name, run, help, description, examples=""):
-        sub = commands.add_parser(
-            name, help=help, description=description, formatter_class=raw, epilog=f"{examples}\n\n{EXIT}".strip()
-        )
-        sub.set_defaults(run=run)
-        sub.add_argument("--json", action="store_true", help="print the result as JSON, for a machine to read")
-        sub.add_argument("--debug", action="store_true", help="show the whole traceback when something goes wrong")
-        return sub
-
-    command("info", run_info, "versions, device and presets", "Versions, the device, and for every preset its parameters, latent rate and bitrate.")
-
-    sub = command(
-        "denoise",
-        run_denoise,
-        "clean recordings",
-        "Clean one recording, several, or a folder. Length, sample rate, channels and sample format stay as they are; "
-        "files of any length are worked through in constant memory. An existing output is never overwritten without --force.",
-        "examples:\n  wavelldm denoise talk.wav                   writes talk.denoised.wav\n"
-        "  wavelldm denoise talk.mp3 -o clean.flac\n  wavelldm denoise recordings/ -o cleaned/",
-    )
-    sub.add_argument("input", nargs="+", help="sound files or folders")
-    sub.add_argument("-o", "--output", help="the file to write, or a folder if there are several inputs")
-    sub.add_argument("--model", default="best", help="which denoiser (default: the best one that ships)")
-    sub.add_argument("--force", action="store_true", help="overwrite existing files")
-
-    sub = command(
-        "compress",
-        run_compress,
-        "make a recording very small",
-        "Write a recording as the codes of the neural codec, in a .wll file that also keeps rate, channels and length. "
-        "Files of any length are worked through in constant memory. An existing output is never overwritten without --force.",
-        "examples:\n  wavelldm compress talk.wav                  writes talk.wll\n  wavelldm compress talk.wav small.wll --codebooks 2",
-    )
-    sub.add_argument("input", help="a sound file")
-    sub.add_argument("output", nargs="?", help="the .wll file to write (default: beside the input)")
-    sub.add_argument("--codebooks", type=int, help="how many codebooks to keep: fewer are smaller and sound worse (default: all)")
-    sub.add_argument("--model", default="base16k", help="name of shipped weights, or a .safetensors file (default: base16k)")
-    sub.add_argument("--force", action="store_true", help="overwrite an existing file")
-
-    sub = command(
-        "decompress",
-        run_decompress,
-        "make sound of a .wll file again",
-        "Decode a .wll file at the original rate, channels and length. A damaged file is refused; of one that is cut short "
-        "what is there is written, and the exit code is 1. An existing output is never overwritten without --force.",
-        "examples:\n  wavelldm decompress talk.wll                writes talk.decoded.wav\n  wavelldm decompress talk.wll talk.flac",
-    )
-    sub.add_argument("input", help="a .wll file")
-    sub.add_argument("output", nargs="?", help="the sound file to write (default: a wav beside the input)")
-    sub.add_argument("--model", help="the weights it was made with (default: the shipped ones that it names)")
-    sub.add_argument("--force", action="store_true", help="overwrite an existing file")
-
-    sub = command(
-        "data",
-        run_data,
-        "list or fetch data sets",
-        "List the data sets this course knows, fetch one from its public home (resumed after a break, checked, unpacked safely), "
-        "or build the embedded corpus, which needs no download.",
-        "examples:\n  wavelldm data list\n  wavelldm data get embedded\n  wavelldm data get voicebank-demand",
-    )
-    sub.add_argument("action", choices=("list", "get"))
-    sub.add_argument("name", nargs="?", help="for get: a name from the list")
-    sub.add_argument("--folder", help="where to put it (default: the data folder that `data list` names)")
-    sub.add_argument("--minutes", type=float, default=5.0, help="minutes of speech in the embedded corpus (default: 5)")
-
-    sub = command(
-        "mix",
-        run_mix,
-        "make noisy and clean pairs",
-        "Write OUT/clean and OUT/noisy, files of the same name, at exact signal-to-noise ratios measured on active speech, "
-        "and OUT/pairs.tsv that says what each is made of.",
-        "examples:\n  wavelldm mix pairs                          from the embedded corpus\n"
-        "  wavelldm mix --speech my/clean --noise my/noise --snr 0 5 10 --count 200 pairs\n"
-        "  wavelldm mix --manifest corpus/manifest.tsv --split valid pairs",
-    )
-    sub.add_argument("out", help="the folder to write")
-    sub.add_argument("--speech", help="a folder of clean speech")
-    sub.add_argument("--noise", help="a folder of noise")
-    sub.add_argument("--manifest", help="a manifest.tsv instead of two folders")
-    sub.add_argument("--split", default="train", choices=("train", "valid"), help="which part of a manifest (default: train)")
-    sub.add_argument("--snr", type=float, nargs="+", default=[0.0, 5.0, 10.0, 15.0], help="dB, taken in turn (default: 0 5 10 15)")
-    sub.add_argument("--count", type=int, default=20, help="how many pairs (default: 20)")
-    sub.add_argument("--seed", type=int, default=0, help="same seed, same pairs (default: 0)")
-    sub.add_argument("--minutes", type=float, default=5.0, help="minutes of speech in the embedded corpus (default: 5)")
-    sub.add_argument("--force", action="store_true", help="overwrite existing files")
-
-    sub = command(
-        "evaluate",
-        run_evaluate,
-        "measure enhanced speech against clean",
-        "Pair files by name and measure: PESQ, STOI, SI-SDR, composite scores, DNSMOS and more. With NOISY_DIR the improvement is shown too.",
-        "examples:\n  wavelldm evaluate pairs/clean cleaned pairs/noisy\n"
-        "  wavelldm evaluate pairs/clean cleaned --metrics pesq_wb,stoi,si_sdr --csv rows.csv",
-    )
-    sub.add_argument("clean", metavar="CLEAN_DIR")
-    sub.add_argument("enhanced", metavar="ENHANCED_DIR")
-    sub.add_argument("noisy", metavar="NOISY_DIR", nargs="?")
-    sub.add_argument("--metrics", help="a comma-separated choice (default: all)")
-    sub.add_argument("--align", action="store_true", help="remove a constant delay before measuring")
-    sub.add_argument("--per-file", action="store_true", help="show a row for every file")
-    sub.add_argument("--csv", metavar="FILE", help="write the rows of all files to FILE")
-    sub.add_argument("--workers", type=int, help="how many processes (default: one for each core)")
-    sub.add_argument("--force", action="store_true", help="overwrite the CSV file")
-
-    sub = command(
-        "train",
-        run_train,
-        "train a network",
-        "Train the codec on folders of clean speech (with noisy recordings under the same names, if you have them), on a manifest, or, "
-        "with no data given, on the embedded corpus. Ctrl-C saves; the same command goes on where it stopped. OUT gets the weights (PRESET.safetensors), checkpoints, "
-        "log.csv and TensorBoard logs. Several GPUs: torchrun --nproc-per-node N -m wavelldm train ...",
-        "examples:\n  wavelldm train codec --preset tiny --steps 300\n"
-        "  wavelldm train codec --clean_data_path clean --noisy_data_path noisy --add_random_cutting --batch_size 16 "
-        "--lr 2e-5 --use_scheduler --epochs 100 --num_workers 16",
-    )
-    sub.add_argument("network", choices=("codec",))
-    sub.add_argument("--preset", default="base16k", help="which numbers to start from: see `wavelldm info` (default: base16k)")
-    sub.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="change some of them, such as mel.n_mels=80")
-    sub.add_argument("--clean_data_path", help="a folder of clean speech, or of VoiceBank+DEMAND")
-    sub.add_argument("--noisy_data_path", help="a folder of noisy recordings of it, under the same names")
-    sub.add_argument("--manifest", help="a manifest.tsv instead of folders")
-    sub.add_argument("--add_random_cutting", action="store_true", help="hear speech with dropouts of 50 to 450 ms as well")
-    sub.add_argument("--batch_size", type=int, default=16, help="crops per step (default: 16)")
-    sub.add_argument("--seconds", type=float, default=1.0, help="length of a crop (default: 1)")
-    sub.add_argument("--lr", type=float, default=1e-3, help="learning rate after the warm-up (default: 0.001)")
-    sub.add_argument("--use_scheduler", action=argparse.BooleanOptionalAction, default=True, help="let it fall along a cosine (default)")
-    length = sub.add_mutually_exclusive_group()
-    length.add_argument("--epochs", type=float, default=100.0, help="how often to hear everything (default: 100)")
-    length.add_argument("--steps", type=int, help="or how many steps")
-    sub.add_argument("--critics", type=int, default=0, metavar="WIDTH", help="width of MPD and MSD: 32 as in the papers, 0 for none (default)")
-    sub.add_argument("--num_workers", type=int, default=0, help="processes that load data (default: 0, which is fastest up to some 1000 x real time)")
-    sub.add_argument("--seed", type=int, default=0, help="same seed, same run (default: 0)")
-    sub.add_argument("--out", default="runs/codec", help="the folder of the run (default: runs/codec)")
-
-    sub = command(
-        "demo",
-        run_demo,
-        "clean a noisy clip and show what happened",
-        "Make a noisy sentence (or take yours), clean it, and write the sounds, a before/after picture and a table of metrics.",
-        "examples:\n  wavelldm demo\n  wavelldm demo --input my_recording.wav --out my_demo",
-    )
-    sub.add_argument("--input", help="a noisy recording of yours; without a clean version of it there is less to measure")
-    sub.add_argument("--out", default="demo", help="the folder to write, made anew each time (default: demo)")
-    return top
+RUNS = {name.removeprefix("run_"): function for name, function in list(globals().items()) if name.startswith("run_")}
 
 
 def main(argv: list[str] | None = None) -> int:
-    top = parser()
+    top = parser(RUNS)
     args = top.parse_args(argv)
     if args.command is None:
         top.print_help()

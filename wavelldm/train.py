@@ -131,10 +131,11 @@ def resume(path: Path, task, optimisers: dict, average: nn.Module) -> tuple[int,
     """Put everything back where last.pt left it -> the step and the best score so far."""
     state = load_checkpoint(path)
     try:
-        for name, network in task.networks.items():
-            network.load_state_dict(state["networks"][name])
-        for group, optimiser in optimisers.items():
-            optimiser.load_state_dict(state["optimisers"][group])
+        task.networks["model"].load_state_dict(state["networks"].pop("model"))
+        for name, weights in state["networks"].items():
+            task.networks[name].load_state_dict(weights)  # a network that is not in there yet (critics) joins now
+        for group, optimiser_state in state["optimisers"].items():
+            optimisers[group].load_state_dict(optimiser_state)
         average.load_state_dict(state["average"])
     except (KeyError, RuntimeError, ValueError):
         raise WavelldmError(f"{path.parent} holds a run of another model; name another folder or delete it") from None
