@@ -1,6 +1,7 @@
 """The words of the command line: every command, its options, its help. What they do is in cli.py."""
 
 import argparse
+from textwrap import fill
 
 from . import __version__
 
@@ -30,7 +31,7 @@ def parser(runs: dict) -> argparse.ArgumentParser:
 
     def command(name, help, description, examples=""):
         sub = commands.add_parser(
-            name, help=help, description=description, formatter_class=raw, epilog=f"{examples}\n\n{EXIT}".strip()
+            name, help=help, description=fill(description, 100), formatter_class=raw, epilog=f"{examples}\n\n{EXIT}".strip()
         )
         sub.set_defaults(run=runs[name])
         sub.add_argument("--json", action="store_true", help="print the result as JSON, for a machine to read")
