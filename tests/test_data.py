@@ -80,7 +80,7 @@ def test_a_missing_partner_is_named(tmp_path, side):
 def test_two_files_of_one_name_are_refused(tmp_path):
     write(tmp_path / "a.wav")
     write(tmp_path / "a.flac")
-    with pytest.raises(DataError, match="share a name"):
+    with pytest.raises(DataError, match="same name"):
         data.folder(tmp_path)
 
 

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from . import audio, delay
 from .composite import MetricError
+from .data import sounds
 from .errors import DataError, WavelldmError
 from .metrics import METRICS, choose
 
@@ -77,25 +78,6 @@ def _mean(values) -> float | None:
     return math.fsum(scored) / len(scored) if scored else None
 
 
-def _sounds(folder) -> dict[str, Path]:
-    """Sound files of a folder, at any depth, by their path in it without suffix. A file counts as a folder of one."""
-    folder = Path(folder)
-    if folder.is_file():
-        return {folder.stem: folder}
-    if not folder.is_dir():
-        raise DataError(f"{folder} does not exist; name a folder of sound files")
-    found: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() in audio.SUFFIXES and not path.name.startswith(".") and path.is_file():
-            name = path.relative_to(folder).with_suffix("").as_posix()
-            if name in found:
-                raise DataError(f"{found[name]} and {path} have the same name; keep one of them")
-            found[name] = path
-    if not found:
-        raise DataError(f"{folder} holds no sound files ({', '.join(audio.SUFFIXES)})")
-    return found
-
-
 def _some(names) -> str:
     names = sorted(names)
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
@@ -109,8 +91,8 @@ def pairs(clean_dir, enhanced_dir, noisy_dir=None) -> list[tuple[str, Path, Path
     given = [Path(x) for x in (clean_dir, enhanced_dir, noisy_dir) if x is not None]
     if all(path.is_file() for path in given):
         return [(given[1].stem, given[0], given[1], given[2] if len(given) == 3 else None)]
-    clean, enhanced = _sounds(clean_dir), _sounds(enhanced_dir)
-    noisy = None if noisy_dir is None else _sounds(noisy_dir)
+    clean, enhanced = sounds(clean_dir), sounds(enhanced_dir)
+    noisy = None if noisy_dir is None else sounds(noisy_dir)
     if missing := set(clean) - set(enhanced):
         raise DataError(f"{enhanced_dir} has no partner for {_some(missing)} of {clean_dir}; enhance or remove these")
     if missing := set(enhanced) - set(clean):
