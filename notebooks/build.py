@@ -26,11 +26,12 @@ def badge(path: Path) -> str:
 
 
 def setup(path: Path) -> str:
-    """The one set-up cell. Without version pins, so that pip leaves the torch that is there alone."""
+    """The one set-up cell. Without version pins, so that pip leaves the torch that is there alone; and with the extra
+    `metrics` only, because Colab's own Jupyter and widgets must stay as they are."""
     return f"""try:
     import wavelldm
 except ModuleNotFoundError:  # Colab, or a fresh environment
-    %pip install -q "wavelldm[notebooks] @ git+{address()}"
+    %pip install -q "wavelldm[metrics] @ git+{address()}"
 
 from wavelldm import nb
 
