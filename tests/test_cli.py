@@ -138,6 +138,13 @@ def test_compress_and_decompress(capsys, tmp_path):
     assert run(capsys, "decompress", tmp_path / "a.flac", "--model", model)[0] == 1
 
 
+def test_a_missing_extra_is_named(capsys, monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
+    code, _, err = run(capsys, "demo", "--out", tmp_path / "demo")
+    assert code == 1 and "pip install 'wavelldm[metrics]'" in err and "matplotlib" in err
+
+
 def test_debug_shows_where_it_happened(capsys):
     with pytest.raises(Exception, match="does not exist"):
         cli.main(["denoise", "nowhere.wav", "--debug"])

@@ -136,6 +136,12 @@ def main(argv: list[str] | None = None) -> int:
             raise
         print(f"wavelldm {args.command}: {error}", file=sys.stderr)
         return 1
+    except ModuleNotFoundError as error:
+        if args.debug:
+            raise
+        hint = f"this needs the package '{error.name}'; install it with: pip install 'wavelldm[metrics]'"
+        print(f"wavelldm {args.command}: {hint}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130
