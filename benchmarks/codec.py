@@ -122,9 +122,11 @@ def speed(codec, seconds: float = 10.0, repeats: int = 9) -> tuple:
 def hour(name: str) -> float:
     """Peak memory in MB of a process that compresses and decompresses a one-hour file."""
     code = f"""
-from wavelldm import compress
-compress.compress_file("hour.flac", "hour.wll", model={name!r}, progress=False)
-compress.decompress_file("hour.wll", "hour.wav", model={name!r}, progress=False)
+import resource
+from wavelldm import compress, weights
+codec = weights.load_codec({name!r})
+compress.compress_file("hour.flac", "hour.wll", codec, progress=False)
+compress.decompress_file("hour.wll", "hour.wav", codec, progress=False)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000)
 """
     with tempfile.TemporaryDirectory() as folder:
@@ -152,15 +154,8 @@ def picture(table: dict, path: Path) -> None:
 
 
 @torch.inference_mode()
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--manifest", help="a manifest.tsv (default: the embedded corpus)")
-    parser.add_argument("--clips", type=int, default=40)
-    parser.add_argument("--weights", default="base16k", help="a name or a .safetensors file")
-    args = parser.parse_args()
-    torch.set_num_threads(1)
-    codec = weights.load_codec(args.weights)
-    items = clips(args.manifest, args.clips)
+def measure(codec, items) -> list[dict]:
+    """A row for every system and clip."""
     rows = []
     for item in tqdm(items, "measuring", unit="clip"):
         wav = audio.load(item.path, SR, mono=True)[0]  # (1, N)
@@ -168,10 +163,11 @@ def main() -> None:
             decoded, bits = run(wav[None])
             scores = {score: metrics.METRICS[score].function(wav[0].numpy(), decoded, SR) for score in SCORES}
             rows.append({"system": name, "source": item.path.parent.name, "clip": item.path.stem, "bits": bits or 0, **scores})
-    with open(HERE / "codec.csv", "w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows({k: f"{v:.4g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
+    return rows
+
+
+@torch.inference_mode()
+def report(args, codec, items, rows) -> str:
     table, sources = {}, sorted({r["source"] for r in rows})
     for name in dict.fromkeys(r["system"] for r in rows):
         mine = [r for r in rows if r["system"] == name]
@@ -203,6 +199,24 @@ parameters, {size:.1f} MB on disk, {facts.get("steps", "?")} training steps. Opu
 
 Python {platform.python_version()}, torch {torch.__version__}. Made by `python benchmarks/codec.py{" --manifest manifest.tsv" if args.manifest else ""} --clips {args.clips}`; rows of
 all clips in `codec.csv`."""
+    return text
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--manifest", help="a manifest.tsv (default: the embedded corpus)")
+    parser.add_argument("--clips", type=int, default=40)
+    parser.add_argument("--weights", default="base16k", help="a name or a .safetensors file")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    codec = weights.load_codec(args.weights)
+    items = clips(args.manifest, args.clips)
+    rows = measure(codec, items)
+    with open(HERE / "codec.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows({k: f"{v:.4g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
+    text = report(args, codec, items, rows)
     write_section("codec", text)
     print(text)
 
