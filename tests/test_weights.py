@@ -67,3 +67,16 @@ def test_nothing_is_overwritten_and_nothing_infinite_is_saved(saved, tmp_path):
     with pytest.raises(WavelldmError, match="16-bit"):
         weights.save_codec(tmp_path / "other", codec, {})
     assert not (tmp_path / "other.safetensors").exists()
+
+
+def test_what_ships_speaks():
+    """The codec that comes with the package, on a voice it has never heard."""
+    from wavelldm import metrics, synth
+
+    codec = weights.load_codec("base16k", preset="base16k")
+    wav = synth.speak("The neural codec repeats this sentence.", "en-us+f4").reshape(1, 1, -1)
+    with torch.no_grad():
+        decoded = codec(wav).wav
+    assert decoded.shape == wav.shape
+    assert metrics.METRICS["stoi"].function(wav[0, 0].numpy(), decoded[0, 0].numpy(), 16_000) > 60
+    assert (weights.SHIPPED / "base16k.md").exists()
