@@ -1,7 +1,6 @@
 from dataclasses import replace
 
 import librosa
-import numpy as np
 import pytest
 import torch
 from reference import torchaudio

@@ -1,6 +1,7 @@
 import csv
 import json
 import os
+import signal
 import subprocess
 import sys
 
@@ -96,6 +97,23 @@ def test_the_seeds_command_line(folders, capsys, monkeypatch):
     codec = weights.load_codec(folders / "run" / "tiny.safetensors")  # ready to use
     assert torch.equal(codec.decoder.bins.weight, best["model"]["decoder.bins.weight"].half().float())
     assert cli.main([*argv.split(), *paths]) == 0  # again: nothing left to do
+
+
+def test_stopping_before_the_first_validation_is_no_error(folders, capsys, monkeypatch):
+    monkeypatch.setenv("WAVELLDM_DATA", str(folders / "data"))
+    losses = CodecTask.losses
+
+    def pressed(self, batch):
+        os.kill(os.getpid(), signal.SIGINT)
+        return losses(self, batch)
+
+    monkeypatch.setattr(CodecTask, "losses", pressed)
+    argv = ["train", "codec", *TINY, "--clean_data_path", str(folders / "clean"), "--out", str(folders / "run")]
+    assert cli.main(argv) == 0
+    assert "stopped; the same command goes on: step 1 of 4, not validated yet" in capsys.readouterr().out
+    monkeypatch.setattr(CodecTask, "losses", losses)
+    assert cli.main(argv) == 0
+    assert "done: step 4 of 4, best score" in capsys.readouterr().out
 
 
 def test_two_processes_equal_one(folders):

@@ -3,7 +3,6 @@
 MPD and MSD follow HiFi-GAN (arXiv 2010.05646, section 2.3), the losses its equations 1 to 4; the weights are WaveLLDM's.
 """
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm

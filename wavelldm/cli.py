@@ -90,7 +90,8 @@ def run_train(args) -> None:
         preset, heard, plan, args.out, args.batch_size, args.seconds, args.critics, args.add_random_cutting, args.num_workers
     )
     state = "stopped; the same command goes on" if result["stopped"] else "done"
-    say(args, result, f"{state}: step {result['step']} of {steps}, best score {result['best']:.4f}, in {args.out}")
+    best = "not validated yet" if result["best"] is None else f"best score {result['best']:.4f}"
+    say(args, result, f"{state}: step {result['step']} of {steps}, {best}, in {args.out}")
 
 
 def run_compress(args) -> None:

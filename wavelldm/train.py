@@ -197,7 +197,7 @@ def fit(task, batches, plan: Plan, folder, progress: bool = True) -> dict:
                 save()
             if ended:
                 break
-    return {"step": step, "best": best, "stopped": step < plan.steps}
+    return {"step": step, "best": best if math.isfinite(best) else None, "stopped": step < plan.steps}
 
 
 def update(optimiser: torch.optim.Optimizer, loss: Tensor, rate: float, clip: float) -> None:

@@ -113,7 +113,7 @@ def run(
     finally:
         first = parallel.rank() == 0
         parallel.end()
-    if first:
+    if first and result["best"] is not None:
         publish(folder, preset, plan)
     return result
 
