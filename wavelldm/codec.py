@@ -62,7 +62,7 @@ def make_decoder(p: Preset) -> nn.Module:
             )
         return HiFiGAN(c.latent_dim, c.decoder_dim, c.upsample, causal=c.causal)
     if c.decoder == "istft":
-        return ISTFTHead(c.latent_dim, c.decoder_dim, c.decoder_depth, c.expansion, p.mel.n_fft, p.mel.hop, c.causal)
+        return ISTFTHead(c.latent_dim, c.decoder_dim, c.decoder_depth, c.expansion, p.mel.n_fft, p.mel.hop, c.causal, c.polish)
     raise WavelldmError(f"there is no decoder '{c.decoder}'; choose hifigan or istft")
 
 
@@ -104,9 +104,9 @@ class Codec(nn.Module):
             )
 
     def _features(self, wav: Tensor) -> Tensor:
-        """wav -> mel (B, M, F), counted from silence (0) to magnitude one (1), so that zero padding means silence."""
+        """wav -> mel (B, M, F), counted from silence (-2.5) to magnitude one (2.5): for speech about mean 0, deviation 1."""
         with torch.autocast(wav.device.type, enabled=False):
-            return 1 - self.mel(wav.float(), self.sr) / math.log(self.preset.mel.floor)
+            return 2.5 - 5 * self.mel(wav.float(), self.sr) / math.log(self.preset.mel.floor)
 
     def encode(self, wav: Tensor, sr: int) -> Tensor:
         """wav (B, 1, N) -> z (B, D, ceil(N / hop))."""
@@ -130,6 +130,10 @@ class Codec(nn.Module):
                 f"{z_q.shape[-1]} latent frames hold 1 to {most} samples, not {length}; give the encoded length"
             )
         return self.decoder(self.upsampler(z_q))[..., :length]
+
+    def spectrum(self, z_q: Tensor) -> Tensor:
+        """z_q (B, D, T) -> what the iSTFT head wants to hear: complex (B, n_fft / 2 + 1, F)."""
+        return self.decoder.spectrum(self.decoder.body(self.upsampler(z_q)))
 
     def _check_latent(self, z: Tensor):
         dim = self.preset.codec.latent_dim

@@ -43,6 +43,7 @@ class CodecConfig:
     decoder: str = "hifigan"  # or "istft"
     decoder_dim: int = 512  # channels it starts with
     decoder_depth: int = 6  # ConvNeXt blocks (istft)
+    polish: int = 0  # steps of Griffin-Lim that make the head's phases fit its magnitudes (istft)
     upsample: tuple = (8, 8, 2, 2, 2)  # rates that multiply to the mel hop (hifigan)
     causal: bool = False  # no look-ahead, so that it can stream
 
@@ -99,7 +100,7 @@ PRESETS = {
     "base16k": Preset(
         "base16k",
         MELS["base16k"],
-        CodecConfig((1, 1, 2), (128, 256, 384), expansion=2, decoder="istft", decoder_dim=256, decoder_depth=6),
+        CodecConfig((1, 1, 2), (128, 256, 384), expansion=2, decoder="istft", decoder_dim=256, decoder_depth=6, polish=32),
     ),
     "paper44k": Preset("paper44k", MELS["wavelldm44k"]),
 }

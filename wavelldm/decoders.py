@@ -10,9 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
+from .config import MelConfig
 from .errors import WavelldmError
+from .griffin import griffin_lim
 from .layers import Chain, ChannelNorm, Conv1d, ConvNeXtBlock, ConvTranspose1d, Residual
-from .stft import TINY_ENVELOPE, hann, istft, overlap_add
+from .stft import TINY_ENVELOPE, hann, istft, magnitude, overlap_add
 
 
 class Mean(nn.ModuleList):
@@ -62,12 +64,15 @@ class HiFiGAN(Chain):
 class ISTFTHead(nn.Module):
     """ConvNeXt blocks at the frame rate, then magnitude and phase per bin, and an inverse STFT (arXiv 2306.00814).
 
-    Frame t spans (n_fft - hop) / 2 samples on either side of its own hop: hence the delay when streaming.
+    Frame t spans (n_fft - hop) / 2 samples on either side of its own hop: hence the delay when streaming. With `polish`
+    the phases are only where Griffin-Lim begins, which looks both ways: such a head does not stream.
     """
 
-    def __init__(self, dim, width=256, depth=6, expansion=4, n_fft=1024, hop=256, causal=False):
+    def __init__(self, dim, width=256, depth=6, expansion=4, n_fft=1024, hop=256, causal=False, polish=0):
         super().__init__()
-        self.n_fft, self.hop, self.delay = n_fft, hop, (n_fft - hop) // 2
+        if causal and polish:
+            raise WavelldmError("Griffin-Lim looks into the future; a causal codec needs codec.polish=0")
+        self.n_fft, self.hop, self.delay, self.polish = n_fft, hop, (n_fft - hop) // 2, polish
         blocks = (ConvNeXtBlock(width, expansion, causal) for _ in range(depth))
         self.body = Chain(Conv1d(dim, width, 3, causal=causal), ChannelNorm(width), *blocks, ChannelNorm(width))
         self.bins = nn.Conv1d(width, n_fft + 2, 1)
@@ -79,7 +84,12 @@ class ISTFTHead(nn.Module):
         return torch.polar(log_magnitude.clamp(max=math.log(self.n_fft / 2)).exp(), phase)
 
     def forward(self, x: Tensor) -> Tensor:
-        return istft(self.spectrum(self.body(x)), self.n_fft, self.hop, self.n_fft, "same")[:, None]  # (B, 1, T * hop)
+        spectrum = self.spectrum(self.body(x))
+        if self.polish:
+            size = magnitude(spectrum.real, spectrum.imag)
+            frames = MelConfig(n_fft=self.n_fft, win=self.n_fft, hop=self.hop)
+            return griffin_lim(size, frames, self.polish, start=spectrum / size)
+        return istft(spectrum, self.n_fft, self.hop, self.n_fft, "same")[:, None]  # (B, 1, T * hop)
 
     def _add(self, frames: Tensor, tail: Tensor) -> Tensor:
         """Overlap-add (..., T, n_fft) onto what is left of the frames before: (..., T * hop + n_fft - hop)."""

@@ -18,17 +18,19 @@ def griffin_lim(
     momentum: float = 0.99,
     seed: int = 0,
     length: int | None = None,
+    start: Tensor | None = None,  # complex, of size one: (B, n_fft // 2 + 1, F)
 ) -> Tensor:
     """Magnitudes -> wav (B, 1, length) whose STFT comes near them.
 
     Griffin & Lim (1984): in turn take the wanted magnitudes, and the spectrum of a real sound. Perraudin, Balazs &
     Sondergaard (2013), algorithm 2: step past the second by `momentum` times the last change (0: the plain method).
-    Starts from random phases drawn from `seed`; gradients flow to the magnitudes.
+    Begins with the phases of `start`, or random ones drawn from `seed`; gradients flow to the magnitudes.
     """
-    c = config
-    generator = torch.Generator().manual_seed(seed)  # on the CPU: the same start on any device
-    phase = 2 * math.pi * torch.rand(spectrum.shape, generator=generator).to(spectrum)
-    unit = torch.polar(torch.ones_like(phase), phase)  # (B, n_fft // 2 + 1, F), complex
+    c, unit = config, start
+    if unit is None:
+        generator = torch.Generator().manual_seed(seed)  # on the CPU: the same start on any device
+        phase = 2 * math.pi * torch.rand(spectrum.shape, generator=generator).to(spectrum)
+        unit = torch.polar(torch.ones_like(phase), phase)  # (B, n_fft // 2 + 1, F), complex
     previous = 0
     for _ in tqdm(range(iterations), desc="Griffin-Lim", delay=2, leave=False):
         wav = istft(spectrum * unit, c.n_fft, c.hop, c.win, c.padding, length)  # (B, length)

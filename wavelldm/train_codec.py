@@ -4,6 +4,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from . import parallel
@@ -13,13 +14,16 @@ from .codec import Codec
 from .config import Preset
 from .data import batches, valid_pairs
 from .degrade import Degradation
+from .errors import WavelldmError
 from .fsq import random_keep
 from .material import Material
-from .train import Plan, fit, load_checkpoint
+from .stft import stft
+from .train import Plan, fast_half, fit, load_checkpoint
 from .weights import save_codec
 
-UNROUNDED = 0.125  # share of items whose latent is not rounded, so that the decoder also knows continuous latents
-DROPPED = 0.2  # share of items with fewer codebooks than there are
+CONTINUOUS = 0.15  # share of items decoded from z itself, so that the decoder also knows continuous latents
+POWER = 0.3  # compression of magnitudes before they are compared: between loudness (about 0.6) and the logarithm
+DROPPED = 0.15  # share of items with fewer codebooks than there are
 
 
 class CodecTask:
@@ -35,12 +39,25 @@ class CodecTask:
         self.mel_loss = MelLoss(self.sr).to(device)
         self.networks = {"model": Codec(preset).to(device)}
         self.groups = {"codec": ["model"]}
+        self.polished = preset.codec.polish > 0  # then only magnitudes are learnt, and nothing passes through Griffin-Lim
+        if critic_width and self.polished:
+            raise WavelldmError("critics listen to the head's own phases; train with codec.polish=0, or without critics")
         if critic_width:
             self.networks["critics"] = Critics(critic_width).to(device)
             self.groups["critics"] = ["critics"]
 
     def distances(self, decoded: Tensor, wav: Tensor) -> dict:
         return {"mel": self.mel_loss(decoded, wav), "stft": stft_loss(decoded, wav)}
+
+    def magnitudes(self, codec: Codec, z_q: Tensor, wav: Tensor) -> dict:
+        """Squared errors of what Griffin-Lim will be given: compressed magnitudes of STFT bins and of mel bands."""
+        c = codec.preset.mel
+        ours = codec.spectrum(z_q).abs()  # (B, n_fft / 2 + 1, F), float32
+        with torch.autocast(self.device.type, enabled=False):
+            real = stft(wav, c.n_fft, c.hop, c.win).abs()
+            sizes = [x.clamp_min(1e-3) ** POWER for x in (ours, real)]
+            mels = [(x.transpose(1, 2) @ codec.mel.bank).clamp_min(c.floor) ** POWER for x in (ours, real)]
+        return {"bins": F.mse_loss(*sizes), "bands": F.mse_loss(*mels)}
 
     def losses(self, batch):
         noisy, clean = (x.to(self.device) for x in batch)  # (B, 1, N)
@@ -51,12 +68,16 @@ class CodecTask:
         codec, critics = self.networks["model"], self.networks.get("critics")
         everybody = len(wav) * parallel.world()
         keep, chance = parallel.share((random_keep(everybody, codec.quantiser.codebooks, DROPPED), torch.rand(everybody, 1, 1)))
-        half = torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda")
+        half = torch.autocast(self.device.type, torch.bfloat16, enabled=fast_half(self.device))
         with half:
             z = codec.encode(wav, self.sr)
-            z_q = torch.where(chance.to(self.device) < UNROUNDED, codec.quantiser.unrounded(z), codec.quantise(z, keep)[0])
-            decoded = codec.decode(z_q, wav.shape[-1]).float()
-        parts = self.distances(decoded, wav)
+            z_q = torch.where(chance.to(self.device) < CONTINUOUS, z.float(), codec.quantise(z, keep)[0])
+            if self.polished:
+                parts = self.magnitudes(codec, z_q, wav)
+            else:
+                decoded = codec.decode(z_q, wav.shape[-1]).float()
+        if not self.polished:
+            parts = self.distances(decoded, wav)
         if critics is not None:
             with half:
                 verdict = critic_loss(critics(wav), critics(decoded.detach()))
@@ -69,15 +90,18 @@ class CodecTask:
     @torch.no_grad()
     def validate(self, model: Codec) -> dict:
         """Mel and STFT distance on held-out crops at all codebooks, and how often codes differ: 1 if none ever repeats."""
-        figures, codes = [], []
+        rows, codes = [], []
         for _, wav in self.valid:
-            coded = model(wav.to(self.device))
-            figures.append([float(v) for v in self.distances(coded.wav, wav.to(self.device)).values()])
+            wav = wav.to(self.device)
+            coded = model(wav)
+            parts = self.distances(coded.wav, wav) | (self.magnitudes(model, coded.z_q, wav) if self.polished else {})
+            rows.append([float(v) for v in parts.values()])
             codes.append(coded.codes.transpose(0, 1).flatten(1))  # (Q, B * T)
-        mel, stft = (sum(column) / len(figures) for column in zip(*figures))
+        figures = dict(zip(parts, (sum(column) / len(rows) for column in zip(*rows))))
+        score = sum(WEIGHTS[k] * figures[k] for k in ("bins", "bands")) if self.polished else figures["mel"]
         used = torch.cat(codes, dim=1)
         share = sum(len(row.unique()) for row in used) / used.numel()
-        return {"score": mel, "valid_mel": mel, "valid_stft": stft, "distinct_codes": share}
+        return {"score": score, **{f"valid_{k}": v for k, v in figures.items()}, "distinct_codes": share}
 
     @torch.no_grad()
     def samples(self, model: Codec) -> dict:

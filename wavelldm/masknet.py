@@ -1,0 +1,159 @@
+"""A small causal network that cleans a noisy spectrum by a complex mask, alone or guided by the latent diffusion's estimate.
+
+It keeps the input's fine structure and phase, which no latent holds: the multi-stage idea of StoRM (arXiv 2212.11851),
+in the shape of GTCRN and DPCRN (arXiv 2107.05429): bands, convolutions over frequency, recurrence over time, skips.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .stft import magnitude, overlap_add
+
+
+@dataclass(frozen=True)
+class MaskConfig:
+    sr: int = 16_000
+    n_fft: int = 512
+    hop: int = 256  # frame t has its middle where latent frame t of the codec has
+    low: int = 65  # bins kept one by one (up to 2 kHz)
+    bands: int = 128  # these, and wider ones above
+    width: int = 48  # channels
+    blocks: int = 3
+    power: float = 0.3  # compression of the magnitudes it sees
+    latent_dim: int = 0  # of the guiding latent; 0: none
+
+
+def band_edges(c: MaskConfig) -> list:
+    """Edges of the wide bands, in bins: equal steps on the ERB scale (Glasberg & Moore 1990, eq. 4), at least one bin each."""
+    top, count = c.n_fft // 2 + 1, c.bands - c.low
+    erb = lambda hertz: 21.4 * math.log10(1 + 0.00437 * hertz)  # noqa: E731
+    first, last = (erb(b * c.sr / c.n_fft) for b in (c.low, top))
+    edges = [c.low]
+    for i in range(1, count + 1):
+        hertz = (10 ** ((first + (last - first) * i / count) / 21.4) - 1) / 0.00437
+        edges.append(min(top - count + i, max(edges[-1] + 1, round(hertz * c.n_fft / c.sr))))
+    return edges
+
+
+def banks(c: MaskConfig) -> tuple[Tensor, Tensor]:
+    """Mean over each band (bins, bands), and each band's value to all its bins (bands, bins)."""
+    edges = list(range(c.low)) + band_edges(c)
+    member = torch.zeros(c.n_fft // 2 + 1, c.bands)
+    for band, (a, b) in enumerate(zip(edges, edges[1:])):
+        member[a:b, band] = 1
+    return member / member.sum(0), member.T.contiguous()
+
+
+class Norm(nn.Module):
+    """Layer norm over channels and bands of each frame of x (B, C, T, F)."""
+
+    def __init__(self, channels: int, bands: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels, 1, bands))
+        self.bias = nn.Parameter(torch.zeros(channels, 1, bands))
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean = x.mean((1, 3), keepdim=True)
+        centred = x - mean
+        return centred * (centred.square().mean((1, 3), keepdim=True) + 1e-5).rsqrt() * self.weight + self.bias
+
+
+class Block(nn.Module):
+    """Mix over frequency (convolution and all bands with all), then over time (one GRU shared by all bands)."""
+
+    def __init__(self, channels: int, bands: int):
+        super().__init__()
+        self.near = nn.Conv2d(channels, channels, (1, 5), padding=(0, 2), groups=channels)
+        self.far = nn.Linear(bands, bands)
+        self.mix = nn.Conv2d(channels, channels, 1)
+        self.norm = Norm(channels, bands)
+        self.gru = nn.GRU(channels, channels, batch_first=True)
+        self.out = nn.Linear(channels, channels)
+        self.norm_time = Norm(channels, bands)
+
+    def forward(self, x: Tensor, state: Tensor | None):
+        """x (B, C, T, F), state (1, B * F, C)."""
+        y = self.near(x)
+        x = x + self.norm(self.mix(F.silu(y + self.far(y))))
+        b, c, t, f = x.shape
+        y, state = self.gru(x.permute(0, 3, 2, 1).reshape(b * f, t, c), state)  # (B * F, T, C)
+        y = self.out(y).view(b, f, t, c).permute(0, 3, 2, 1)
+        return x + self.norm_time(y), state
+
+
+class MaskNet(nn.Module):
+    """noisy wav (B, 1, N) -> cleaned wav (B, 1, N). Frame t sees no later frame; so the delay is one window."""
+
+    def __init__(self, config: MaskConfig = MaskConfig()):
+        super().__init__()
+        c = self.config = config
+        into, back = banks(c)
+        self.register_buffer("into", into, persistent=False)  # (bins, bands)
+        self.register_buffer("back", back, persistent=False)  # (bands, bins)
+        self.register_buffer("window", torch.hann_window(c.n_fft).sqrt(), persistent=False)
+        w = c.width
+        self.first = nn.Conv2d(9, w // 2, (1, 5), (1, 2), (0, 2))
+        self.second = nn.Conv2d(w // 2, w, (1, 5), (1, 2), (0, 2))
+        self.norm = Norm(w, c.bands // 4)
+        self.blocks = nn.ModuleList(Block(w, c.bands // 4) for _ in range(c.blocks))
+        self.up = nn.ConvTranspose2d(2 * w, w // 2, (1, 4), (1, 2), (0, 1))
+        self.last = nn.ConvTranspose2d(w, 6, (1, 4), (1, 2), (0, 1))
+        if c.latent_dim:
+            self.guide = nn.Linear(c.latent_dim, 128)
+            self.guide_out = nn.Linear(128, w * c.bands // 4)
+            nn.init.zeros_(self.guide_out.weight)  # a network trained without guidance goes on where it was
+            nn.init.zeros_(self.guide_out.bias)
+
+    def spectrum(self, wav: Tensor) -> Tensor:
+        """wav (B, 1, N) -> complex (B, T, bins), T = ceil(N / hop)."""
+        c = self.config
+        side = (c.n_fft - c.hop) // 2
+        wav = F.pad(wav[:, 0], (side, side + -wav.shape[-1] % c.hop))
+        return torch.fft.rfft(wav.unfold(-1, c.n_fft, c.hop) * self.window)
+
+    def wave(self, spec: Tensor, length: int) -> Tensor:
+        """complex (B, T, bins) -> (B, 1, length). sqrt-Hann twice at half overlap sums to one but for the outer half windows."""
+        c = self.config
+        side = (c.n_fft - c.hop) // 2
+        frames = torch.fft.irfft(spec, n=c.n_fft) * self.window
+        envelope = overlap_add(self.window.square().expand(spec.shape[1], -1), c.hop)
+        wav = overlap_add(frames, c.hop) / envelope.clamp_min(1e-3)
+        return wav[:, None, side : side + length]
+
+    def features(self, spec: Tensor) -> Tensor:
+        """complex (B, T, bins) -> (B, 9, T, bands): compressed magnitude, real, imaginary part, each with two frames of the past."""
+        power = self.config.power
+        size = magnitude(spec.real, spec.imag)
+        scale = size.clamp_min(1e-4) ** (power - 1)
+        x = torch.stack([size * scale, spec.real * scale, spec.imag * scale], dim=1) @ self.into  # (B, 3, T, bands)
+        return x
+
+    def forward(self, wav: Tensor, latent: Tensor | None = None) -> Tensor:
+        spec = self.spectrum(wav)
+        mask, _ = self.mask(spec, latent)
+        return self.wave(spec * mask, wav.shape[-1])
+
+    def mask(self, spec: Tensor, latent: Tensor | None = None, state: list | None = None):
+        """complex (B, T, bins) [, latent (B, D, T)] -> complex mask (B, T, bins), state."""
+        state = state or [None] * (len(self.blocks) + 1)
+        x = self.features(spec)  # (B, 3, T, bands)
+        past = x.new_zeros(x.shape[0], 3, 2, x.shape[3]) if state[0] is None else state[0]
+        longer = torch.cat([past, x], dim=2)
+        state[0], t = longer[:, :, -2:], x.shape[2]
+        x = torch.cat([longer[:, :, i : i + t] for i in range(3)], dim=1)  # (B, 9, T, bands)
+        one = F.silu(self.first(x))  # (B, w / 2, T, bands / 2)
+        x = two = self.norm(self.second(one))  # (B, w, T, bands / 4)
+        if latent is not None:
+            guide = self.guide_out(F.silu(self.guide(latent.transpose(1, 2))))  # (B, T, w * bands / 4)
+            x = x + guide.unflatten(-1, (self.config.width, -1)).transpose(1, 2)
+        for i, block in enumerate(self.blocks):
+            x, state[i + 1] = block(x, state[i + 1])
+        x = F.silu(self.up(torch.cat([x, two], dim=1)))
+        x = self.last(torch.cat([x, one], dim=1))  # (B, 6, T, bands)
+        x = x @ self.back  # (B, 6, T, bins)
+        gain = torch.sigmoid(x[:, 0])
+        return torch.complex(gain * (1 + x[:, 1]), gain * x[:, 2]), state

@@ -1,0 +1,103 @@
+"""What training the mask network means: compressed spectra and SI-SDR on (noisy, clean) pairs, alone or guided by a latent."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from . import parallel
+from .clips import Clips
+from .data import batches, valid_pairs
+from .degrade import Degradation
+from .masknet import MaskConfig, MaskNet
+from .material import Material
+from .stft import magnitude
+from .train import Plan, fit
+
+RECIPE = Degradation(snr=(-5.0, 20.0), reverb=0.2, level=1.0, band=0.05, clip=0.05)
+VALID = Degradation(snr=(0.0, 17.5))
+
+
+def spectral_loss(net: MaskNet, wav: Tensor, clean: Tensor) -> Tensor:
+    """Squared error of magnitude ** 0.3 and of the complex spectrum with its magnitudes so compressed, 70 to 30."""
+    parts = []
+    for x in (wav, clean):
+        spec = net.spectrum(x)
+        size = magnitude(spec.real, spec.imag).clamp_min(1e-3)
+        parts.append((size**0.3, spec * size**-0.7))
+    (a, z), (b, y) = parts
+    return 70 * (a - b).square().mean() + 30 * torch.view_as_real(z - y).square().sum(-1).mean()
+
+
+def si_sdr(wav: Tensor, clean: Tensor) -> Tensor:
+    """Scale-invariant signal-to-distortion ratio in dB per item (arXiv 1811.02508, eq. 3) -> (B,)."""
+    wav, clean = wav.flatten(1), clean.flatten(1)
+    target = (wav * clean).sum(1, keepdim=True) / (clean.square().sum(1, keepdim=True) + 1e-8) * clean
+    return 10 * ((target.square().sum(1) + 1e-8) / ((wav - target).square().sum(1) + 1e-8)).log10()
+
+
+class MaskTask:
+    """`guide`: a function from noisy wav (B, 1, N) to the latent (B, D, T) that the network may look at, or None."""
+
+    def __init__(self, config: MaskConfig, valid: list, guide=None, device="cpu", seed: int = 0):
+        torch.manual_seed(seed)
+        self.sr, self.valid, self.guide, self.device = config.sr, valid, guide, torch.device(device)
+        self.networks = {"model": MaskNet(config).to(device)}
+        self.groups = {"mask": ["model"]}
+
+    @torch.no_grad()
+    def latent(self, noisy: Tensor) -> Tensor | None:
+        return None if self.guide is None else self.guide(noisy)
+
+    def distances(self, net: MaskNet, noisy: Tensor, clean: Tensor) -> dict:
+        wav = net(noisy, self.latent(noisy))
+        return {"spectral": spectral_loss(net, wav, clean), "si_sdr": si_sdr(wav, clean).clamp(-20, 40).mean()}
+
+    def losses(self, batch):
+        noisy, clean = (x.to(self.device) for x in batch)  # (B, 1, N)
+        parts = self.distances(self.networks["model"], noisy, clean)
+        yield "mask", parts["spectral"] - 0.1 * parts["si_sdr"], {k: v.detach() for k, v in parts.items()}
+
+    @torch.no_grad()
+    def validate(self, model: MaskNet) -> dict:
+        figures = [
+            [float(v) for v in self.distances(model, noisy.to(self.device), clean.to(self.device)).values()]
+            for noisy, clean in self.valid
+        ]
+        spectral, ratio = (sum(column) / len(figures) for column in zip(*figures))
+        return {"score": spectral - 0.1 * ratio, "valid_spectral": spectral, "valid_si_sdr": ratio}
+
+    @torch.no_grad()
+    def samples(self, model: MaskNet) -> dict:
+        noisy, clean = (x[:1].to(self.device) for x in self.valid[0])
+        return {"noisy": noisy[0].cpu(), "clean": clean[0].cpu(), "cleaned": model(noisy, self.latent(noisy))[0].cpu()}
+
+
+def run(
+    config: MaskConfig,
+    material: Material,
+    plan: Plan,
+    folder,
+    batch: int = 8,
+    seconds: float = 2.0,
+    guide=None,
+    workers: int = 0,
+    progress: bool = True,
+) -> dict:
+    """Train the mask network in `folder`, or go on where it stopped. Returns what `train.fit` does."""
+    device = parallel.begin()
+    recipe = Degradation(snr=None) if material.recorded else RECIPE
+    speech = Clips(material.speech, config.sr)
+    noise = None if material.recorded else Clips(material.noise, config.sr)
+    valid_recipe = Degradation(snr=None) if material.recorded else VALID
+    valid = valid_pairs(material.valid_speech, material.valid_noise, valid_recipe, config.sr, 4.0, 8, count=48)
+    task = MaskTask(config, valid, guide, device, plan.seed)
+
+    def stream(start: int):
+        return batches(speech, noise, recipe, config.sr, seconds, batch, plan.seed, workers, start)
+
+    try:
+        return fit(task, stream, plan, folder, progress)
+    finally:
+        parallel.end()
