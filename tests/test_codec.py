@@ -78,13 +78,13 @@ def test_the_steps_one_by_one_equal_forward(kind):
         assert torch.equal(codec.codes_to_wav(codes[:, :2], 5000), few.wav) and not torch.equal(few.wav, out.wav)
 
 
-def test_silence_is_zero_and_the_encoder_sees_louder_as_larger():
+def test_the_encoder_sees_silence_as_smallest_and_louder_as_larger():
     codec = build("light")
-    assert torch.allclose(codec._features(torch.zeros(1, 1, 2560)), torch.zeros(()), atol=1e-6)
+    assert torch.allclose(codec._features(torch.zeros(1, 1, 2560)), torch.tensor(-2.5), atol=1e-5)
     wav = speechlike(2560)
     features = codec._features(wav)
-    want = 1 + LogMel(MELS["base16k"])(wav, 16_000) / math.log(1e5)
-    assert torch.allclose(features, want, atol=1e-5) and (features >= -1e-6).all()
+    want = 2.5 + 5 * LogMel(MELS["base16k"])(wav, 16_000) / math.log(1e5)
+    assert torch.allclose(features, want, atol=1e-5) and (features >= -2.5 - 1e-5).all()
 
 
 def pieces(total, size, generator):

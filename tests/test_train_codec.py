@@ -117,20 +117,21 @@ def test_stopping_before_the_first_validation_is_no_error(folders, capsys, monke
 
 
 def test_two_processes_equal_one(folders):
-    """torchrun with two CPU processes: the same global batch, the same weights after some steps."""
+    """torchrun with two CPU processes: the same global batch, the same weights. After two steps, because Adam turns rounding
+    errors of gradients near zero into whole steps, and from there on they grow by themselves."""
     environment = {**os.environ, "WAVELLDM_DATA": str(folders / "data"), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    common = ["-m", "wavelldm", "train", "codec", *TINY, "--clean_data_path", str(folders / "clean")]
+    common = ["-m", "wavelldm", "train", "codec", *TINY, "--no-half", "--clean_data_path", str(folders / "clean"), "--steps", "2"]
     several = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     for launch, out in (([sys.executable], "one"), (several, "two")):
         done = subprocess.run([*launch, *common, "--out", str(folders / out)], env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr[-2000:]
     one, two = (torch.load(folders / out / "last.pt", weights_only=True) for out in ("one", "two"))
-    assert one["step"] == two["step"] == 4
+    assert one["step"] == two["step"] == 2
     start = CodecTask(preset("tiny"), []).networks["model"].state_dict()  # seeded: where both runs began
     flat = lambda state: torch.cat([state[name].flatten() for name in start])  # noqa: E731
     moved = (flat(one["networks"]["model"]) - flat(start)).norm()
     apart = (flat(one["networks"]["model"]) - flat(two["networks"]["model"])).norm()
-    assert moved > 0.1 and apart < 0.005 * moved, f"{apart:.1e} apart after moving by {moved:.1e}"
+    assert moved > 0.1 and apart < 0.002 * moved, f"{apart:.1e} apart after moving by {moved:.1e}"
 
 
 def test_what_there_is_to_hear(folders, monkeypatch):

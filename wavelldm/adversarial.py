@@ -11,7 +11,7 @@ from .config import MelConfig
 from .mel import LogMel
 from .stft import magnitude, stft
 
-WEIGHTS = {"adversarial": 1.0, "features": 2.0, "mel": 65.0, "stft": 20.0, "bins": 4.0, "bands": 40.0}
+WEIGHTS = {"adversarial": 1.0, "features": 2.0, "mel": 65.0, "stft": 20.0}
 
 
 class PeriodCritic(nn.Module):

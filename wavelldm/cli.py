@@ -87,7 +87,7 @@ def run_train(args) -> None:
     steps = args.steps or train_codec.steps_for(args.epochs, heard, preset.mel.sr, args.batch_size, args.seconds)
     plan = train.Plan(steps=steps, lr=args.lr, final=0.02 if args.use_scheduler else 1.0, warmup=min(500, steps // 10), seed=args.seed)
     result = train_codec.run(
-        preset, heard, plan, args.out, args.batch_size, args.seconds, args.critics, args.add_random_cutting, args.num_workers
+        preset, heard, plan, args.out, args.batch_size, args.seconds, args.critics, args.add_random_cutting, args.num_workers, half=args.half
     )
     state = "stopped; the same command goes on" if result["stopped"] else "done"
     best = "not validated yet" if result["best"] is None else f"best score {result['best']:.4f}"

@@ -153,6 +153,7 @@ def parser(runs: dict) -> argparse.ArgumentParser:
     length.add_argument("--steps", type=int, help="or how many steps")
     sub.add_argument("--critics", type=int, default=0, metavar="WIDTH", help="width of MPD and MSD: 32 as in the papers, 0 for none (default)")
     sub.add_argument("--num_workers", type=int, default=0, help="processes that load data (default: 0, which is fastest up to some 1000 x real time)")
+    sub.add_argument("--half", action=argparse.BooleanOptionalAction, default=True, help="compute in bfloat16 where that is faster (default)")
     sub.add_argument("--seed", type=int, default=0, help="same seed, same run (default: 0)")
     sub.add_argument("--out", default="runs/codec", help="the folder of the run (default: runs/codec)")
 

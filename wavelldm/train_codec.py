@@ -23,6 +23,7 @@ from .weights import save_codec
 
 CONTINUOUS = 0.15  # share of items decoded from z itself, so that the decoder also knows continuous latents
 POWER = 0.3  # compression of magnitudes before they are compared: between loudness (about 0.6) and the logarithm
+MAGNITUDES = {"bins": 4.0, "bands": 40.0}  # weights; about one over the variance of each in speech, bins a third of it
 DROPPED = 0.15  # share of items with fewer codebooks than there are
 
 
@@ -32,10 +33,11 @@ class CodecTask:
     Without critics (critic_width 0) only the mel and STFT losses count, which is how a run starts when computing is scarce.
     """
 
-    def __init__(self, preset: Preset, valid: list, critic_width: int = 0, hear_noisy: bool = False, device="cpu", seed: int = 0):
+    def __init__(self, preset: Preset, valid: list, critic_width: int = 0, hear_noisy: bool = False, device="cpu", seed: int = 0, half: bool = True):
         torch.manual_seed(seed)
         self.sr, self.valid, self.hear_noisy = preset.mel.sr, valid, hear_noisy
         self.device = torch.device(device)
+        self.half = half and fast_half(self.device)
         self.mel_loss = MelLoss(self.sr).to(device)
         self.networks = {"model": Codec(preset).to(device)}
         self.groups = {"codec": ["model"]}
@@ -68,7 +70,7 @@ class CodecTask:
         codec, critics = self.networks["model"], self.networks.get("critics")
         everybody = len(wav) * parallel.world()
         keep, chance = parallel.share((random_keep(everybody, codec.quantiser.codebooks, DROPPED), torch.rand(everybody, 1, 1)))
-        half = torch.autocast(self.device.type, torch.bfloat16, enabled=fast_half(self.device))
+        half = torch.autocast(self.device.type, torch.bfloat16, enabled=self.half)
         with half:
             z = codec.encode(wav, self.sr)
             z_q = torch.where(chance.to(self.device) < CONTINUOUS, z.float(), codec.quantise(z, keep)[0])
@@ -85,7 +87,7 @@ class CodecTask:
             with half:
                 real, fake = critics(wav), critics(decoded)
                 parts |= {"adversarial": adversarial_loss(fake), "features": feature_loss(real, fake)}
-        yield "codec", sum(WEIGHTS[name] * part for name, part in parts.items()), {k: v.detach() for k, v in parts.items()}
+        yield "codec", sum((WEIGHTS | MAGNITUDES)[name] * part for name, part in parts.items()), {k: v.detach() for k, v in parts.items()}
 
     @torch.no_grad()
     def validate(self, model: Codec) -> dict:
@@ -98,7 +100,7 @@ class CodecTask:
             rows.append([float(v) for v in parts.values()])
             codes.append(coded.codes.transpose(0, 1).flatten(1))  # (Q, B * T)
         figures = dict(zip(parts, (sum(column) / len(rows) for column in zip(*rows))))
-        score = sum(WEIGHTS[k] * figures[k] for k in ("bins", "bands")) if self.polished else figures["mel"]
+        score = sum(weight * figures[k] for k, weight in MAGNITUDES.items()) if self.polished else figures["mel"]
         used = torch.cat(codes, dim=1)
         share = sum(len(row.unique()) for row in used) / used.numel()
         return {"score": score, **{f"valid_{k}": v for k, v in figures.items()}, "distinct_codes": share}
@@ -120,6 +122,7 @@ def run(
     cutting: bool = False,
     workers: int = 0,
     progress: bool = True,
+    half: bool = True,
 ) -> dict:
     """Train a codec in `folder`, or go on where it stopped; the result is in best.pt. Returns what `train.fit` does."""
     device, sr = parallel.begin(), preset.mel.sr
@@ -127,7 +130,7 @@ def run(
     speech = Clips(material.speech, sr)
     valid = valid_pairs(material.valid_speech, None, recipe, sr, 2 * seconds, batch, count=48)
     hear_noisy = material.recorded or cutting
-    task = CodecTask(preset, valid, critic_width, hear_noisy, device, plan.seed)
+    task = CodecTask(preset, valid, critic_width, hear_noisy, device, plan.seed, half)
 
     def stream(start: int):
         return batches(speech, None, recipe, sr, seconds, batch, plan.seed, workers, start)
@@ -147,7 +150,7 @@ def publish(folder, preset: Preset, plan: Plan) -> Path:
     best = load_checkpoint(Path(folder) / "best.pt")
     codec = Codec(preset)
     codec.load_state_dict(best["model"])
-    facts = {"steps": best["step"], "valid_mel": round(best["score"], 4), "plan": asdict(plan)}
+    facts = {"steps": best["step"], "score": round(best["score"], 4), "plan": asdict(plan)}
     return save_codec(Path(folder) / preset.name, codec, facts, force=True)
 
 
