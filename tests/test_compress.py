@@ -35,6 +35,7 @@ VARIANTS = {
     "causal": dict(causal=True),
     "strided": dict(strides=(2, 2)),
     "hifigan": dict(decoder="hifigan", decoder_dim=32, upsample=(8, 8, 2, 2)),
+    "polished": dict(polish=8),
 }
 
 
@@ -43,14 +44,17 @@ VARIANTS = {
 def test_in_windows_as_in_one_go(monkeypatch, name, n, piece):
     """64 frames a block; the windows overlap by what the codec sees, so nothing tells them from the whole."""
     monkeypatch.setattr(compress, "BLOCK", 64)
+    monkeypatch.setattr(compress, "MARGINS", 1)
     codec = make(**VARIANTS[name])
     wav = speech(n / SR, 2)[:, :n]
     with torch.no_grad():
         codes = codec.quantise(codec.encode(wav[:, None], SR))[1]
-        whole = codec.codes_to_wav(codes, n)[:, 0]
+        whole = torch.cat([codec.codes_to_wav(channel[None], n)[:, 0] for channel in codes])
     blocks = list(compress.encode_blocks(codec, wav.split(piece, dim=1)))
     assert {b.shape[2] for b in blocks[:-1]} <= {64} and torch.equal(torch.cat(blocks, dim=2), codes)
-    decoded = torch.cat(list(compress.decode_blocks(codec, blocks)), dim=1)
+    parts = list(compress.decode_blocks(codec, blocks))
+    decoded = torch.cat(parts, dim=1)
+    assert len(parts) == -(-codes.shape[2] // 64)
     assert decoded.shape[1] == codes.shape[2] * codec.hop
     assert (decoded[:, :n] - whole).abs().max() < 1e-5
 
@@ -71,6 +75,18 @@ def test_the_margins_cover_what_a_frame_sees(name):
     for change, margin in ((z, compress.encoder_margin(codec)), (sound.view(400, -1).amax(1), compress.decoder_margin(codec))):
         assert change[: at - margin].max() < 1e-5 < change[at:].min()
         assert 2 <= margin <= 70
+
+
+def test_ten_hours_of_codes_pass_through_windows_of_bounded_size(monkeypatch):
+    """The longest of the decoders that ship; nothing is decoded, the windows are only counted."""
+    codec = weights.load_codec("base16k")
+    margin, seen = compress.decoder_margin(codec), []
+    monkeypatch.setattr(codec, "codes_to_wav", lambda codes: seen.append(codes.shape) or torch.zeros(1, 1, 1).expand(1, 1, codes.shape[2] * 256))
+    blocks = (torch.zeros(2, 4, container.BLOCK, dtype=torch.long) for _ in range(10 * 3_600 * 125 // 2 // container.BLOCK))
+    made = sum(wav.shape[1] for wav in compress.decode_blocks(codec, blocks))
+    longest, done = max(shape[2] for shape in seen), sum(shape[2] for shape in seen) / 2
+    assert {shape[0] for shape in seen} == {1} and longest <= max(container.BLOCK, 8 * margin) + 2 * margin < 2_000
+    assert done < 1.26 * made / 256
 
 
 def test_ten_hours_pass_through_windows_of_bounded_size():

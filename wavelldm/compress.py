@@ -22,6 +22,8 @@ from .errors import AudioError, WavelldmError
 from .layers import Conv1d, ConvTranspose1d
 from .weights import load_codec
 
+MARGINS = 8  # a window to decode has at least this many margins of new frames: no more than a quarter is done twice
+
 
 def identity(codec: Codec) -> str:
     """16 hexadecimal digits that differ when the weights do; the same before and after saving in half precision."""
@@ -53,24 +55,27 @@ def encoder_margin(codec: Codec) -> int:
 def decoder_margin(codec: Codec) -> int:
     """Frames on either side of a frame beyond which no code changes its sound (a safe bound)."""
     mel = codec.preset.mel
-    return math.ceil((_reach(codec.upsampler, codec.hop) + _reach(codec.decoder, mel.hop) + mel.n_fft) / codec.hop)
+    rounds = getattr(codec.decoder, "polish", 0)  # each step of Griffin-Lim takes a frame's news to all that overlap it
+    blur = mel.n_fft + rounds * (-(-mel.n_fft // mel.hop) - 1) * mel.hop
+    return math.ceil((_reach(codec.upsampler, codec.hop) + _reach(codec.decoder, mel.hop) + blur) / codec.hop)
 
 
-def windows(blocks, unit: int, margin: int):
+def windows(blocks, unit: int, margin: int, size: int | None = None):
     """Join blocks (..., any) and cut them anew: yields (window, frames before the new ones, new frames).
 
-    A frame is `unit` long; there are 512 new ones at a time, and `margin` on either side except at the ends.
+    A frame is `unit` long; there are `size` new ones at a time (by default 512), and `margin` on either side except at the ends.
     """
+    size = size or BLOCK
     held, before = None, 0
     for block in blocks:
         held = block if held is None else torch.cat([held, block], dim=-1)
-        while held.shape[-1] >= (before + BLOCK + margin) * unit:
-            yield held[..., : (before + BLOCK + margin) * unit], before, BLOCK
-            drop = max(0, before + BLOCK - margin)
-            held, before = held[..., drop * unit :], before + BLOCK - drop
+        while held.shape[-1] >= (before + size + margin) * unit:
+            yield held[..., : (before + size + margin) * unit], before, size
+            drop = max(0, before + size - margin)
+            held, before = held[..., drop * unit :], before + size - drop
     frames = 0 if held is None else -(-held.shape[-1] // unit)
     while before < frames:
-        count = min(BLOCK, frames - before)
+        count = min(size, frames - before)
         yield held, before, count
         before += count
 
@@ -85,9 +90,11 @@ def encode_blocks(codec: Codec, blocks, codebooks: int | None = None):
 
 @torch.no_grad()
 def decode_blocks(codec: Codec, blocks):
-    """Blocks of codes (C, K, any) -> wav blocks (C, up to 512 * hop)."""
-    for codes, before, count in windows(blocks, 1, decoder_margin(codec)):
-        yield codec.codes_to_wav(codes)[:, 0, before * codec.hop : (before + count) * codec.hop]
+    """Blocks of codes (C, K, any) -> wav blocks (C, 512 * hop or more, but for the last)."""
+    margin = decoder_margin(codec)
+    for codes, before, count in windows(blocks, 1, margin, max(BLOCK, MARGINS * margin)):
+        wav = torch.cat([codec.codes_to_wav(channel[None])[:, 0] for channel in codes])  # one by one, to save memory
+        yield wav[:, before * codec.hop : (before + count) * codec.hop]
 
 
 def resample_blocks(blocks, sr_in: int, sr_out: int):
