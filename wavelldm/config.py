@@ -1,7 +1,7 @@
 """Every number of every preset, as frozen dataclasses, with the derived ones computed once, here."""
 
 import math
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 
 from .errors import WavelldmError
 
@@ -61,12 +61,50 @@ class CodecConfig:
 
 
 @dataclass(frozen=True)
+class UNetConfig:
+    """The latent U-Net; one entry of dims per rate, each `stride` times slower than the one before."""
+
+    dims: tuple = (160, 192, 256)  # channels at each rate
+    depth: int = 1  # blocks before and after the coarser rates, at each rate
+    stride: int = 2
+    kernel: int = 3
+    embedding: int = 192  # channels of the embedded step
+    cond_dim: int = 96  # channels of the condition that scales and shifts
+    heads: int = 4
+    window: int = 64  # coarsest frames that attention looks back
+    dropout: float = 0.0
+    causal: bool = True  # frame t sees no later frame
+    schedule: str = "cosine"
+    steps: int = 1000
+    predicts: str = "v"  # or "eps", "z0"
+    path: str = "noise"  # from pure noise to z0; "bridge": from the noisy latent; "none": a predictor, one pass, nothing drawn
+    spread: float = 0.5  # deviation of the noise that a bridge adds to its noisy end
+
+
+@dataclass(frozen=True)
+class MaskConfig:
+    """The network that cleans a noisy spectrum by a complex mask (masknet.py)."""
+
+    sr: int = 16_000
+    n_fft: int = 512
+    hop: int = 256  # frame t has its middle where latent frame t of the codec has
+    low: int = 65  # bins kept one by one (up to 2 kHz)
+    bands: int = 128  # these, and wider ones above
+    width: int = 48  # channels
+    blocks: int = 3
+    power: float = 0.3  # compression of the magnitudes it sees
+    latent_dim: int = 0  # of the guiding latent; 0: none
+
+
+@dataclass(frozen=True)
 class Preset:
     """A front end and the networks that stand on it."""
 
     name: str
     mel: MelConfig = field(default_factory=MelConfig)
     codec: CodecConfig = field(default_factory=CodecConfig)
+    unet: UNetConfig = field(default_factory=UNetConfig)
+    mask: MaskConfig = field(default_factory=MaskConfig)
 
     @property
     def hop(self) -> int:
@@ -96,14 +134,17 @@ PRESETS = {
         "tiny",
         MELS["base16k"],
         CodecConfig((1, 1), (32, 48), 48, expansion=2, decoder="istft", decoder_dim=64, decoder_depth=2),
+        UNetConfig(dims=(32, 48), embedding=32, cond_dim=16, heads=2),
+        MaskConfig(width=16, blocks=1),
     ),
     "base16k": Preset(
         "base16k",
         MELS["base16k"],
         CodecConfig((1, 1, 2), (128, 256, 384), expansion=2, decoder="istft", decoder_dim=256, decoder_depth=6, polish=32),
     ),
-    "paper44k": Preset("paper44k", MELS["wavelldm44k"]),
+    "paper44k": Preset("paper44k", MELS["wavelldm44k"], unet=UNetConfig((320, 384, 512), embedding=256, cond_dim=128)),
 }
+PRESETS["small"] = replace(PRESETS["base16k"], name="small", unet=UNetConfig((64, 96), embedding=96, cond_dim=48))
 
 
 def preset(name: str) -> Preset:
@@ -112,14 +153,16 @@ def preset(name: str) -> Preset:
     return PRESETS[name]
 
 
+PARTS = {"mel": MelConfig, "codec": CodecConfig, "unet": UNetConfig, "mask": MaskConfig}  # of a preset
+
+
 def from_dict(kind, values: dict):
     """Build a config dataclass from plain values (JSON), refusing keys it does not know."""
     known = {f.name: f for f in fields(kind)}
     unknown = sorted(set(values) - set(known))
     if unknown:
         raise WavelldmError(f"{kind.__name__} does not know {', '.join(unknown)}; it knows {', '.join(known)}")
-    nested = {"mel": MelConfig, "codec": CodecConfig}
-    built = {k: from_dict(nested[k], v) if kind is Preset and k in nested else v for k, v in values.items()}
+    built = {k: from_dict(PARTS[k], v) if kind is Preset and k in PARTS else v for k, v in values.items()}
     return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in built.items()})
 
 
@@ -130,7 +173,7 @@ def override(base: Preset, settings: list[str]) -> Preset:
         key, equals, text = setting.partition("=")
         part, dot, name = key.partition(".")
         if not equals or not dot or name not in values.get(part, {}):
-            known = ", ".join(f"{p}.{n}" for p in ("mel", "codec") for n in values[p])
+            known = ", ".join(f"{p}.{n}" for p in PARTS for n in values[p])
             raise WavelldmError(f"'{setting}' is not a setting like mel.n_mels=80; there are {known}")
         old = values[part][name]
         try:

@@ -1,5 +1,6 @@
 """The front door: `load()` a denoiser, `enhance` a recording in memory, or `enhance_file` one of any length on disk."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,57 +8,96 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from . import audio
+from . import audio, weights
+from .cleaner import BLOCK, Chain, Settings, clean_blocks
 from .errors import AudioError, WavelldmError
+from .levels import active_power
 from .logmmse import LogMMSE
 
-# name -> (what makes a streaming denoiser for a rate, what a user should know of it)
-MODELS = {
-    "logmmse": (LogMMSE, "log-MMSE spectral gain (Ephraim and Malah 1985), a classical method, not trained on anything"),
-}
-BEST = "logmmse"  # what runs when nobody asks for another
+LEVEL = -26.0  # dB of active speech, in the middle of what the networks were trained on
+QUIETEST = -70.0  # dB: below this there is nothing to bring up
 
 
 @dataclass(frozen=True)
 class Denoiser:
-    """A named denoiser; `stream(sr)` gives an object with `push(wav (C, n))` and `finish()`."""
+    """A named denoiser; `clean(blocks, sr, settings, gain, size)` turns wav blocks (C, any) into as many cleaned samples."""
 
     name: str
     training: str
-    stream: type
+    clean: Callable
 
-    def enhance(self, wav: Tensor, sr: int) -> Tensor:
-        """(N,) or (C, N) -> cleaned, of the same shape, at the same rate."""
+    def enhance(self, wav: Tensor, sr: int, settings: Settings = Settings()) -> Tensor:
+        """(N,) or (C, N) -> cleaned, of the same shape, at the same rate, as loud as it was."""
         if wav.ndim > 2 or wav.shape[-1] == 0:
             raise AudioError(f"enhance takes wav (N,) or (C, N) with samples in it, not {tuple(wav.shape)}")
         if not torch.isfinite(wav).all():
             raise AudioError("the recording holds NaN or infinite samples; repair it first")
-        stream = self.stream(sr)
-        rows = wav.float().reshape(-1, wav.shape[-1])  # (C, N)
-        return torch.cat([stream.push(rows), stream.finish()], dim=1).reshape(wav.shape).to(wav.device)
+        rows = wav.float().cpu().reshape(-1, wav.shape[-1])  # (C, N)
+        blocks = self.clean(iter([rows]), sr, settings, gain_for([rows], sr), BLOCK)
+        return torch.cat(list(blocks), dim=1).reshape(wav.shape).to(wav.device)
 
-    def enhance_file(self, source, target, force: bool = False, progress: bool = True):
+    def enhance_file(self, source, target, force: bool = False, progress: bool = True, settings: Settings = Settings()):
         """Clean a file block by block in constant memory, keeping length, rate, channels and sample format."""
         facts = audio.info(source)
-        stream = self.stream(facts.sr)
+        gain = gain_for(audio.read_blocks(source, seconds=10.0), facts.sr)
 
         def blocks():
             with tqdm(total=facts.frames, unit="sample", unit_scale=True, disable=not progress, delay=1.0, leave=False) as bar:
                 for block in audio.read_blocks(source, seconds=10.0):
-                    yield stream.push(block)
+                    yield block
                     bar.update(block.shape[1])
-            yield stream.finish()
 
-        audio.save_blocks(target, blocks(), facts.sr, like=facts, force=force)
+        audio.save_blocks(target, self.clean(blocks(), facts.sr, settings, gain, BLOCK), facts.sr, like=facts, force=force)
         return facts
+
+
+def gain_for(blocks, sr: int) -> float:
+    """What brings the active speech of blocks (C, any) to LEVEL: from the loudest tenth of their seconds, so that pauses do not count."""
+    powers = [active_power(part.float()[:1], sr) for block in blocks for part in block.split(sr, dim=1)]
+    power = float(torch.cat(powers).sort().values[-max(1, len(powers) // 10) :].mean())
+    return 10 ** (LEVEL / 20) / power**0.5 if power > 10 ** (QUIETEST / 10) else 1.0
+
+
+def classical(blocks, sr: int, settings: Settings, gain: float, size: int):
+    """log-MMSE: no rate of its own and no weights."""
+    if settings.strength != 1 or settings.steps != 1:
+        raise WavelldmError("log-MMSE has no steps and no strength; choose another --model, or leave these options out")
+    stream, waiting = LogMMSE(sr), None
+    for block in blocks:
+        waiting = block if waiting is None else torch.cat([waiting, block], dim=1)
+        out = stream.push(block)
+        yield out + settings.background * (waiting[:, : out.shape[1]] - out)
+        waiting = waiting[:, out.shape[1] :]
+    out = stream.finish()
+    yield out + settings.background * (waiting - out)
+
+
+def neural(chain: Chain) -> Callable:
+    return lambda blocks, sr, settings, gain, size: clean_blocks(chain, blocks, sr, settings, gain, size)
+
+
+def _guided(name: str) -> Callable:
+    return neural(Chain(weights.load_codec(), weights.load_diffusion(), weights.load_mask(name)))
+
+
+# name -> (what a user should know of it, what loads it)
+MODELS = {
+    "base16k": ("latent diffusion guides a complex mask on the noisy spectrum; trained on speech and noise, 16 kHz", lambda: _guided("base16k-mask")),
+    "wavelldm": (
+        "latent diffusion and the codec's decoder, as in WaveLLDM: the whole sound is made anew",
+        lambda: neural(Chain(weights.load_codec(), weights.load_diffusion(), None)),
+    ),
+    "logmmse": ("log-MMSE spectral gain (Ephraim and Malah 1985), a classical method, not trained on anything", lambda: classical),
+}
+BEST = "logmmse"  # what runs when nobody asks for another
 
 
 def load(name: str = "best") -> Denoiser:
     name = BEST if name == "best" else name
     if name not in MODELS:
         raise WavelldmError(f"there is no denoiser '{name}'; choose one of best, {', '.join(MODELS)}")
-    stream, training = MODELS[name]
-    return Denoiser(name, training, stream)
+    training, build = MODELS[name]
+    return Denoiser(name, training, build())
 
 
 def jobs(inputs: list, output=None) -> list[tuple[Path, Path]]:

@@ -5,26 +5,14 @@ in the shape of GTCRN and DPCRN (arXiv 2107.05429): bands, convolutions over fre
 """
 
 import math
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .config import MaskConfig
+from .errors import WavelldmError
 from .stft import magnitude, overlap_add
-
-
-@dataclass(frozen=True)
-class MaskConfig:
-    sr: int = 16_000
-    n_fft: int = 512
-    hop: int = 256  # frame t has its middle where latent frame t of the codec has
-    low: int = 65  # bins kept one by one (up to 2 kHz)
-    bands: int = 128  # these, and wider ones above
-    width: int = 48  # channels
-    blocks: int = 3
-    power: float = 0.3  # compression of the magnitudes it sees
-    latent_dim: int = 0  # of the guiding latent; 0: none
 
 
 def band_edges(c: MaskConfig) -> list:
@@ -108,21 +96,34 @@ class MaskNet(nn.Module):
             nn.init.zeros_(self.guide_out.weight)  # a network trained without guidance goes on where it was
             nn.init.zeros_(self.guide_out.bias)
 
+    @property
+    def side(self) -> int:
+        return (self.config.n_fft - self.config.hop) // 2  # samples that a frame sees on either side of its own hop
+
+    def frames(self, wav: Tensor) -> Tensor:
+        """wav (B, side + T * hop + side) -> complex (B, T, bins)."""
+        return torch.fft.rfft(wav.unfold(-1, self.config.n_fft, self.config.hop) * self.window)
+
     def spectrum(self, wav: Tensor) -> Tensor:
         """wav (B, 1, N) -> complex (B, T, bins), T = ceil(N / hop)."""
-        c = self.config
-        side = (c.n_fft - c.hop) // 2
-        wav = F.pad(wav[:, 0], (side, side + -wav.shape[-1] % c.hop))
-        return torch.fft.rfft(wav.unfold(-1, c.n_fft, c.hop) * self.window)
+        return self.frames(F.pad(wav[:, 0], (self.side, self.side + -wav.shape[-1] % self.config.hop)))
+
+    def overlap(self, spec: Tensor, state: tuple | None = None) -> tuple[Tensor, tuple]:
+        """The next frames, complex (B, T, bins) -> the T * hop samples (B, T * hop) that no later frame reaches, state: what
+        the last ones add to the samples to come, and their squared windows. The first `side` samples lie before the sound."""
+        c, keep = self.config, self.config.n_fft - self.config.hop
+        wav, envelope = state or (spec.real.new_zeros(len(spec), keep), spec.real.new_zeros(keep))
+        size = spec.shape[1] * c.hop
+        frames = torch.fft.irfft(spec, n=c.n_fft) * self.window
+        wav = overlap_add(frames, c.hop) + F.pad(wav, (0, size))
+        envelope = overlap_add(self.window.square().expand(spec.shape[1], -1), c.hop) + F.pad(envelope, (0, size))
+        return wav[:, :size] / envelope[:size].clamp_min(1e-3), (wav[:, size:], envelope[size:])
 
     def wave(self, spec: Tensor, length: int) -> Tensor:
-        """complex (B, T, bins) -> (B, 1, length). sqrt-Hann twice at half overlap sums to one but for the outer half windows."""
-        c = self.config
-        side = (c.n_fft - c.hop) // 2
-        frames = torch.fft.irfft(spec, n=c.n_fft) * self.window
-        envelope = overlap_add(self.window.square().expand(spec.shape[1], -1), c.hop)
-        wav = overlap_add(frames, c.hop) / envelope.clamp_min(1e-3)
-        return wav[:, None, side : side + length]
+        """complex (B, T, bins) -> (B, 1, length). Squared windows sum to one but for the outer half windows."""
+        wav, (tail, envelope) = self.overlap(spec)
+        wav = torch.cat([wav, tail / envelope.clamp_min(1e-3)], dim=1)
+        return wav[:, None, self.side : self.side + length]
 
     def features(self, spec: Tensor) -> Tensor:
         """complex (B, T, bins) -> (B, 9, T, bands): compressed magnitude, real, imaginary part, each with two frames of the past."""
@@ -133,13 +134,16 @@ class MaskNet(nn.Module):
         return x
 
     def forward(self, wav: Tensor, latent: Tensor | None = None) -> Tensor:
+        """`latent`: the guide (B, D, ceil(N / hop)), scaled to deviation 1, for a network built with latent_dim."""
         spec = self.spectrum(wav)
         mask, _ = self.mask(spec, latent)
         return self.wave(spec * mask, wav.shape[-1])
 
     def mask(self, spec: Tensor, latent: Tensor | None = None, state: list | None = None):
         """complex (B, T, bins) [, latent (B, D, T)] -> complex mask (B, T, bins), state."""
-        state = state or [None] * (len(self.blocks) + 1)
+        state = list(state or [None] * (len(self.blocks) + 1))
+        if (latent is None) != (self.config.latent_dim == 0):
+            raise WavelldmError("this mask network " + ("needs" if latent is None else "takes no") + " latent as a guide")
         x = self.features(spec)  # (B, 3, T, bands)
         past = x.new_zeros(x.shape[0], 3, 2, x.shape[3]) if state[0] is None else state[0]
         longer = torch.cat([past, x], dim=2)

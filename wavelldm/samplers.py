@@ -117,6 +117,21 @@ def one_step(denoise, z_T: Tensor, schedule: Schedule, steps: int = 1, callback=
 
 
 @torch.no_grad()
+def bridge(denoise, z_T: Tensor, schedule: Schedule, steps: int = 1, callback=None, generator=None) -> Tensor:
+    """Along a straight line that ends at z0 and on which z_t lies the share (t + 1) / S of the way back: each step goes
+    towards the estimate of z0 as far as the line says (Euler's method, as in rectified flow, arXiv 2209.03003, eq. 2)."""
+    times = timesteps(schedule, steps)
+    ways = [(t + 1) / schedule.steps for t in times] + [0.0]
+    z_t = z_T
+    for i, t in enumerate(times):
+        z0 = estimate(denoise, z_t, t)
+        if callback:
+            callback(i, t, z_t, z0)
+        z_t = z0 + ways[i + 1] / ways[i] * (z_t - z0)
+    return z_t
+
+
+@torch.no_grad()
 def inpaint(
     denoise, known: Tensor, mask: Tensor, schedule: Schedule, steps: int = 100,
     callback=None, generator=None, jump: int = 5, resample: int = 10,
@@ -152,4 +167,4 @@ def inpaint(
     return z_t
 
 
-SAMPLERS = {"ddpm": ddpm, "ddim": ddim, "dpmpp_2m": dpmpp_2m, "one_step": one_step}
+SAMPLERS = {"ddpm": ddpm, "ddim": ddim, "dpmpp_2m": dpmpp_2m, "one_step": one_step, "bridge": bridge}

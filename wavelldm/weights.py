@@ -6,31 +6,40 @@
 import json
 from pathlib import Path
 
+import safetensors.torch
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
+from torch import nn
 
 from .audio import writing
 from .codec import Codec
 from .config import Preset, from_dict
+from .diffusion import LatentDiffusion
 from .errors import WavelldmError
+from .masknet import MaskNet
 
 SHIPPED = Path(__file__).with_name("weights")
 FORMAT = 1  # raise it when an older program could not read the file
 
 
-def save_codec(path, codec: Codec, facts: dict, force: bool = False) -> Path:
+def save(path, model: nn.Module, preset: Preset, facts: dict, force: bool = False) -> Path:
     """Write PATH.safetensors (half precision) and PATH.json (preset and `facts`: steps, seed, metrics ...)."""
     path = Path(path).with_suffix(".safetensors")
-    tensors = {k: v.detach().cpu().half().contiguous() for k, v in codec.state_dict().items()}
+    tensors = {k: v.detach().cpu().half().contiguous() for k, v in model.state_dict().items()}
     lost = next((k for k, v in tensors.items() if not torch.isfinite(v).all()), None)
     if lost:
         raise WavelldmError(f"the weights '{lost}' do not fit into 16-bit floats; they are too large or not finite")
+    about = {"format": FORMAT, "kind": type(model).__name__, "preset": preset.to_dict(), **facts}
     with writing(path, force) as part:
-        part.write_bytes(save(tensors))
+        part.write_bytes(safetensors.torch.save(tensors))
     with writing(path.with_suffix(".json"), force) as part:
-        part.write_text(json.dumps({"format": FORMAT, "preset": codec.preset.to_dict(), **facts}, indent=1) + "\n")
+        part.write_text(json.dumps(about, indent=1) + "\n")
     return path
+
+
+def save_codec(path, codec: Codec, facts: dict, force: bool = False) -> Path:
+    return save(path, codec, codec.preset, facts, force)
 
 
 def facts(name) -> dict:
@@ -59,21 +68,37 @@ def locate(name) -> Path:
     return shipped
 
 
-def load_codec(name="base16k", preset: str | None = None, device="cpu") -> Codec:
-    """Codec with weights, ready to use. `preset`: refuse weights that are for another one."""
+def load(name, build, preset: str | None = None, device="cpu") -> nn.Module:
+    """The network `build(preset)` with weights, ready to use. `preset`: refuse weights that are for another one."""
     path = locate(name)
     if not path.exists():
         raise WavelldmError(f"{path} does not exist; check the path")
-    config = from_dict(Preset, facts(name)["preset"])
+    about = facts(name)
+    config = from_dict(Preset, about["preset"])
     if preset is not None and config.name != preset:
         raise WavelldmError(f"{path} holds weights for the preset '{config.name}', not '{preset}'; choose others")
+    model = build(config)
+    kind = about.get("kind", type(model).__name__)
+    if kind != type(model).__name__:
+        raise WavelldmError(f"{path} holds the weights of a {kind}, not of a {type(model).__name__}; choose others")
     try:
         tensors = load_file(path)
     except (SafetensorError, OSError) as error:
         raise WavelldmError(f"{path} is not a whole safetensors file ({error}); download or copy it again") from None
-    codec = Codec(config)
     try:
-        codec.load_state_dict({k: v.float() for k, v in tensors.items()})
+        model.load_state_dict({k: v.float() for k, v in tensors.items()})
     except RuntimeError:
         raise WavelldmError(f"{path} does not fit the network its JSON describes; both must come from the same run") from None
-    return codec.to(device).eval()
+    return model.to(device).eval()
+
+
+def load_codec(name="base16k", preset: str | None = None, device="cpu") -> Codec:
+    return load(name, Codec, preset, device)
+
+
+def load_diffusion(name="base16k-diffusion", preset: str | None = None, device="cpu") -> LatentDiffusion:
+    return load(name, LatentDiffusion, preset, device)
+
+
+def load_mask(name="base16k-mask", preset: str | None = None, device="cpu") -> MaskNet:
+    return load(name, lambda p: MaskNet(p.mask), preset, device)

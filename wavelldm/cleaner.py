@@ -1,0 +1,155 @@
+"""Recordings of any length through the whole chain: codec's encoder, latent diffusion, mask network (or codec's decoder).
+
+Blocks wav (C, any) go in, blocks come out, in constant memory. The encoder works on windows that overlap by what it sees;
+U-Net and mask network keep their state. So what comes out equals what the networks make of the whole recording at once.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .audio import fit
+from .codec import Codec
+from .compress import MARGINS, decoder_margin, encoder_margin, resample_blocks, windows
+from .diffusion import LatentDiffusion
+from .errors import WavelldmError
+from .masknet import MaskNet
+
+BLOCK = 256  # frames worked on at a time: 4 s
+LIVE = 8  # while somebody waits
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a user may choose."""
+
+    steps: int = 1  # of the diffusion's sampler
+    sampler: str | None = None  # default: the one the model was made for
+    strength: float = 1.0  # the mask's gain in decibels, times this: 0 changes nothing
+    background: float = 0.0  # share of what was removed that is put back
+    seed: int = 0
+
+    def __post_init__(self):
+        if not (self.steps >= 1 and 0 <= self.strength <= 4 and 0 <= self.background <= 1):
+            raise WavelldmError("steps begin at 1, strength lies between 0 and 4, and the kept background between 0 and 1")
+
+
+class Chain(nn.Module):
+    """The networks of one denoiser. Without `mask` the codec's decoder speaks, which is the plain WaveLLDM; without
+    `diffusion` the mask network works alone."""
+
+    def __init__(self, codec: Codec | None, diffusion: LatentDiffusion | None, mask: MaskNet | None):
+        super().__init__()
+        if diffusion is None and mask is None or diffusion is not None and codec is None:
+            raise WavelldmError("a denoiser needs a mask network, or a diffusion and its codec")
+        self.codec, self.diffusion, self.mask = codec, diffusion, mask
+        self.sr = mask.config.sr if mask is not None else codec.sr
+        self.hop = mask.config.hop if mask is not None else codec.hop
+        if mask is not None and codec is not None and codec.hop != mask.config.hop:
+            raise WavelldmError(f"a latent frame has {codec.hop} samples and a mask frame {mask.config.hop}; make them equal")
+
+
+def latents(chain: Chain, blocks, settings: Settings, size: int):
+    """wav blocks (C, any) -> (clean latent (C, D, count), the window of samples it comes from, frames before, count)."""
+    codec, state, generator = chain.codec, None, torch.Generator().manual_seed(settings.seed)
+    for wav, before, count in windows(blocks, codec.hop, encoder_margin(codec), size):
+        z = codec.encode(wav[:, None], codec.sr)[..., before : before + count]
+        z, state = chain.diffusion.stream(z, state, settings.steps, settings.sampler, generator)
+        yield z, wav, before, count
+
+
+def by_mask(chain: Chain, blocks, settings: Settings, size: int):
+    """wav blocks (C, any) -> rows (2 C, n): the cleaned sound, and the gain of the highest bins for each of its samples."""
+    mask, hop, side = chain.mask, chain.mask.config.hop, chain.mask.side
+    state = tail = level = None
+    heard = made = 0
+    if chain.diffusion is None:
+        source = ((None, *window) for window in windows(blocks, hop, 2, size))
+    else:
+        source = latents(chain, blocks, settings, size)
+    ramp = torch.arange(1, hop + 1) / hop
+    for z, wav, before, count in source:
+        first, last = before * hop - side, (before + count) * hop + side  # of the window: the samples these frames see
+        seen = fit(F.pad(wav[:, max(0, first) : last], (max(0, -first), 0)), last - first)
+        spec = mask.frames(seen)  # (C, count, bins)
+        gain, state = mask.mask(spec, None if z is None else chain.diffusion.normalise(z), state)
+        gain = adjust(gain, settings)
+        out, tail = mask.overlap(spec * gain, tail)  # (C, count * hop)
+        top = gain.abs()[..., -mask.config.n_fft // 8 :].mean(-1).clamp(max=1)  # (C, count), of the highest quarter
+        points = torch.cat([top[:, :1] if level is None else level, top], dim=1)
+        rows = torch.cat([out, (points[:, :-1, None] * (1 - ramp) + points[:, 1:, None] * ramp).flatten(1)])
+        rows = rows[:, side:] if level is None else rows
+        level = top[:, -1:]
+        heard += min(count * hop, wav.shape[1] - before * hop)
+        yield rows[:, : heard - made]
+        made += min(rows.shape[1], heard - made)
+    if level is not None and heard > made:
+        rest = tail[0][:, :side] / tail[1][:side].clamp_min(1e-3)
+        yield torch.cat([rest, level.expand(-1, side)])[:, : heard - made]
+
+
+def adjust(mask: Tensor, settings: Settings) -> Tensor:
+    """The mask as the user wants it."""
+    if settings.strength != 1:
+        mask = mask * mask.abs().clamp_min(1e-4) ** (settings.strength - 1)
+    return mask + settings.background * (1 - mask) if settings.background else mask
+
+
+def by_decoder(chain: Chain, blocks, settings: Settings, size: int):
+    """wav blocks (C, any) -> rows (2 C, n): the decoded clean latents, and zeros: above the codec's band there is nothing."""
+    codec, margin, heard, made = chain.codec, decoder_margin(chain.codec), 0, 0
+
+    def frames():
+        nonlocal heard
+        for z, wav, before, count in latents(chain, blocks, settings, size):
+            heard += min(count * codec.hop, wav.shape[1] - before * codec.hop)
+            yield z
+
+    for z, before, count in windows(frames(), 1, margin, max(size, MARGINS * margin)):
+        out = codec.decode(z)[:, 0, before * codec.hop : (before + count) * codec.hop][:, : heard - made]
+        made += out.shape[1]
+        yield torch.cat([out, torch.zeros_like(out)])
+
+
+@torch.no_grad()
+def clean_blocks(chain: Chain, blocks, sr: int, settings: Settings = Settings(), gain: float = 1.0, size: int = BLOCK):
+    """wav blocks (C, any) at any rate -> cleaned blocks, as many samples in all. `gain` brings speech to the level the
+    networks know, and is taken back at the end.
+
+    The networks hear the sound at their own rate. What lies above it comes from the original, turned down as the mask
+    turns down its highest bins.
+    """
+    kept: list[Tensor] = []  # of the original, blocks that wait for their cleaned twin
+
+    def heard():
+        for block in blocks:
+            kept.append(block.float())
+            yield gain * block.float()
+
+    lower = []
+
+    def noisy():
+        for block in resample_blocks(heard(), sr, chain.sr):
+            lower.append(block)
+            yield block
+
+    def rows():
+        held = None
+        for part in (by_mask if chain.mask is not None else by_decoder)(chain, noisy(), settings, size):
+            held = torch.cat([held, *lower], dim=1) if held is not None else torch.cat(lower, dim=1)
+            lower.clear()
+            n = part.shape[1]
+            yield torch.cat([part, held[:, :n]])  # (3 C, n): cleaned, gain of what lies above, what was heard
+            held = held[:, n:]
+
+    waiting = None
+    for part in resample_blocks(rows(), chain.sr, sr):
+        waiting = torch.cat([waiting, *kept], dim=1) if waiting is not None else torch.cat(kept, dim=1)
+        kept.clear()
+        n = min(part.shape[1], waiting.shape[1])
+        cleaned, above, below = part[:, :n].chunk(3)
+        original, waiting = waiting[:, :n], waiting[:, n:]
+        if n:
+            yield cleaned / gain + (above.clamp(0, 1) * (original - below / gain) if sr > chain.sr else 0)

@@ -1,0 +1,143 @@
+"""What training the latent diffusion means: noise in, the network's guess at it out, squared error; on cached latents."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from . import parallel
+from .clips import Clips
+from .codec import Codec
+from .config import Preset
+from .degrade import Degradation
+from .diffusion import LatentDiffusion
+from .latents import Latents, build
+from .material import Material
+from .schedule import convert, min_snr
+from .train import Plan, fast_half, fit, load_checkpoint
+from .weights import save
+
+# What the network learns to undo. Dropouts and narrow bands have their own training set, see `RECIPES` in degrade.py.
+RECIPE = Degradation(snr=(-5.0, 20.0), reverb=0.2, level=1.0, clip=0.05, band=0.15, cutoff=(2_000.0, 7_000.0), dropout=0.15)
+VALID = Degradation(snr=(0.0, 17.5), level=1.0)
+DROP = 0.1  # share of items without their condition
+LEVELS = 8  # steps t at which each validation item is looked at
+
+
+class DiffusionTask:
+    """Batches are latents (noisy, clean) as the codec makes them."""
+
+    def __init__(self, preset: Preset, codec: Codec, train: Latents, valid: Latents, device="cpu", seed: int = 0, half: bool = True, gamma: float = 0.0):
+        torch.manual_seed(seed)
+        self.codec, self.sr, self.device = codec.to(device), preset.mel.sr, torch.device(device)
+        self.half, self.gamma = half and fast_half(self.device), gamma
+        model = LatentDiffusion(preset).to(device)
+        model.measure(train.mean.to(device), train.deviation.to(device))
+        self.networks, self.groups = {"model": model}, {"unet": ["model"]}
+        whole = min(len(valid.clean), 64)
+        self.valid = [torch.from_numpy(part[:whole].astype("float32")).to(device) for part in (valid.noisy, valid.clean)]
+
+    def error(self, model: LatentDiffusion, noisy: Tensor, clean: Tensor, t: Tensor, eps: Tensor, drop: Tensor | None) -> Tensor:
+        """Mean squared error per item (B,) of what the network predicts at step t (B,)."""
+        predicts = model.preset.unet.predicts
+        z0, cond = model.normalise(clean), model.normalise(noisy)
+        z_t = model.between(z0, cond, t, eps)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
+            guess = model.unet(z_t, t, cond, drop)
+        wanted = eps if predicts == "eps" else convert(model.schedule, z0, z_t, t, "z0", predicts)
+        return (guess.float() - wanted).square().mean((1, 2))
+
+    def losses(self, batch):
+        noisy, clean = (x.to(self.device) for x in batch)  # (B, D, T)
+        model, last = self.networks["model"], self.networks["model"].schedule.steps - 1
+        everybody = len(clean) * parallel.world()
+        t, eps, drop = parallel.share((torch.randint(last + 1, (everybody,)), torch.randn(everybody, *clean.shape[1:]), torch.rand(everybody)))
+        t, eps, drop = t.to(self.device), eps.to(self.device), (drop < DROP).to(self.device)
+        if model.preset.unet.path == "none":
+            t, drop = torch.full_like(t, last), torch.zeros_like(drop)
+        loss = self.error(model, noisy, clean, t, eps, drop)
+        if self.gamma:
+            loss = loss * min_snr(model.schedule, t, model.preset.unet.predicts, self.gamma)
+        yield "unet", loss.mean(), {}
+
+    @torch.no_grad()
+    def validate(self, model: LatentDiffusion) -> dict:
+        """The training loss at fixed steps and noises, and how far one step and five end from the clean latent (1: as far as the mean)."""
+        noisy, clean = self.valid
+        generator = torch.Generator().manual_seed(1)
+        last = model.schedule.steps - 1
+        errors = []
+        for k in range(LEVELS):
+            t = torch.full((len(clean),), last if model.preset.unet.path == "none" else round(last * (k + 1) / LEVELS), device=self.device)
+            eps = torch.randn(clean.shape, generator=generator).to(self.device)
+            errors.append(float(self.error(model, noisy, clean, t, eps, None).mean()))
+        figures = {"score": sum(errors) / LEVELS, "at_end": errors[-1]}
+        for steps in (1,) if model.preset.unet.path == "none" else (1, 5):
+            drawn = model.sample(noisy, steps, generator=torch.Generator().manual_seed(2))
+            figures[f"steps_{steps}"] = float((model.normalise(drawn) - model.normalise(clean)).square().mean())
+        return figures
+
+    @torch.no_grad()
+    def samples(self, model: LatentDiffusion) -> dict:
+        noisy, clean = (x[:1] for x in self.valid)
+        drawn = model.sample(noisy, 1, generator=torch.Generator().manual_seed(2))
+        return {name: self.codec.decode(z)[0].cpu() for name, z in (("noisy", noisy), ("clean", clean), ("denoised", drawn))}
+
+
+def prepare(codec: Codec, material: Material, recipe: Degradation, seconds: float, hours: float, seed: int = 0, cutting: bool = False):
+    """Latents to train on (`hours` of them) and to validate on, from the cache or encoded now."""
+    sr = codec.sr
+    if material.recorded:
+        recipe = Degradation(snr=None, dropout=0.5 if cutting else 0.0)
+    speech, noise = Clips(material.speech, sr), None if material.recorded else Clips(material.noise, sr)
+    train = build(codec, speech, noise, recipe, max(1, round(hours * 3600 / seconds)), seconds, seed)
+    valid_recipe = Degradation(snr=None) if material.recorded else VALID
+    held = Clips(material.valid_speech, sr), None if material.recorded else Clips(material.valid_noise, sr)
+    return train, build(codec, *held, valid_recipe, 64, seconds, seed, valid=True)
+
+
+def run(
+    preset: Preset,
+    codec: Codec,
+    material: Material,
+    plan: Plan,
+    folder,
+    batch: int = 16,
+    seconds: float = 1.5,
+    hours: float = 20.0,
+    cutting: bool = False,
+    gamma: float = 0.0,
+    progress: bool = True,
+    half: bool = True,
+) -> dict:
+    """Train the diffusion in `folder`, or go on where it stopped; the result is in best.pt. Returns what `train.fit` does."""
+    device = parallel.begin()
+    codec = codec.to(device)
+    train, valid = prepare(codec, material, RECIPE, 4.0, hours, plan.seed, cutting)
+    task = DiffusionTask(preset, codec, train, valid, device, plan.seed, half, gamma)
+    frames = min(codec.frames(round(seconds * codec.sr)), train.clean.shape[2])
+
+    def stream(start: int):
+        step = start
+        while True:
+            yield train.batch(step, batch, frames, plan.seed)
+            step += 1
+
+    try:
+        result = fit(task, stream, plan, folder, progress)
+    finally:
+        first = parallel.rank() == 0
+        parallel.end()
+    if first and result["best"] is not None:
+        publish(folder, preset, plan)
+    return result
+
+
+def publish(folder, preset: Preset, plan: Plan) -> Path:
+    """The best averaged model of a run as FOLDER/PRESET-diffusion.safetensors."""
+    best = load_checkpoint(Path(folder) / "best.pt")
+    model = LatentDiffusion(preset)
+    model.load_state_dict(best["model"])
+    facts = {"steps": best["step"], "score": round(best["score"], 4), "plan": asdict(plan)}
+    return save(Path(folder) / f"{preset.name}-diffusion", model, preset, facts, force=True)
