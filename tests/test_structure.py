@@ -25,6 +25,7 @@ FLOORS = [
     ["evaluate", "mix", "train_codec", "train_mask", "train_diffusion", "nb", "widgets", "compress"],
     ["cleaner"],
     ["enhance"],
+    ["pipe"],
     ["demo", "describe"],
     ["cli"],
     ["__main__"],

@@ -65,13 +65,18 @@ def run_evaluate(args) -> None:
 
 
 def run_denoise(args) -> None:
-    from . import enhance
+    from . import cleaner, enhance, pipe
 
+    settings = cleaner.Settings(args.steps, args.sampler, args.strength, args.keep_background, args.seed)
+    if "-" in args.input:
+        if len(args.input) > 1:
+            raise WavelldmError("standard input (-) comes alone; name the files in a second command")
+        return pipe.denoise(enhance.load(args.model), settings, sys.stdin.buffer, sys.stdout.buffer, args.output, args.force)
     model = enhance.load(args.model)
     jobs = enhance.jobs(args.input, args.output)
     done = []
     for source, target in jobs:
-        facts = model.enhance_file(source, target, force=args.force)
+        facts = model.enhance_file(source, target, force=args.force, settings=settings, live=args.stream)
         done.append({"input": str(source), "output": str(target), "seconds": round(facts.seconds, 3), "model": model.name})
         if not args.json:
             print(f"{source} -> {target} ({facts.seconds:.1f} s of sound, model {model.name})")
@@ -80,18 +85,33 @@ def run_denoise(args) -> None:
 
 
 def run_train(args) -> None:
-    from . import config, material, train, train_codec
+    from . import config, material, train, train_codec, train_diffusion, train_mask, weights
 
     preset = config.override(config.preset(args.preset), args.set)
     heard = material.gather(args.clean_data_path, args.noisy_data_path, args.manifest)
-    steps = args.steps or train_codec.steps_for(args.epochs, heard, preset.mel.sr, args.batch_size, args.seconds)
+    seconds = args.seconds or {"codec": 1.0, "diffusion": 1.5, "mask": 2.0}[args.network]
+    folder = args.out or f"runs/{args.network}"
+    steps = args.steps or train_codec.steps_for(args.epochs, heard, preset.mel.sr, args.batch_size, seconds)
     plan = train.Plan(steps=steps, lr=args.lr, final=0.02 if args.use_scheduler else 1.0, warmup=min(500, steps // 10), seed=args.seed)
-    result = train_codec.run(
-        preset, heard, plan, args.out, args.batch_size, args.seconds, args.critics, args.add_random_cutting, args.num_workers, half=args.half
-    )
+    common = {"batch": args.batch_size, "seconds": seconds}
+    if args.network == "codec":
+        result = train_codec.run(
+            preset, heard, plan, folder, **common, critic_width=args.critics, cutting=args.add_random_cutting, workers=args.num_workers, half=args.half
+        )
+    elif args.network == "diffusion":
+        codec = weights.load_codec(args.codec)
+        result = train_diffusion.run(
+            preset, codec, heard, plan, folder, **common, hours=args.hours, cutting=args.add_random_cutting, half=args.half
+        )
+    else:
+        diffusion = weights.load_diffusion(args.diffusion) if args.diffusion else None
+        codec = weights.load_codec(args.codec) if diffusion else None
+        result = train_mask.run(
+            preset, heard, plan, folder, **common, codec=codec, diffusion=diffusion, start=args.start, workers=args.num_workers
+        )
     state = "stopped; the same command goes on" if result["stopped"] else "done"
     best = "not validated yet" if result["best"] is None else f"best score {result['best']:.4f}"
-    say(args, result, f"{state}: step {result['step']} of {steps}, {best}, in {args.out}")
+    say(args, result, f"{state}: step {result['step']} of {steps}, {best}, in {folder}")
 
 
 def run_compress(args) -> None:

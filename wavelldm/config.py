@@ -76,7 +76,7 @@ class UNetConfig:
     causal: bool = True  # frame t sees no later frame
     schedule: str = "cosine"
     steps: int = 1000
-    predicts: str = "v"  # or "eps", "z0"
+    predicts: str = "z0"  # or "v", "eps"
     path: str = "noise"  # from pure noise to z0; "bridge": from the noisy latent; "none": a predictor, one pass, nothing drawn
     spread: float = 0.5  # deviation of the noise that a bridge adds to its noisy end
 

@@ -1,5 +1,6 @@
 """The front door: `load()` a denoiser, `enhance` a recording in memory, or `enhance_file` one of any length on disk."""
 
+import glob
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from . import audio, weights
-from .cleaner import BLOCK, Chain, Settings, clean_blocks
+from .cleaner import BLOCK, LIVE, Chain, Settings, clean_blocks
 from .errors import AudioError, WavelldmError
 from .levels import active_power
 from .logmmse import LogMMSE
@@ -36,10 +37,15 @@ class Denoiser:
         blocks = self.clean(iter([rows]), sr, settings, gain_for([rows], sr), BLOCK)
         return torch.cat(list(blocks), dim=1).reshape(wav.shape).to(wav.device)
 
-    def enhance_file(self, source, target, force: bool = False, progress: bool = True, settings: Settings = Settings()):
-        """Clean a file block by block in constant memory, keeping length, rate, channels and sample format."""
+    def enhance_file(
+        self, source, target, force: bool = False, progress: bool = True, settings: Settings = Settings(), live: bool = False
+    ):  # fmt: skip
+        """Clean a file block by block in constant memory, keeping length, loudness, rate, channels and sample format.
+
+        `live`: as a stream is cleaned, in small blocks and without a first look at the level.
+        """
         facts = audio.info(source)
-        gain = gain_for(audio.read_blocks(source, seconds=10.0), facts.sr)
+        gain = 1.0 if live else gain_for(audio.read_blocks(source, seconds=10.0), facts.sr)
 
         def blocks():
             with tqdm(total=facts.frames, unit="sample", unit_scale=True, disable=not progress, delay=1.0, leave=False) as bar:
@@ -47,7 +53,7 @@ class Denoiser:
                     yield block
                     bar.update(block.shape[1])
 
-        audio.save_blocks(target, self.clean(blocks(), facts.sr, settings, gain, BLOCK), facts.sr, like=facts, force=force)
+        audio.save_blocks(target, self.clean(blocks(), facts.sr, settings, gain, LIVE if live else BLOCK), facts.sr, like=facts, force=force)
         return facts
 
 
@@ -104,7 +110,12 @@ def jobs(inputs: list, output=None) -> list[tuple[Path, Path]]:
     """Which file becomes which: `x.wav` -> `x.denoised.wav` beside it, or under `output` with its place in the folder kept."""
     found = []  # (source, its path relative to the folder it was found in)
     for name in map(Path, inputs):
-        if name.is_dir():
+        if not name.exists() and any(c in str(name) for c in "*?["):  # a pattern that no shell has spread out
+            matches = [Path(m) for m in sorted(glob.glob(str(name), recursive=True)) if ".denoised" not in Path(m).suffixes]
+            if not matches:
+                raise AudioError(f"nothing matches '{name}'; check the pattern")
+            found += [(m, Path(m.name)) for m in matches if m.is_file()]
+        elif name.is_dir():
             inside = sorted(p for p in name.rglob("*") if p.suffix.lower() in audio.SUFFIXES and ".denoised" not in p.suffixes)
             if not inside:
                 raise AudioError(f"{name} holds no sound files ({', '.join(audio.SUFFIXES)})")

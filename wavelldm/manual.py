@@ -43,14 +43,23 @@ def parser(runs: dict) -> argparse.ArgumentParser:
     sub = command(
         "denoise",
         "clean recordings",
-        "Clean one recording, several, or a folder. Length, sample rate, channels and sample format stay as they are; "
-        "files of any length are worked through in constant memory. An existing output is never overwritten without --force.",
+        "Clean one recording, several, or folders. Length, loudness, sample rate, channels and sample format stay as they are; "
+        "files of any length are worked through in constant memory. An existing output is never overwritten without --force. "
+        "The input - is a WAV stream on standard input: it is cleaned as it arrives and written to standard output.",
         "examples:\n  wavelldm denoise talk.wav                   writes talk.denoised.wav\n"
-        "  wavelldm denoise talk.mp3 -o clean.flac\n  wavelldm denoise recordings/ -o cleaned/",
+        "  wavelldm denoise talk.mp3 -o clean.flac\n  wavelldm denoise 'talks/*.mp3' recordings/ -o cleaned/\n"
+        "  wavelldm denoise talk.wav --strength 0.7 --keep-background 0.1\n"
+        "  arecord -f S16_LE -r 16000 | wavelldm denoise - | aplay",
     )
-    sub.add_argument("input", nargs="+", help="sound files or folders")
+    sub.add_argument("input", nargs="+", help="sound files, folders or patterns, or - for standard input")
     sub.add_argument("-o", "--output", help="the file to write, or a folder if there are several inputs")
-    sub.add_argument("--model", default="best", help="which denoiser (default: the best one that ships)")
+    sub.add_argument("--model", default="best", help="which denoiser: base16k, wavelldm, logmmse (default: the best one that ships)")
+    sub.add_argument("--steps", type=int, default=1, help="steps of the diffusion's sampler (default: 1)")
+    sub.add_argument("--sampler", help="ddim, ddpm, dpmpp_2m ... (default: the one the model was made for)")
+    sub.add_argument("--strength", type=float, default=1.0, help="turn noise down by this many times the decibels: 0 to 4 (default: 1)")
+    sub.add_argument("--keep-background", type=float, default=0.0, metavar="G", help="put this share of the noise back: 0 to 1 (default: 0)")
+    sub.add_argument("--stream", action="store_true", help="work in small blocks and look at nothing twice, as for standard input")
+    sub.add_argument("--seed", type=int, default=0, help="same seed, same result (default: 0)")
     sub.add_argument("--force", action="store_true", help="overwrite existing files")
 
     sub = command(
@@ -130,14 +139,17 @@ def parser(runs: dict) -> argparse.ArgumentParser:
     sub = command(
         "train",
         "train a network",
-        "Train the codec on folders of clean speech (with noisy recordings under the same names, if you have them), on a manifest, or, "
-        "with no data given, on the embedded corpus. Ctrl-C saves; the same command goes on where it stopped. OUT gets the weights (PRESET.safetensors), checkpoints, "
+        "Train a network on folders of clean speech (with noisy recordings under the same names, if you have them), on a manifest, or, "
+        "with no data given, on the embedded corpus. First the codec, then the diffusion over its latents, then the mask network that "
+        "the diffusion guides. Ctrl-C saves; the same command goes on where it stopped. OUT gets the weights, checkpoints, "
         "log.csv and TensorBoard logs. Several GPUs: torchrun --nproc-per-node N -m wavelldm train ...",
         "examples:\n  wavelldm train codec --preset tiny --steps 300\n"
-        "  wavelldm train codec --clean_data_path clean --noisy_data_path noisy --add_random_cutting --batch_size 16 "
+        "  wavelldm train diffusion --codec runs/codec/tiny --preset tiny --steps 300\n"
+        "  wavelldm train mask --diffusion runs/diffusion/tiny-diffusion --codec runs/codec/tiny --preset tiny --steps 300\n"
+        "  wavelldm train diffusion --clean_data_path clean --noisy_data_path noisy --add_random_cutting --batch_size 16 "
         "--lr 2e-5 --use_scheduler --epochs 100 --num_workers 16",
     )
-    sub.add_argument("network", choices=("codec",))
+    sub.add_argument("network", choices=("codec", "diffusion", "mask"))
     sub.add_argument("--preset", default="base16k", help="which numbers to start from: see `wavelldm info` (default: base16k)")
     sub.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="change some of them, such as mel.n_mels=80")
     sub.add_argument("--clean_data_path", help="a folder of clean speech, or of VoiceBank+DEMAND")
@@ -145,17 +157,21 @@ def parser(runs: dict) -> argparse.ArgumentParser:
     sub.add_argument("--manifest", help="a manifest.tsv instead of folders")
     sub.add_argument("--add_random_cutting", action="store_true", help="hear speech with dropouts of 50 to 450 ms as well")
     sub.add_argument("--batch_size", type=int, default=16, help="crops per step (default: 16)")
-    sub.add_argument("--seconds", type=float, default=1.0, help="length of a crop (default: 1)")
+    sub.add_argument("--seconds", type=float, help="length of a crop (default: 1 for the codec, 1.5 for the diffusion, 2 for the mask)")
     sub.add_argument("--lr", type=float, default=1e-3, help="learning rate after the warm-up (default: 0.001)")
     sub.add_argument("--use_scheduler", action=argparse.BooleanOptionalAction, default=True, help="let it fall along a cosine (default)")
     length = sub.add_mutually_exclusive_group()
     length.add_argument("--epochs", type=float, default=100.0, help="how often to hear everything (default: 100)")
     length.add_argument("--steps", type=int, help="or how many steps")
-    sub.add_argument("--critics", type=int, default=0, metavar="WIDTH", help="width of MPD and MSD: 32 as in the papers, 0 for none (default)")
+    sub.add_argument("--codec", default="base16k", help="diffusion, mask: weights of the codec, by name or path (default: base16k)")
+    sub.add_argument("--hours", type=float, default=20.0, help="diffusion: hours of noisy and clean latents to keep on disk, 0.4 GB each (default: 20)")
+    sub.add_argument("--diffusion", help="mask: weights of the diffusion that guides it (default: none, the mask network alone)")
+    sub.add_argument("--start", help="mask: begin with these weights of a mask network")
+    sub.add_argument("--critics", type=int, default=0, metavar="WIDTH", help="codec: width of MPD and MSD: 32 as in the papers, 0 for none (default)")
     sub.add_argument("--num_workers", type=int, default=0, help="processes that load data (default: 0, which is fastest up to some 1000 x real time)")
     sub.add_argument("--half", action=argparse.BooleanOptionalAction, default=True, help="compute in bfloat16 where that is faster (default)")
     sub.add_argument("--seed", type=int, default=0, help="same seed, same run (default: 0)")
-    sub.add_argument("--out", default="runs/codec", help="the folder of the run (default: runs/codec)")
+    sub.add_argument("--out", help="the folder of the run (default: runs/NETWORK)")
 
     sub = command(
         "demo",

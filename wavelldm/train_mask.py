@@ -1,6 +1,6 @@
 """What training the mask network means: compressed spectra and SI-SDR on (noisy, clean) pairs, alone or guided by a latent."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -8,12 +8,17 @@ from torch import Tensor
 
 from . import parallel
 from .clips import Clips
+from .codec import Codec
+from .config import MaskConfig, Preset
 from .data import batches, valid_pairs
 from .degrade import Degradation
-from .masknet import MaskConfig, MaskNet
+from .diffusion import LatentDiffusion
+from .errors import WavelldmError
+from .masknet import MaskNet
 from .material import Material
 from .stft import magnitude
-from .train import Plan, fit
+from .train import Plan, fit, load_checkpoint
+from .weights import load_mask, save
 
 RECIPE = Degradation(snr=(-5.0, 20.0), reverb=0.2, level=1.0, band=0.05, clip=0.05)
 VALID = Degradation(snr=(0.0, 17.5))
@@ -74,30 +79,66 @@ class MaskTask:
         return {"noisy": noisy[0].cpu(), "clean": clean[0].cpu(), "cleaned": model(noisy, self.latent(noisy))[0].cpu()}
 
 
+def guide_of(codec: Codec, diffusion: LatentDiffusion):
+    """noisy wav (B, 1, N) -> what the diffusion makes of its latent in one step, scaled (B, D, ceil(N / hop))."""
+
+    def guide(noisy: Tensor) -> Tensor:
+        return diffusion.normalise(diffusion.sample(codec.encode(noisy, codec.sr), 1))
+
+    return guide
+
+
 def run(
-    config: MaskConfig,
+    preset: Preset,
     material: Material,
     plan: Plan,
     folder,
-    batch: int = 8,
+    batch: int = 4,
     seconds: float = 2.0,
-    guide=None,
+    codec: Codec | None = None,
+    diffusion: LatentDiffusion | None = None,
+    start: str | None = None,
     workers: int = 0,
     progress: bool = True,
 ) -> dict:
-    """Train the mask network in `folder`, or go on where it stopped. Returns what `train.fit` does."""
-    device = parallel.begin()
-    recipe = Degradation(snr=None) if material.recorded else RECIPE
-    speech = Clips(material.speech, config.sr)
-    noise = None if material.recorded else Clips(material.noise, config.sr)
-    valid_recipe = Degradation(snr=None) if material.recorded else VALID
-    valid = valid_pairs(material.valid_speech, material.valid_noise, valid_recipe, config.sr, 4.0, 8, count=48)
-    task = MaskTask(config, valid, guide, device, plan.seed)
+    """Train the mask network in `folder`, or go on where it stopped; the result is in best.pt. Returns what `train.fit` does.
 
-    def stream(start: int):
-        return batches(speech, noise, recipe, config.sr, seconds, batch, plan.seed, workers, start)
+    With a codec and a diffusion their estimate guides it. `start`: weights to begin with; a guide may be new to them.
+    """
+    device, sr = parallel.begin(), preset.mask.sr
+    if diffusion is not None:
+        preset = replace(preset, mask=replace(preset.mask, latent_dim=preset.codec.latent_dim))
+        codec, diffusion = codec.to(device), diffusion.to(device)
+    recipe = Degradation(snr=None) if material.recorded else RECIPE
+    speech = Clips(material.speech, sr)
+    noise = None if material.recorded else Clips(material.noise, sr)
+    valid_recipe = Degradation(snr=None) if material.recorded else VALID
+    valid = valid_pairs(material.valid_speech, material.valid_noise, valid_recipe, sr, 4.0, 8, count=48)
+    task = MaskTask(preset.mask, valid, guide_of(codec, diffusion) if diffusion is not None else None, device, plan.seed)
+    if start:
+        model = task.networks["model"]
+        begun = load_mask(start).state_dict()
+        if set(begun) - set(model.state_dict()):
+            raise WavelldmError(f"{start} is guided by a latent; give --diffusion too, or start without it")
+        model.load_state_dict(begun, strict=False)
+
+    def stream(first: int):
+        return batches(speech, noise, recipe, sr, seconds, batch, plan.seed, workers, first)
 
     try:
-        return fit(task, stream, plan, folder, progress)
+        result = fit(task, stream, plan, folder, progress)
     finally:
+        main = parallel.rank() == 0
         parallel.end()
+    if main and result["best"] is not None:
+        publish(folder, preset, plan)
+    return result
+
+
+def publish(folder, preset: Preset, plan: Plan) -> Path:
+    """The best averaged model of a run as FOLDER/PRESET-mask.safetensors."""
+    best = load_checkpoint(Path(folder) / "best.pt")
+    model = MaskNet(preset.mask)
+    model.load_state_dict(best["model"])
+    facts = {"steps": best["step"], "score": round(best["score"], 4), "plan": asdict(plan)}
+    return save(Path(folder) / f"{preset.name}-mask", model, preset, facts, force=True)

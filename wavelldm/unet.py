@@ -145,8 +145,10 @@ class UNet(nn.Module):
             network = Level(dim, below, network, c)
         self.network = network
         self.leave = Chain(ChannelNorm(c.dims[0]), nn.SiLU(), nn.Conv1d(c.dims[0], latent_dim, 1))
-        nn.init.zeros_(self.leave[-1].weight)
-        nn.init.zeros_(self.leave[-1].bias)
+        self.past = nn.Linear(c.embedding, 2 * latent_dim)
+        for layer in (self.leave[-1], self.past):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
 
     def _check(self, z_t: Tensor, t: Tensor, cond: Tensor | None):
         if z_t.ndim != 3 or z_t.shape[1] != self.latent_dim or (cond is not None and cond.shape != z_t.shape):
@@ -165,9 +167,14 @@ class UNet(nn.Module):
             cond = torch.where(drop[:, None, None], nothing, cond)
         return torch.cat([z_t, cond], dim=1), self.embed(step_embedding(t, self.config.dims[0])), cond
 
+    def copied(self, x: Tensor, step: Tensor) -> Tensor:
+        """Past the network: z_t and cond, each channel times a factor that depends on the step. eps and v hold all the noise
+        of z_t, and that does not fit through a network narrower than the latent."""
+        return (x * self.past(step)[:, :, None]).unflatten(1, (2, -1)).sum(1)  # (B, D, T)
+
     def forward(self, z_t: Tensor, t: Tensor, cond: Tensor | None = None, drop: Tensor | None = None) -> Tensor:
         x, step, cond = self.inputs(z_t, t, cond, drop)
-        return self.leave(self.network(self.enter(x), step, self.condition(cond)))
+        return self.leave(self.network(self.enter(x), step, self.condition(cond))) + self.copied(x, step)
 
     def stream(self, z_t: Tensor, t: Tensor, cond: Tensor | None = None, state: tuple | None = None):
         """The next frames (B, D, any) of every input -> as many frames of the prediction, state."""
@@ -175,7 +182,8 @@ class UNet(nn.Module):
             return z_t, state
         enter, condition, network = state or (None, None, None)
         x, step, cond = self.inputs(z_t, t, cond, None)
+        copied = self.copied(x, step)
         x, enter = self.enter.stream(x, enter)
         cond, condition = self.condition.stream(cond, condition)
         x, network = self.network.stream(x, step, cond, network)
-        return self.leave(x), (enter, condition, network)
+        return self.leave(x) + copied, (enter, condition, network)
