@@ -9,8 +9,9 @@ from torch import nn
 
 from wavelldm import layers, stft
 from wavelldm.codec import Codec, make_encoder
-from wavelldm.config import PRESETS, preset
+from wavelldm.config import PRESETS, MelConfig, preset
 from wavelldm.decoders import HiFiGAN, ISTFTHead
+from wavelldm.griffin import griffin_lim
 
 torch.set_num_threads(1)
 HAND = definitions("04")
@@ -95,6 +96,27 @@ def test_the_two_decoders(causal):
     mine, theirs = shaken(HAND["Head"](48, 24, 2, 3, 64, 16, causal)), ISTFTHead(48, 24, 2, 3, 64, 16, causal)
     theirs.load_state_dict(mine.state_dict())
     same(mine(noise(2, 48, 15)), theirs(noise(2, 48, 15)))
+
+
+@pytest.mark.parametrize("polish", (1, 5))
+def test_the_head_that_leaves_its_phases_to_griffin_lim(polish):
+    mine = shaken(HAND["Head"](48, 24, 2, 3, 64, 16, causal=False, polish=polish))
+    theirs, alone = (ISTFTHead(48, 24, 2, 3, 64, 16, polish=p) for p in (polish, 0))
+    for head in (theirs, alone):
+        head.load_state_dict(mine.state_dict())
+    x = noise(2, 48, 30)
+    same(mine(x), theirs(x))
+    assert (mine(x) - alone(x)).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("momentum", (0, 0.99))
+def test_griffin_lim(momentum):
+    wav = noise(2, 1, 40 * 16)
+    size = stft.stft(wav, 64, 16, 64, "same").abs()
+    start = torch.polar(size, 6 * noise(*size.shape))
+    config = MelConfig(n_fft=64, win=64, hop=16, n_mels=10)
+    theirs = griffin_lim(size, config, 6, momentum, start=start / size)
+    same(HAND["polished"](start, 64, 16, 6, momentum)[:, None], theirs)
 
 
 @pytest.mark.parametrize("n_fft, hop", [(1024, 256), (64, 16), (64, 32)])
