@@ -22,7 +22,7 @@ import torch
 from report import write_section
 from tqdm import tqdm
 
-from wavelldm import audio, data, metrics, plots, synth, weights
+from wavelldm import audio, compress, data, metrics, plots, synth, weights
 from wavelldm.griffin import mel_to_wav
 from wavelldm.layers import count_parameters
 
@@ -102,6 +102,13 @@ def usage(codec, items) -> list:
         p = counts[counts > 0] / counts.sum()
         rows.append(((counts > 0).float().mean().item(), (-(p * p.log()).sum()).exp().item(), len(book)))
     return rows
+
+
+def stored(codec, items) -> float:
+    """Bits per second of .wll files, header and all, of the clips as one file each."""
+    with tempfile.TemporaryDirectory() as folder:
+        headers = [compress.compress_file(i.path, Path(folder) / f"{k}.wll", codec, progress=False).header for k, i in enumerate(items)]
+    return 8 * sum(h.size for h in headers) / sum(h.seconds for h in headers)
 
 
 def speed(codec, seconds: float = 10.0, repeats: int = 9) -> tuple:
@@ -207,6 +214,7 @@ parameters, {size:.1f} MB on disk, {facts.get("steps", "?")} training steps. Opu
 
 * Codebook entries used on {books[0][2]:,} frames (there are {codec.quantiser.entries:,} each): {", ".join(f"{100 * u:.0f} %" for u, _, _ in books)}; perplexity
   {", ".join(f"{p:,.0f}" for _, p, _ in books)}. No more than {100 * min(1, books[0][2] / codec.quantiser.entries):.0f} % could be used on so few frames.
+* In .wll files, entropy-coded, one for each clip with its header: {stored(codec, items) / 1000:.2f} kbit/s instead of {codec.preset.bitrate() / 1000:.2f}.
 * Speed on one CPU thread, by its CPU time: encoding {encode:.0f}, decoding {decode:.0f}, both together {both:.0f} times real time.
 * One hour, from file to file and back in overlapping windows: {3600 / took:.0f} times real time,
   at most {memory:.0f} MB of memory.
