@@ -24,7 +24,7 @@ from tqdm import tqdm
 from wavelldm import audio, data, delay, metrics, synth, weights
 from wavelldm.cleaner import Chain, Settings
 from wavelldm.degrade import Degradation
-from wavelldm.enhance import Denoiser, gain_for, load, neural
+from wavelldm.enhance import Denoiser, load, look_at, neural
 from wavelldm.layers import count_parameters
 
 os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that measure
@@ -52,7 +52,7 @@ def through_codec(codec, which: str):
 
     def run(noisy, clean):
         wav = {"noisy": noisy, "clean": clean}[which]
-        gain = gain_for([noisy], SR)
+        gain = look_at([noisy], SR).gain
         z = codec.encode(gain * wav[None], SR)
         return codec.decode(z, wav.shape[-1])[0] / gain
 

@@ -11,7 +11,7 @@ import soundfile as sf
 import torch
 
 from wavelldm import audio, enhance, pipe
-from wavelldm.cleaner import Chain, Settings, adjust, clean_blocks
+from wavelldm.cleaner import Chain, Look, Settings, adjust, clean_blocks
 from wavelldm.codec import Codec
 from wavelldm.config import preset
 from wavelldm.diffusion import LatentDiffusion
@@ -94,7 +94,7 @@ def test_an_idle_network_changes_nothing_at_any_rate_and_any_gain():
     for sr in (16_000, 44_100):
         wav = sound(sr, seed=sr)
         for gain in (1.0, 7.0):
-            out = torch.cat(list(clean_blocks(chain, wav.split(4_321, dim=1), sr, gain=gain)), dim=1)
+            out = torch.cat(list(clean_blocks(chain, wav.split(4_321, dim=1), sr, look=Look(gain))), dim=1)
             middle = slice(sr // 10, -sr // 10)  # resampling rings at the ends
             assert (out - wav)[:, middle].abs().max() < 2e-3, (sr, gain)
 
@@ -106,7 +106,7 @@ def test_level_and_loudness(chains):
     wav = (0.2 * torch.sin(2 * torch.pi * 220 * t) * ((2 * t).long() % 2))[None]
     loud, quiet = model.enhance(wav, SR), model.enhance(0.02 * wav, SR)
     assert torch.allclose(loud * 0.02, quiet, atol=1e-5)
-    assert enhance.gain_for([torch.zeros(1, SR)], SR) == 1.0
+    assert enhance.look_at([torch.zeros(1, SR)], SR) == Look(1.0, None)
 
 
 def test_strength_and_background():

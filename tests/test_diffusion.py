@@ -104,7 +104,7 @@ def test_filling_keeps_what_is_known():
     model, z = make(), some(30)
     missing = torch.zeros(2, 1, 30, dtype=torch.bool)
     missing[..., 10:15] = True
-    filled = model.fill(z, missing, steps=5)
+    filled = model.fill(z, missing, z, steps=5)
     kept = ~missing.expand_as(z)
     assert torch.allclose(filled[kept], z[kept], atol=1e-4) and (filled - z)[~kept].abs().min() > 0
 
@@ -115,7 +115,7 @@ def test_samplers_and_paths_that_do_not_fit_are_named():
     with pytest.raises(WavelldmError, match="choose bridge"):
         make("bridge").sample(some(), 1, "ddim")
     with pytest.raises(WavelldmError, match="pure noise"):
-        make("bridge").fill(some(), torch.zeros(2, 1, 21, dtype=torch.bool))
+        make("bridge").fill(some(), torch.zeros(2, 1, 21, dtype=torch.bool), some())
     for wrong in (["unet.path=tunnel"], ["unet.predicts=x"], ["unet.path=bridge", "unet.predicts=v"]):
         with pytest.raises(WavelldmError, match="unet.predicts=z0|predicts eps"):
             LatentDiffusion(override(TINY, wrong))

@@ -23,6 +23,7 @@ FLOORS = [
     ["weights", "data", "delay", "metrics", "analysis", "adversarial", "train"],
     ["material", "latents"],
     ["evaluate", "mix", "train_codec", "train_mask", "train_diffusion", "nb", "widgets", "compress"],
+    ["restore"],
     ["cleaner"],
     ["enhance"],
     ["pipe"],

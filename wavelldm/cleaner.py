@@ -16,6 +16,7 @@ from .compress import MARGINS, decoder_margin, encoder_margin, resample_blocks, 
 from .diffusion import LatentDiffusion
 from .errors import WavelldmError
 from .masknet import MaskNet
+from .restore import restore_blocks
 
 BLOCK = 256  # frames worked on at a time: 4 s
 LIVE = 8  # while somebody waits
@@ -30,10 +31,19 @@ class Settings:
     strength: float = 1.0  # the mask's gain in decibels, times this: 0 changes nothing
     background: float = 0.0  # share of what was removed that is put back
     seed: int = 0
+    restore: bool = False  # fill dropouts and missing bands too
 
     def __post_init__(self):
         if not (self.steps >= 1 and 0 <= self.strength <= 4 and 0 <= self.background <= 1):
             raise WavelldmError("steps begin at 1, strength lies between 0 and 4, and the kept background between 0 and 1")
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a first look at a recording found."""
+
+    gain: float = 1.0  # brings its speech to the level that the networks know
+    cutoff: float | None = None  # Hz above which a band is missing
 
 
 class Chain(nn.Module):
@@ -114,21 +124,20 @@ def by_decoder(chain: Chain, blocks, settings: Settings, size: int):
 
 
 @torch.no_grad()
-def clean_blocks(chain: Chain, blocks, sr: int, settings: Settings = Settings(), gain: float = 1.0, size: int = BLOCK):
-    """wav blocks (C, any) at any rate -> cleaned blocks, as many samples in all. `gain` brings speech to the level the
-    networks know, and is taken back at the end.
+def clean_blocks(chain: Chain, blocks, sr: int, settings: Settings = Settings(), look: Look = Look(), size: int = BLOCK):
+    """wav blocks (C, any) at any rate -> cleaned blocks, as many samples in all.
 
-    The networks hear the sound at their own rate. What lies above it comes from the original, turned down as the mask
-    turns down its highest bins.
+    The networks hear the sound at their own rate and level. What lies above their band comes from the original, turned down
+    as the mask turns down its highest bins.
     """
-    kept: list[Tensor] = []  # of the original, blocks that wait for their cleaned twin
+    if settings.restore and (chain.diffusion is None or chain.diffusion.preset.unet.path != "noise"):
+        raise WavelldmError("only a model with a diffusion in it can restore what is missing; choose another --model")
+    kept, lower = [], []  # blocks of the original, and of the same at the networks' rate, that wait for their cleaned twins
 
     def heard():
         for block in blocks:
             kept.append(block.float())
-            yield gain * block.float()
-
-    lower = []
+            yield look.gain * block.float()
 
     def noisy():
         for block in resample_blocks(heard(), sr, chain.sr):
@@ -136,20 +145,23 @@ def clean_blocks(chain: Chain, blocks, sr: int, settings: Settings = Settings(),
             yield block
 
     def rows():
-        held = None
+        held = torch.zeros(0, 0)
         for part in (by_mask if chain.mask is not None else by_decoder)(chain, noisy(), settings, size):
-            held = torch.cat([held, *lower], dim=1) if held is not None else torch.cat(lower, dim=1)
+            held = torch.cat([*([held] if len(held) else []), *lower], dim=1)
             lower.clear()
             n = part.shape[1]
             yield torch.cat([part, held[:, :n]])  # (3 C, n): cleaned, gain of what lies above, what was heard
             held = held[:, n:]
 
-    waiting = None
-    for part in resample_blocks(rows(), chain.sr, sr):
-        waiting = torch.cat([waiting, *kept], dim=1) if waiting is not None else torch.cat(kept, dim=1)
+    source = rows()
+    if settings.restore:
+        source = restore_blocks(chain.codec, chain.diffusion, source, look.cutoff, settings.steps, settings.seed)
+    waiting = torch.zeros(0, 0)
+    for part in resample_blocks(source, chain.sr, sr):
+        waiting = torch.cat([*([waiting] if len(waiting) else []), *kept], dim=1)
         kept.clear()
         n = min(part.shape[1], waiting.shape[1])
         cleaned, above, below = part[:, :n].chunk(3)
         original, waiting = waiting[:, :n], waiting[:, n:]
         if n:
-            yield cleaned / gain + (above.clamp(0, 1) * (original - below / gain) if sr > chain.sr else 0)
+            yield (cleaned + (above.clamp(0, 1) * (look.gain * original - below) if sr > chain.sr else 0)) / look.gain

@@ -67,7 +67,7 @@ def run_evaluate(args) -> None:
 def run_denoise(args) -> None:
     from . import cleaner, enhance, pipe
 
-    settings = cleaner.Settings(args.steps, args.sampler, args.strength, args.keep_background, args.seed)
+    settings = cleaner.Settings(args.steps, args.sampler, args.strength, args.keep_background, args.seed, args.restore)
     if "-" in args.input:
         if len(args.input) > 1:
             raise WavelldmError("standard input (-) comes alone; name the files in a second command")

@@ -114,9 +114,10 @@ class LatentDiffusion(nn.Module):
         return self.restore(z0), tuple(states)
 
     @torch.no_grad()
-    def fill(self, z_noisy: Tensor, missing: Tensor, steps: int = 20, generator=None, callback=None) -> Tensor:
-        """Draw anew where `missing` (B, 1, T) is True and keep z_noisy elsewhere (RePaint)."""
+    def fill(self, z_noisy: Tensor, missing: Tensor, known: Tensor, steps: int = 20, generator=None, callback=None) -> Tensor:
+        """Draw anew where `missing` (B, 1, T) is True and keep the clean latent `known` (B, D, T) elsewhere (RePaint)."""
         if self.preset.unet.path != "noise":
             raise WavelldmError("only a model that begins with pure noise can fill in what is missing")
-        cond = self.normalise(z_noisy)
-        return self.restore(inpaint(lambda z_t, t: self.denoise(z_t, t, cond), cond, ~missing, self.schedule, steps, callback, generator, 5, 3))
+        cond, kept = self.normalise(z_noisy), self.normalise(known)
+        denoise = lambda z_t, t: self.denoise(z_t, t, cond)  # noqa: E731
+        return self.restore(inpaint(denoise, kept, ~missing, self.schedule, steps, callback, generator, jump=5, resample=3))

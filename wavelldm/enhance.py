@@ -10,10 +10,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from . import audio, weights
-from .cleaner import BLOCK, LIVE, Chain, Settings, clean_blocks
+from .cleaner import BLOCK, LIVE, Chain, Look, Settings, clean_blocks
 from .errors import AudioError, WavelldmError
 from .levels import active_power
 from .logmmse import LogMMSE
+from .restore import find_cutoff
 
 LEVEL = -26.0  # dB of active speech, in the middle of what the networks were trained on
 QUIETEST = -70.0  # dB: below this there is nothing to bring up
@@ -21,7 +22,7 @@ QUIETEST = -70.0  # dB: below this there is nothing to bring up
 
 @dataclass(frozen=True)
 class Denoiser:
-    """A named denoiser; `clean(blocks, sr, settings, gain, size)` turns wav blocks (C, any) into as many cleaned samples."""
+    """A named denoiser; `clean(blocks, sr, settings, look, size)` turns wav blocks (C, any) into as many cleaned samples."""
 
     name: str
     training: str
@@ -34,7 +35,7 @@ class Denoiser:
         if not torch.isfinite(wav).all():
             raise AudioError("the recording holds NaN or infinite samples; repair it first")
         rows = wav.float().cpu().reshape(-1, wav.shape[-1])  # (C, N)
-        blocks = self.clean(iter([rows]), sr, settings, gain_for([rows], sr), BLOCK)
+        blocks = self.clean(iter([rows]), sr, settings, look_at([rows], sr), BLOCK)
         return torch.cat(list(blocks), dim=1).reshape(wav.shape).to(wav.device)
 
     def enhance_file(
@@ -45,7 +46,7 @@ class Denoiser:
         `live`: as a stream is cleaned, in small blocks and without a first look at the level.
         """
         facts = audio.info(source)
-        gain = 1.0 if live else gain_for(audio.read_blocks(source, seconds=10.0), facts.sr)
+        look = Look() if live else look_at(audio.read_blocks(source, seconds=10.0), facts.sr)
 
         def blocks():
             with tqdm(total=facts.frames, unit="sample", unit_scale=True, disable=not progress, delay=1.0, leave=False) as bar:
@@ -53,21 +54,28 @@ class Denoiser:
                     yield block
                     bar.update(block.shape[1])
 
-        audio.save_blocks(target, self.clean(blocks(), facts.sr, settings, gain, LIVE if live else BLOCK), facts.sr, like=facts, force=force)
+        audio.save_blocks(target, self.clean(blocks(), facts.sr, settings, look, LIVE if live else BLOCK), facts.sr, like=facts, force=force)
         return facts
 
 
-def gain_for(blocks, sr: int) -> float:
-    """What brings the active speech of blocks (C, any) to LEVEL: from the loudest tenth of their seconds, so that pauses do not count."""
-    powers = [active_power(part.float()[:1], sr) for block in blocks for part in block.split(sr, dim=1)]
+def look_at(blocks, sr: int) -> Look:
+    """The first look at wav blocks (C, any). The level is that of the loudest tenth of its seconds, so that pauses do not count."""
+    powers, spectrum = [], 0.0
+    for block in blocks:
+        for part in block.float().split(sr, dim=1):
+            powers.append(active_power(part[:1], sr))
+            if part.shape[1] == sr:
+                spectrum = spectrum + torch.fft.rfft(part[0] * torch.hann_window(sr)).abs().square()  # bins of 1 Hz
     power = float(torch.cat(powers).sort().values[-max(1, len(powers) // 10) :].mean())
-    return 10 ** (LEVEL / 20) / power**0.5 if power > 10 ** (QUIETEST / 10) else 1.0
+    gain = 10 ** (LEVEL / 20) / power**0.5 if power > 10 ** (QUIETEST / 10) else 1.0
+    smooth = torch.nn.functional.avg_pool1d(spectrum[None, None], 50)[0, 0] if torch.is_tensor(spectrum) else None
+    return Look(gain, None if smooth is None else find_cutoff(smooth, sr))
 
 
-def classical(blocks, sr: int, settings: Settings, gain: float, size: int):
+def classical(blocks, sr: int, settings: Settings, look: Look, size: int):
     """log-MMSE: no rate of its own and no weights."""
-    if settings.strength != 1 or settings.steps != 1:
-        raise WavelldmError("log-MMSE has no steps and no strength; choose another --model, or leave these options out")
+    if settings.strength != 1 or settings.steps != 1 or settings.restore:
+        raise WavelldmError("log-MMSE has no steps, no strength and restores nothing; choose another --model, or leave these options out")
     stream, waiting = LogMMSE(sr), None
     for block in blocks:
         waiting = block if waiting is None else torch.cat([waiting, block], dim=1)
@@ -79,7 +87,7 @@ def classical(blocks, sr: int, settings: Settings, gain: float, size: int):
 
 
 def neural(chain: Chain) -> Callable:
-    return lambda blocks, sr, settings, gain, size: clean_blocks(chain, blocks, sr, settings, gain, size)
+    return lambda blocks, sr, settings, look, size: clean_blocks(chain, blocks, sr, settings, look, size)
 
 
 def _guided(name: str) -> Callable:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from . import audio
-from .cleaner import LIVE, Settings
+from .cleaner import LIVE, Look, Settings
 from .enhance import Denoiser
 from .errors import AudioError
 
@@ -81,7 +81,7 @@ def to_bytes(block: Tensor) -> bytes:
 def denoise(model: Denoiser, settings: Settings, source, sink, output=None, force: bool = False) -> None:
     """Clean what comes from `source`; to `sink` as 16-bit WAV, or to the file `output`."""
     sr, channels, kind = read_header(source)
-    blocks = model.clean(read_blocks(source, sr, channels, kind), sr, settings, 1.0, LIVE)
+    blocks = model.clean(read_blocks(source, sr, channels, kind), sr, settings, Look(), LIVE)
     if output not in (None, "-"):
         audio.save_blocks(output, blocks, sr, force=force)
         return
