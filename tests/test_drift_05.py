@@ -1,13 +1,15 @@
 """What notebook 05 builds by hand is what the module has."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
 from lift import definitions
 from torch import nn
 
-from wavelldm import adversarial, train
+from wavelldm import adversarial, train, train_codec
+from wavelldm.config import preset
 
 torch.set_num_threads(1)
 HAND = definitions("05")
@@ -37,6 +39,23 @@ def test_the_stft_loss(gain):
 
 def test_the_weights():
     assert HAND["WEIGHTS"] == adversarial.WEIGHTS
+
+
+@pytest.mark.parametrize("gain", (1.0, 1e-4))
+def test_the_magnitude_loss(gain):
+    """Of the shipped preset: also where bins and bands lie below their floors."""
+    torch.manual_seed(0)
+    tiny = preset("tiny")
+    task = train_codec.CodecTask(replace(tiny, codec=replace(tiny.codec, polish=4)), [])
+    codec, wav = task.networks["model"], gain * pair(8_192)[1]
+    assert HAND["MAGNITUDES"] == train_codec.MAGNITUDES and HAND["POWER"] == train_codec.POWER
+    with torch.no_grad():
+        z_q = codec.quantise(codec.encode(wav, SR))[0]
+        mine = HAND["my_magnitudes"](codec.spectrum(z_q).abs(), wav, codec.mel.bank)
+        theirs = task.magnitudes(codec, z_q, wav)
+    assert mine.keys() == theirs.keys()
+    for name, value in mine.items():
+        assert value > 1e-3 and value.item() == pytest.approx(theirs[name].item(), rel=1e-4)
 
 
 @pytest.mark.parametrize("n", (1_000, 2_311))
