@@ -101,8 +101,9 @@ def run_train(args) -> None:
     elif args.network == "diffusion":
         codec = weights.load_codec(args.codec)
         result = train_diffusion.run(
-            preset, codec, heard, plan, folder, **common, hours=args.hours, cutting=args.add_random_cutting, half=args.half
-        )
+            preset, codec, heard, plan, folder, **common, hours=args.hours, cutting=args.add_random_cutting,
+            decoded=args.decoded, start=args.start, half=args.half,
+        )  # fmt: skip
     else:
         diffusion = weights.load_diffusion(args.diffusion) if args.diffusion else None
         codec = weights.load_codec(args.codec) if diffusion else None

@@ -17,18 +17,21 @@ SHORTEST, LONGEST = 0.02, 0.6  # seconds of digital silence that count as lost; 
 DUST = 2.0**-14  # what is left after rounding to 16 bits
 EDGE_DB = 25.0  # how far the spectrum falls at the edge of a missing band
 BLOCK, MARGIN = 512, 192  # frames worked on at a time, and looked at on either side
+BESIDE, LOUD_DB = 0.005, -25.0  # seconds on both sides of a gap that must hold sound, no quieter than this against the whole
 FADE = 0.005  # seconds over which the filled stretch and its surroundings pass into each other
 
 
 def find_gaps(wav: Tensor, sr: int) -> Tensor:
-    """wav (C, N) -> (C, N), True in runs of digital silence of 20 to 600 ms with sound on both sides."""
-    silent = wav.abs() <= DUST
-    gaps = torch.zeros_like(silent)
-    for row, out in zip(silent, gaps):
+    """wav (C, N) -> (C, N), True in runs of digital silence of 20 to 600 ms that begin and end abruptly, amid sound."""
+    silent, beside = wav.abs() <= DUST, round(BESIDE * sr)
+    gaps, loud = torch.zeros_like(silent), 10 ** (LOUD_DB / 10) * wav.square().mean(1)
+    for sound, row, out, least in zip(wav, silent, gaps, loud):
         edges = torch.diff(row.int(), prepend=row.new_zeros(1).int(), append=row.new_zeros(1).int())
         starts, ends = (edges == 1).nonzero()[:, 0], (edges == -1).nonzero()[:, 0]
         for a, b in zip(starts.tolist(), ends.tolist()):
-            if a > 0 and b < len(row) and SHORTEST * sr <= b - a <= LONGEST * sr:
+            if a < beside or b + beside > len(row) or not SHORTEST * sr <= b - a <= LONGEST * sr:
+                continue
+            if min(sound[a - beside : a].square().mean(), sound[b : b + beside].square().mean()) > least:
                 out[a:b] = True
     return gaps
 

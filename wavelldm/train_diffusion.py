@@ -12,25 +12,36 @@ from .codec import Codec
 from .config import Preset
 from .degrade import Degradation
 from .diffusion import LatentDiffusion
+from .errors import WavelldmError
 from .latents import Latents, build
 from .material import Material
 from .schedule import convert, min_snr
+from .stft import magnitude
 from .train import Plan, fast_half, fit, load_checkpoint
-from .weights import save
+from .weights import load_diffusion, save
 
 # What the network learns to undo. Dropouts and narrow bands have their own training set, see `RECIPES` in degrade.py.
 RECIPE = Degradation(snr=(-5.0, 20.0), reverb=0.2, level=1.0, clip=0.05, band=0.15, cutoff=(2_000.0, 7_000.0), dropout=0.15)
 VALID = Degradation(snr=(0.0, 17.5), level=1.0)
 DROP = 0.1  # share of items without their condition
+LAST = 0.5  # share of items at the last step, if what is decoded counts: from there a single step has to get it right
+POWER = 0.3  # compression of decoded magnitudes before they are compared
 LEVELS = 8  # steps t at which each validation item is looked at
 
 
 class DiffusionTask:
-    """Batches are latents (noisy, clean) as the codec makes them."""
+    """Batches are latents (noisy, clean) as the codec makes them. With `decoded` > 0 not only the latent counts, but also,
+    times that, what the decoder's head makes of it: directions that nobody hears then weigh less (codecs with an iSTFT head)."""
 
-    def __init__(self, preset: Preset, codec: Codec, train: Latents, valid: Latents, device="cpu", seed: int = 0, half: bool = True, gamma: float = 0.0):
+    def __init__(
+        self, preset: Preset, codec: Codec, train: Latents, valid: Latents, device="cpu", seed: int = 0, half: bool = True,
+        gamma: float = 0.0, decoded: float = 0.0,
+    ):  # fmt: skip
+        if decoded and preset.codec.decoder != "istft":
+            raise WavelldmError("only a codec with the iSTFT head can be asked for magnitudes alone; leave the decoded loss out")
         torch.manual_seed(seed)
-        self.codec, self.sr, self.device = codec.to(device), preset.mel.sr, torch.device(device)
+        self.decoded = decoded
+        self.codec, self.sr, self.device = codec.to(device).eval().requires_grad_(False), preset.mel.sr, torch.device(device)
         self.half, self.gamma = half and fast_half(self.device), gamma
         model = LatentDiffusion(preset).to(device)
         model.measure(train.mean.to(device), train.deviation.to(device))
@@ -38,15 +49,22 @@ class DiffusionTask:
         whole = min(len(valid.clean), 64)
         self.valid = [torch.from_numpy(part[:whole].astype("float32")).to(device) for part in (valid.noisy, valid.clean)]
 
-    def error(self, model: LatentDiffusion, noisy: Tensor, clean: Tensor, t: Tensor, eps: Tensor, drop: Tensor | None) -> Tensor:
-        """Mean squared error per item (B,) of what the network predicts at step t (B,)."""
+    def error(self, model: LatentDiffusion, noisy: Tensor, clean: Tensor, t: Tensor, eps: Tensor, drop: Tensor | None):
+        """Mean squared error per item (B,) of what the network predicts at step t (B,); and its estimate of z0, scaled."""
         predicts = model.preset.unet.predicts
         z0, cond = model.normalise(clean), model.normalise(noisy)
         z_t = model.between(z0, cond, t, eps)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
             guess = model.unet(z_t, t, cond, drop)
         wanted = eps if predicts == "eps" else convert(model.schedule, z0, z_t, t, "z0", predicts)
-        return (guess.float() - wanted).square().mean((1, 2))
+        error = (guess.float() - wanted).square().mean((1, 2))
+        return error, convert(model.schedule, guess.float(), z_t, t, predicts, "z0") if self.decoded else None
+
+    def magnitudes(self, z: Tensor) -> Tensor:
+        """A codec's latent (B, D, T) -> what its head would hand to Griffin-Lim, compressed (B, bins, T)."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
+            spectrum = self.codec.spectrum(z)
+        return magnitude(spectrum.real, spectrum.imag).clamp_min(1e-3) ** POWER
 
     def losses(self, batch):
         noisy, clean = (x.to(self.device) for x in batch)  # (B, D, T)
@@ -56,10 +74,20 @@ class DiffusionTask:
         t, eps, drop = t.to(self.device), eps.to(self.device), (drop < DROP).to(self.device)
         if model.preset.unet.path == "none":
             t, drop = torch.full_like(t, last), torch.zeros_like(drop)
-        loss = self.error(model, noisy, clean, t, eps, drop)
+        elif self.decoded:
+            t = torch.where(torch.arange(len(t), device=t.device) < LAST * len(t), last, t)
+        loss, z0 = self.error(model, noisy, clean, t, eps, drop)
         if self.gamma:
             loss = loss * min_snr(model.schedule, t, model.preset.unet.predicts, self.gamma)
-        yield "unet", loss.mean(), {}
+        loss = loss.mean()
+        figures = {"latent": loss.detach()}
+        if self.decoded:
+            with torch.no_grad():
+                wanted = self.magnitudes(clean)
+            heard = (self.magnitudes(model.restore(z0)) - wanted).square().mean() / wanted.var()
+            loss = loss + self.decoded * heard
+            figures["heard"] = heard.detach()
+        yield "unet", loss, figures
 
     @torch.no_grad()
     def validate(self, model: LatentDiffusion) -> dict:
@@ -71,11 +99,16 @@ class DiffusionTask:
         for k in range(LEVELS):
             t = torch.full((len(clean),), last if model.preset.unet.path == "none" else round(last * (k + 1) / LEVELS), device=self.device)
             eps = torch.randn(clean.shape, generator=generator).to(self.device)
-            errors.append(float(self.error(model, noisy, clean, t, eps, None).mean()))
+            errors.append(float(self.error(model, noisy, clean, t, eps, None)[0].mean()))
         figures = {"score": sum(errors) / LEVELS, "at_end": errors[-1]}
         for steps in (1,) if model.preset.unet.path == "none" else (1, 5):
             drawn = model.sample(noisy, steps, generator=torch.Generator().manual_seed(2))
             figures[f"steps_{steps}"] = float((model.normalise(drawn) - model.normalise(clean)).square().mean())
+            if self.decoded:
+                ours, wanted = self.magnitudes(drawn), self.magnitudes(clean)
+                figures[f"heard_{steps}"] = float((ours - wanted).square().mean() / wanted.var())
+        if self.decoded:
+            figures["score"] += self.decoded * figures["heard_1"]
         return figures
 
     @torch.no_grad()
@@ -108,14 +141,20 @@ def run(
     hours: float = 20.0,
     cutting: bool = False,
     gamma: float = 0.0,
+    decoded: float = 0.0,
+    start: str | None = None,
     progress: bool = True,
     half: bool = True,
 ) -> dict:
-    """Train the diffusion in `folder`, or go on where it stopped; the result is in best.pt. Returns what `train.fit` does."""
+    """Train the diffusion in `folder`, or go on where it stopped; the result is in best.pt. Returns what `train.fit` does.
+
+    `start`: weights to begin with, of the same size."""
     device = parallel.begin()
     codec = codec.to(device)
     train, valid = prepare(codec, material, RECIPE, 4.0, hours, plan.seed, cutting)
-    task = DiffusionTask(preset, codec, train, valid, device, plan.seed, half, gamma)
+    task = DiffusionTask(preset, codec, train, valid, device, plan.seed, half, gamma, decoded)
+    if start:
+        task.networks["model"].unet.load_state_dict(load_diffusion(start, preset.name).unet.state_dict())
     frames = min(codec.frames(round(seconds * codec.sr)), train.clean.shape[2])
 
     def stream(start: int):
