@@ -23,7 +23,7 @@ notebooks: $(VENV)/dev ## run all notebooks again and save them with their outpu
 	$(BIN)/python notebooks/build.py
 
 bench: $(VENV)/dev ## every benchmark; the tables go to benchmarks/README.md
-	for name in mel loader codec; do $(BIN)/python benchmarks/$$name.py || exit 1; done
+	for name in mel loader codec denoise; do $(BIN)/python benchmarks/$$name.py || exit 1; done
 
 clean: ## remove the environment and everything made by demo and tests
 	rm -rf $(VENV) demo out notebooks/out .pytest_cache

@@ -3,6 +3,7 @@
 import glob
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -103,10 +104,12 @@ MODELS = {
     ),
     "logmmse": ("log-MMSE spectral gain (Ephraim and Malah 1985), a classical method, not trained on anything", lambda: classical),
 }
-BEST = "logmmse"  # what runs when nobody asks for another
+BEST = "base16k"  # what runs when nobody asks for another
 
 
+@lru_cache(maxsize=4)
 def load(name: str = "best") -> Denoiser:
+    """A denoiser by name; the same one when asked again."""
     name = BEST if name == "best" else name
     if name not in MODELS:
         raise WavelldmError(f"there is no denoiser '{name}'; choose one of best, {', '.join(MODELS)}")
