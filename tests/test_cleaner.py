@@ -50,7 +50,7 @@ def at_once(chain, wav, settings=Settings()):
     latent = None
     if chain.diffusion is not None:
         z = chain.codec.encode(wav[:, None], SR)
-        latent = chain.diffusion.sample(z, settings.steps, generator=torch.Generator().manual_seed(settings.seed))
+        latent = chain.diffusion.sample(z, settings.steps, generator=torch.Generator().manual_seed(settings.seed), alike=True)
     if chain.mask is None:
         return chain.codec.decode(latent, wav.shape[-1])[:, 0]
     return chain.mask(wav[:, None], None if latent is None else chain.diffusion.normalise(latent))[:, 0]

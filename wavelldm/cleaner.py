@@ -66,7 +66,7 @@ def latents(chain: Chain, blocks, settings: Settings, size: int):
     codec, state, generator = chain.codec, None, torch.Generator().manual_seed(settings.seed)
     for wav, before, count in windows(blocks, codec.hop, encoder_margin(codec), size):
         z = codec.encode(wav[:, None], codec.sr)[..., before : before + count]
-        z, state = chain.diffusion.stream(z, state, settings.steps, settings.sampler, generator)
+        z, state = chain.diffusion.stream(z, state, settings.steps, settings.sampler, generator, alike=True)
         yield z, wav, before, count
 
 

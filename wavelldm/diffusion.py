@@ -79,14 +79,16 @@ class LatentDiffusion(nn.Module):
 
     @torch.no_grad()
     def sample(
-        self, z_noisy: Tensor, steps: int = 1, sampler: str | None = None, guidance: float = 1.0, generator=None, callback=None
+        self, z_noisy: Tensor, steps: int = 1, sampler: str | None = None, guidance: float = 1.0, generator=None, callback=None,
+        alike: bool = False,
     ) -> Tensor:  # fmt: skip
-        """z of a noisy recording -> a clean one's, in `steps` steps of a sampler (default: ddim, or the bridge's own)."""
+        """z of a noisy recording -> a clean one's, in `steps` steps of a sampler (default: ddim, or the bridge's own).
+        `alike`: the same noise for all items, as the channels of one recording should have it."""
         cond = self.normalise(z_noisy)
         denoise = lambda z_t, t: self.denoise(z_t, t, cond, guidance)  # noqa: E731
-        return self.restore(self._run(denoise, cond, steps, sampler, callback, generator))
+        return self.restore(self._run(denoise, cond, steps, sampler, callback, generator, alike))
 
-    def _run(self, denoise, cond: Tensor, steps: int, sampler: str | None, callback, generator) -> Tensor:
+    def _run(self, denoise, cond: Tensor, steps: int, sampler: str | None, callback, generator, alike: bool) -> Tensor:
         path = self.preset.unet.path
         sampler = sampler or ("ddim" if path == "noise" else "bridge")
         if sampler not in SAMPLERS or (sampler == "bridge") != (path != "noise"):
@@ -94,10 +96,10 @@ class LatentDiffusion(nn.Module):
             raise WavelldmError(f"'{sampler}' does not sample this model; choose {' or '.join(fit)}")
         if path == "none" and steps != 1:
             raise WavelldmError(f"a predictor takes 1 step, not {steps}")
-        first = self.start(cond, frame_noise(cond, generator))
+        first = self.start(cond, frame_noise(cond[:1] if alike else cond, generator).expand_as(cond))
         return SAMPLERS[sampler](denoise, first, self.schedule, steps, callback, generator)
 
-    def stream(self, z_noisy: Tensor, state: tuple | None = None, steps: int = 1, sampler: str | None = None, generator=None):
+    def stream(self, z_noisy: Tensor, state: tuple | None = None, steps: int = 1, sampler: str | None = None, generator=None, alike: bool = False):
         """The next frames (B, D, any) of the noisy latent -> as many clean ones, state. Joined they equal `sample` of the whole,
         if the sampler draws no noise but at the start: each step of it keeps its own state of the U-Net."""
         states, cond = list(state or [None] * steps), self.normalise(z_noisy)
@@ -110,7 +112,7 @@ class LatentDiffusion(nn.Module):
             return convert(self.schedule, prediction.float(), z_t, t, self.preset.unet.predicts, "z0")
 
         with torch.no_grad():
-            z0 = self._run(denoise, cond, steps, sampler, None, generator)
+            z0 = self._run(denoise, cond, steps, sampler, None, generator, alike)
         return self.restore(z0), tuple(states)
 
     @torch.no_grad()

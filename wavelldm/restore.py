@@ -77,7 +77,7 @@ def redraw(codec: Codec, diffusion: LatentDiffusion, noisy: Tensor, gaps: Tensor
     """noisy (C, N) -> clean speech decoded from the diffusion's latent (C, N). One step takes the latent it expects; with
     more, the frames that a gap touches are drawn, and the others are held (RePaint)."""
     z_noisy = codec.encode(noisy[:, None], codec.sr)
-    z = diffusion.sample(z_noisy, 1, generator=torch.Generator().manual_seed(seed))
+    z = diffusion.sample(z_noisy, 1, generator=torch.Generator().manual_seed(seed), alike=True)
     if steps > 1 and gaps.any():
         padded = torch.nn.functional.pad(gaps, (0, -gaps.shape[-1] % codec.hop))
         missing = padded.unflatten(-1, (-1, codec.hop)).any(-1)[:, None]  # (C, 1, T)
