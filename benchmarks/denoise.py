@@ -22,7 +22,7 @@ from report import write_section
 from tqdm import tqdm
 
 from wavelldm import audio, data, delay, metrics, synth, weights
-from wavelldm.cleaner import Chain, Settings
+from wavelldm.cleaner import Networks, Settings
 from wavelldm.degrade import Degradation
 from wavelldm.enhance import Denoiser, load, look_at, neural
 from wavelldm.layers import count_parameters
@@ -34,15 +34,15 @@ SNRS = (-5.0, 0.0, 2.5, 7.5, 12.5, 17.5)
 SCORES = ("pesq_wb", "estoi", "stoi", "si_sdr", "lsd", "dnsmos_ovrl")
 
 
-def chain(diffusion="base16k-diffusion", mask=None, codec="base16k") -> Chain:
-    return Chain(
+def chain(diffusion="base16k-diffusion", mask=None, codec="base16k") -> Networks:
+    return Networks(
         weights.load_codec(codec) if diffusion else None,
         weights.load_diffusion(diffusion) if diffusion else None,
         weights.load_mask(mask) if mask else None,
     )
 
 
-def enhancer(networks: Chain, steps: int = 1, sampler=None):
+def enhancer(networks: Networks, steps: int = 1, sampler=None):
     model = Denoiser("", "", neural(networks))
     return lambda noisy, clean: model.enhance(noisy, SR, Settings(steps=steps, sampler=sampler))
 
@@ -239,7 +239,7 @@ Parameters: {", ".join(f"{k} {v:.2f} M" for k, v in sizes.items())}.
 
 {table(rows, costs, -5, 0)}
 
-Python {platform.python_version()}, torch {torch.__version__}, one thread. Made by `python benchmarks/denoise.py{" --manifest manifest.tsv" if args.manifest else ""} --clips {args.clips}`;
+Python {platform.python_version()}, torch {torch.__version__}, one thread. Made by `python benchmarks/denoise.py{" --manifest manifest.tsv" if args.manifest else ""} --clips {args.clips}{" --alone WEIGHTS" if args.alone else ""}`;
 rows of all clips in `denoise.csv`."""
     print(text)
     if args.only:  # a look, not the benchmark

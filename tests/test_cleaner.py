@@ -11,7 +11,7 @@ import soundfile as sf
 import torch
 
 from wavelldm import audio, enhance, pipe
-from wavelldm.cleaner import Chain, Look, Settings, adjust, clean_blocks
+from wavelldm.cleaner import Look, Networks, Settings, adjust, clean_blocks
 from wavelldm.codec import Codec
 from wavelldm.config import preset
 from wavelldm.diffusion import LatentDiffusion
@@ -35,9 +35,9 @@ def chains():
     codec, diffusion = Codec(TINY).eval(), shaken(LatentDiffusion(TINY))
     guided = shaken(MaskNet(replace(TINY.mask, latent_dim=TINY.codec.latent_dim)))
     return {
-        "guided": Chain(codec, diffusion, guided),
-        "decoded": Chain(codec, diffusion, None),
-        "alone": Chain(None, None, shaken(MaskNet(TINY.mask))),
+        "guided": Networks(codec, diffusion, guided),
+        "decoded": Networks(codec, diffusion, None),
+        "alone": Networks(None, None, shaken(MaskNet(TINY.mask))),
     }
 
 
@@ -90,7 +90,7 @@ class Nothing(MaskNet):
 
 def test_an_idle_network_changes_nothing_at_any_rate_and_any_gain():
     """Also above its own band, which comes from the original."""
-    chain = Chain(None, None, Nothing(TINY.mask))
+    chain = Networks(None, None, Nothing(TINY.mask))
     for sr in (16_000, 44_100):
         wav = sound(sr, seed=sr)
         for gain in (1.0, 7.0):
@@ -128,9 +128,9 @@ def test_same_seed_same_sound(chains):
 
 def test_chains_that_cannot_work_are_refused(chains):
     with pytest.raises(WavelldmError, match="needs a mask network"):
-        Chain(None, None, None)
+        Networks(None, None, None)
     with pytest.raises(WavelldmError, match="make them equal"):
-        Chain(chains["guided"].codec, chains["guided"].diffusion, MaskNet(replace(TINY.mask, hop=128)))
+        Networks(chains["guided"].codec, chains["guided"].diffusion, MaskNet(replace(TINY.mask, hop=128)))
 
 
 # --- pipes ------------------------------------------------------------------------------------------------------------

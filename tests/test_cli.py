@@ -112,7 +112,7 @@ def test_a_mistake_gets_one_sentence_and_exit_code_1(capsys, tmp_path, argv, wor
 
 def test_compress_and_decompress(capsys, tmp_path):
     torch.manual_seed(0)
-    model = weights.save_codec(tmp_path / "mine", Codec(preset("tiny")), {})
+    model = weights.save(tmp_path / "mine", Codec(preset("tiny")), preset("tiny"), {})
     audio.save(tmp_path / "a.flac", noise(9.0, 44_100, 2), 44_100)
     code, out, _ = run(capsys, "compress", tmp_path / "a.flac", "--model", model, "--codebooks", 3)
     assert code == 0 and "a.wll" in out and "9.0 s of sound, 2 x 44100 Hz, 3 codebooks" in out

@@ -22,8 +22,8 @@ def make(seed=0, **changes):
 @pytest.fixture(scope="module")
 def codec(tmp_path_factory):
     """Saved and loaded, as a user has it."""
-    path = weights.save_codec(tmp_path_factory.mktemp("weights") / "mine", make(), {})
-    return weights.load_codec(path)
+    codec = make()
+    return weights.load_codec(weights.save(tmp_path_factory.mktemp("weights") / "mine", codec, codec.preset, {}))
 
 
 def speech(seconds, channels=1):
@@ -156,7 +156,7 @@ def test_fewer_codebooks_make_smaller_files_of_the_same_codes(codec, tmp_path):
 def test_the_identity_is_that_of_the_weights(tmp_path):
     codec = make()
     before = compress.identity(codec)
-    loaded = weights.load_codec(weights.save_codec(tmp_path / "mine", codec, {}))
+    loaded = weights.load_codec(weights.save(tmp_path / "mine", codec, codec.preset, {}))
     assert compress.identity(loaded) == before != compress.identity(make(seed=1)) and len(before) == 16
     with torch.no_grad():
         next(codec.parameters()).view(-1)[0] *= 1.01

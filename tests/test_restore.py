@@ -3,7 +3,7 @@ import torch
 from signals import speechlike
 
 from wavelldm import enhance
-from wavelldm.cleaner import Chain, Look, Settings, clean_blocks
+from wavelldm.cleaner import Look, Networks, Settings, clean_blocks
 from wavelldm.codec import Codec
 from wavelldm.config import override, preset
 from wavelldm.degrade import band_limit, dropouts
@@ -66,12 +66,12 @@ def test_a_missing_band_gets_the_right_energy():
 def chain():
     torch.manual_seed(0)
     p = preset("tiny")
-    return Chain(Codec(p).eval(), LatentDiffusion(p).eval(), MaskNet(p.mask).eval().requires_grad_(False)), p
+    return Networks(Codec(p).eval(), LatentDiffusion(p).eval(), MaskNet(p.mask).eval().requires_grad_(False)), p
 
 
 def test_the_whole_chain_restores_any_length_and_leaves_whole_recordings_alone(chain):
     networks, p = chain
-    networks = Chain(networks.codec, networks.diffusion, MaskNet(override(p, ["mask.latent_dim=48"]).mask).eval())
+    networks = Networks(networks.codec, networks.diffusion, MaskNet(override(p, ["mask.latent_dim=48"]).mask).eval())
     whole = speech(6.0) + 0.01 * torch.randn(1, 6 * SR, generator=torch.Generator().manual_seed(0))
     run = lambda wav, **more: torch.cat(list(clean_blocks(networks, wav.split(9_999, dim=1), SR, Settings(**more))), dim=1)  # noqa: E731
     assert torch.equal(run(whole, restore=True), run(whole))
@@ -89,7 +89,7 @@ def test_the_whole_chain_restores_any_length_and_leaves_whole_recordings_alone(c
 def test_who_cannot_restore_says_so(chain):
     networks, p = chain
     with pytest.raises(WavelldmError, match="another --model"):
-        list(clean_blocks(Chain(None, None, networks.mask), iter([speech()]), SR, Settings(restore=True)))
+        list(clean_blocks(Networks(None, None, networks.mask), iter([speech()]), SR, Settings(restore=True)))
     with pytest.raises(WavelldmError, match="another --model"):
         enhance.load("logmmse").enhance(speech(), SR, Settings(restore=True))
 

@@ -21,7 +21,7 @@ FLOORS = [
     ["decoders", "diffusion"],
     ["codec"],
     ["weights", "data", "delay", "metrics", "analysis", "adversarial", "train"],
-    ["material", "latents"],
+    ["material", "latents", "finish"],
     ["evaluate", "mix", "train_codec", "train_mask", "train_diffusion", "nb", "widgets", "compress"],
     ["restore"],
     ["cleaner"],

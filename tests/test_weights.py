@@ -13,7 +13,7 @@ from wavelldm.errors import WavelldmError
 def saved(tmp_path):
     torch.manual_seed(0)
     codec = Codec(preset("tiny")).eval()
-    return codec, weights.save_codec(tmp_path / "mine", codec, {"steps": 3})
+    return codec, weights.save(tmp_path / "mine", codec, codec.preset, {"steps": 3})
 
 
 def test_weights_go_round_in_half_precision(saved):
@@ -61,11 +61,11 @@ def test_truncated_foreign_and_missing_files_are_named(saved, tmp_path):
 def test_nothing_is_overwritten_and_nothing_infinite_is_saved(saved, tmp_path):
     codec, path = saved
     with pytest.raises(WavelldmError, match="--force"):
-        weights.save_codec(path, codec, {})
+        weights.save(path, codec, codec.preset, {})
     with torch.no_grad():
         next(codec.parameters()).fill_(1e6)
     with pytest.raises(WavelldmError, match="16-bit"):
-        weights.save_codec(tmp_path / "other", codec, {})
+        weights.save(tmp_path / "other", codec, codec.preset, {})
     assert not (tmp_path / "other.safetensors").exists()
 
 

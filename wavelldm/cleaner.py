@@ -46,7 +46,7 @@ class Look:
     cutoff: float | None = None  # Hz above which a band is missing
 
 
-class Chain(nn.Module):
+class Networks(nn.Module):
     """The networks of one denoiser. Without `mask` the codec's decoder speaks, which is the plain WaveLLDM; without
     `diffusion` the mask network works alone."""
 
@@ -56,12 +56,11 @@ class Chain(nn.Module):
             raise WavelldmError("a denoiser needs a mask network, or a diffusion and its codec")
         self.codec, self.diffusion, self.mask = codec, diffusion, mask
         self.sr = mask.config.sr if mask is not None else codec.sr
-        self.hop = mask.config.hop if mask is not None else codec.hop
         if mask is not None and codec is not None and codec.hop != mask.config.hop:
             raise WavelldmError(f"a latent frame has {codec.hop} samples and a mask frame {mask.config.hop}; make them equal")
 
 
-def latents(chain: Chain, blocks, settings: Settings, size: int):
+def latents(chain: Networks, blocks, settings: Settings, size: int):
     """wav blocks (C, any) -> (clean latent (C, D, count), the window of samples it comes from, frames before, count)."""
     codec, state, generator = chain.codec, None, torch.Generator().manual_seed(settings.seed)
     for wav, before, count in windows(blocks, codec.hop, encoder_margin(codec), size):
@@ -70,7 +69,7 @@ def latents(chain: Chain, blocks, settings: Settings, size: int):
         yield z, wav, before, count
 
 
-def by_mask(chain: Chain, blocks, settings: Settings, size: int):
+def by_mask(chain: Networks, blocks, settings: Settings, size: int):
     """wav blocks (C, any) -> rows (2 C, n): the cleaned sound, and the gain of the highest bins for each of its samples."""
     mask, hop, side = chain.mask, chain.mask.config.hop, chain.mask.side
     state = tail = level = None
@@ -107,7 +106,7 @@ def adjust(mask: Tensor, settings: Settings) -> Tensor:
     return mask + settings.background * (1 - mask) if settings.background else mask
 
 
-def by_decoder(chain: Chain, blocks, settings: Settings, size: int):
+def by_decoder(chain: Networks, blocks, settings: Settings, size: int):
     """wav blocks (C, any) -> rows (2 C, n): the decoded clean latents, and zeros: above the codec's band there is nothing."""
     codec, margin, heard, made = chain.codec, decoder_margin(chain.codec), 0, 0
 
@@ -124,7 +123,7 @@ def by_decoder(chain: Chain, blocks, settings: Settings, size: int):
 
 
 @torch.no_grad()
-def clean_blocks(chain: Chain, blocks, sr: int, settings: Settings = Settings(), look: Look = Look(), size: int = BLOCK):
+def clean_blocks(chain: Networks, blocks, sr: int, settings: Settings = Settings(), look: Look = Look(), size: int = BLOCK):
     """wav blocks (C, any) at any rate -> cleaned blocks, as many samples in all.
 
     The networks hear the sound at their own rate and level. What lies above their band comes from the original, turned down

@@ -116,7 +116,8 @@ class Codec(nn.Module):
         return self.encoder(self._features(F.pad(wav, (0, -wav.shape[-1] % self.hop))))
 
     def quantise(self, z: Tensor, keep: Tensor | None = None):
-        """z (B, D, T) -> z_q (B, D, T), codes (B, Q, T); `keep` (B,) as in `fsq.random_keep`."""
+        """z (B, D, T) of the encoder -> z_q (B, D, T), codes (B, Q, T); `keep` (B,) as in `fsq.random_keep`. Of a z_q it makes
+        other codes: the projections before and after the rounding are no inverse of each other."""
         self._check_latent(z)
         return self.quantiser(z, keep)
 

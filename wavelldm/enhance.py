@@ -11,7 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from . import audio, weights
-from .cleaner import BLOCK, LIVE, Chain, Look, Settings, clean_blocks
+from .cleaner import BLOCK, LIVE, Look, Networks, Settings, clean_blocks
 from .errors import AudioError, WavelldmError
 from .levels import active_power
 from .logmmse import LogMMSE
@@ -87,20 +87,19 @@ def classical(blocks, sr: int, settings: Settings, look: Look, size: int):
     yield out + settings.background * (waiting - out)
 
 
-def neural(chain: Chain) -> Callable:
+def neural(chain: Networks) -> Callable:
     return lambda blocks, sr, settings, look, size: clean_blocks(chain, blocks, sr, settings, look, size)
-
-
-def _guided(name: str) -> Callable:
-    return neural(Chain(weights.load_codec(), weights.load_diffusion(), weights.load_mask(name)))
 
 
 # name -> (what a user should know of it, what loads it)
 MODELS = {
-    "base16k": ("latent diffusion guides a complex mask on the noisy spectrum; trained on speech and noise, 16 kHz", lambda: _guided("base16k-mask")),
+    "base16k": (
+        "latent diffusion guides a complex mask on the noisy spectrum; trained on speech and noise, 16 kHz",
+        lambda: neural(Networks(weights.load_codec(), weights.load_diffusion(), weights.load_mask())),
+    ),
     "wavelldm": (
         "latent diffusion and the codec's decoder, as in WaveLLDM: the whole sound is made anew",
-        lambda: neural(Chain(weights.load_codec(), weights.load_diffusion(), None)),
+        lambda: neural(Networks(weights.load_codec(), weights.load_diffusion(), None)),
     ),
     "logmmse": ("log-MMSE spectral gain (Ephraim and Malah 1985), a classical method, not trained on anything", lambda: classical),
 }
@@ -135,7 +134,7 @@ def jobs(inputs: list, output=None) -> list[tuple[Path, Path]]:
             found.append((name, Path(name.name)))
     if output is None:
         pairs = [(source, source.with_suffix(f".denoised{source.suffix}")) for source, _ in found]
-    elif len(found) == 1 and not Path(inputs[0]).is_dir() and not Path(output).is_dir():
+    elif len(found) == 1 and found[0][0] == Path(inputs[0]) and not Path(output).is_dir():
         pairs = [(found[0][0], Path(output))]
     else:
         pairs = [(source, Path(output) / place) for source, place in found]

@@ -6,7 +6,7 @@ named after everything that decides its content, so another codec, recipe or lis
 
 import hashlib
 import json
-import os
+import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -79,7 +79,7 @@ def build(
     if not (folder / "facts.json").exists():
         folder.mkdir(parents=True, exist_ok=True)
         needed = 4 * count * dim * frames
-        if needed > (free := os.statvfs(folder).f_bavail * os.statvfs(folder).f_frsize):
+        if needed > (free := shutil.disk_usage(folder).free):
             raise DataError(f"the latents need {needed / 1e9:.1f} GB in {folder} and {free / 1e9:.1f} are free; make room or ask for fewer")
         arrays = [
             np.lib.format.open_memmap(folder / f"{part}.npy", "w+", np.float16, (count, dim, frames)) for part in ("noisy", "clean")

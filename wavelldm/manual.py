@@ -58,7 +58,7 @@ def parser(runs: dict) -> argparse.ArgumentParser:
     sub.add_argument("--sampler", help="ddim, ddpm, dpmpp_2m ... (default: the one the model was made for)")
     sub.add_argument("--strength", type=float, default=1.0, help="turn noise down by this many times the decibels: 0 to 4 (default: 1)")
     sub.add_argument("--keep-background", type=float, default=0.0, metavar="G", help="put this share of the noise back: 0 to 1 (default: 0)")
-    sub.add_argument("--restore", action="store_true", help="also fill dropouts (up to 0.6 s) and missing bands with what the diffusion expects there")
+    sub.add_argument("--restore", action="store_true", help="also fill dropouts (up to 0.6 s) and missing bands with what the diffusion expects there; a stream then waits 11 s, and keeps its band")
     sub.add_argument("--stream", action="store_true", help="work in small blocks and look at nothing twice, as for standard input")
     sub.add_argument("--seed", type=int, default=0, help="same seed, same result (default: 0)")
     sub.add_argument("--force", action="store_true", help="overwrite existing files")

@@ -126,12 +126,11 @@ class MaskNet(nn.Module):
         return wav[:, None, self.side : self.side + length]
 
     def features(self, spec: Tensor) -> Tensor:
-        """complex (B, T, bins) -> (B, 9, T, bands): compressed magnitude, real, imaginary part, each with two frames of the past."""
+        """complex (B, T, bins) -> (B, 3, T, bands): compressed magnitude, real and imaginary part."""
         power = self.config.power
         size = magnitude(spec.real, spec.imag)
         scale = size.clamp_min(1e-4) ** (power - 1)
-        x = torch.stack([size * scale, spec.real * scale, spec.imag * scale], dim=1) @ self.into  # (B, 3, T, bands)
-        return x
+        return torch.stack([size * scale, spec.real * scale, spec.imag * scale], dim=1) @ self.into
 
     def forward(self, wav: Tensor, latent: Tensor | None = None) -> Tensor:
         """`latent`: the guide (B, D, ceil(N / hop)), scaled to deviation 1, for a network built with latent_dim."""

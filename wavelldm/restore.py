@@ -75,7 +75,7 @@ def patch(cleaned: Tensor, wanted: Tensor, gaps: Tensor, cutoff: float | None, s
 @torch.no_grad()
 def redraw(codec: Codec, diffusion: LatentDiffusion, noisy: Tensor, gaps: Tensor, steps: int, seed: int) -> Tensor:
     """noisy (C, N) -> clean speech decoded from the diffusion's latent (C, N). One step takes the latent it expects; with
-    more, the frames that a gap touches are drawn, and the others are held (RePaint)."""
+    more (ten at least), the frames that a gap touches are drawn, and the others are held (RePaint)."""
     z_noisy = codec.encode(noisy[:, None], codec.sr)
     z = diffusion.sample(z_noisy, 1, generator=torch.Generator().manual_seed(seed), alike=True)
     if steps > 1 and gaps.any():

@@ -1,8 +1,5 @@
 """What training the codec means: four losses, critics that may join late, validation on held-out crops."""
 
-from dataclasses import asdict
-from pathlib import Path
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -15,11 +12,11 @@ from .config import Preset
 from .data import batches, valid_pairs
 from .degrade import Degradation
 from .errors import WavelldmError
+from .finish import train_to_weights
 from .fsq import random_keep
 from .material import Material
 from .stft import stft
-from .train import Plan, fast_half, fit, load_checkpoint
-from .weights import save_codec
+from .train import Plan, fast_half
 
 CONTINUOUS = 0.15  # share of items decoded from z itself, so that the decoder also knows continuous latents
 POWER = 0.3  # compression of magnitudes before they are compared: between loudness (about 0.6) and the logarithm
@@ -135,23 +132,7 @@ def run(
     def stream(start: int):
         return batches(speech, None, recipe, sr, seconds, batch, plan.seed, workers, start)
 
-    try:
-        result = fit(task, stream, plan, folder, progress)
-    finally:
-        first = parallel.rank() == 0
-        parallel.end()
-    if first and result["best"] is not None:
-        publish(folder, preset, plan)
-    return result
-
-
-def publish(folder, preset: Preset, plan: Plan) -> Path:
-    """The best averaged model of a run as FOLDER/PRESET.safetensors, which `weights.load_codec` takes."""
-    best = load_checkpoint(Path(folder) / "best.pt")
-    codec = Codec(preset)
-    codec.load_state_dict(best["model"])
-    facts = {"steps": best["step"], "score": round(best["score"], 4), "plan": asdict(plan)}
-    return save_codec(Path(folder) / preset.name, codec, facts, force=True)
+    return train_to_weights(task, stream, plan, folder, preset.name, preset, progress)
 
 
 def steps_for(epochs: float, material: Material, sr: int, batch: int, seconds: float) -> int:

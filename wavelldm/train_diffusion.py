@@ -1,7 +1,6 @@
 """What training the latent diffusion means: noise in, the network's guess at it out, squared error; on cached latents."""
 
-from dataclasses import asdict
-from pathlib import Path
+from itertools import count
 
 import torch
 from torch import Tensor
@@ -13,14 +12,15 @@ from .config import Preset
 from .degrade import Degradation
 from .diffusion import LatentDiffusion
 from .errors import WavelldmError
+from .finish import train_to_weights
 from .latents import Latents, build
 from .material import Material
-from .schedule import convert, min_snr
+from .schedule import convert
 from .stft import magnitude
-from .train import Plan, fast_half, fit, load_checkpoint
-from .weights import load_diffusion, save
+from .train import Plan, fast_half
+from .weights import load_diffusion
 
-# What the network learns to undo. Dropouts and narrow bands have their own training set, see `RECIPES` in degrade.py.
+# What the network learns to undo; what is missing altogether, in time or in frequency, is part of it.
 RECIPE = Degradation(snr=(-5.0, 20.0), reverb=0.2, level=1.0, clip=0.05, band=0.15, cutoff=(2_000.0, 7_000.0), dropout=0.15)
 VALID = Degradation(snr=(0.0, 17.5), level=1.0)
 DROP = 0.1  # share of items without their condition
@@ -35,14 +35,14 @@ class DiffusionTask:
 
     def __init__(
         self, preset: Preset, codec: Codec, train: Latents, valid: Latents, device="cpu", seed: int = 0, half: bool = True,
-        gamma: float = 0.0, decoded: float = 0.0,
+        decoded: float = 0.0,
     ):  # fmt: skip
         if decoded and preset.codec.decoder != "istft":
             raise WavelldmError("only a codec with the iSTFT head can be asked for magnitudes alone; leave the decoded loss out")
         torch.manual_seed(seed)
         self.decoded = decoded
         self.codec, self.sr, self.device = codec.to(device).eval().requires_grad_(False), preset.mel.sr, torch.device(device)
-        self.half, self.gamma = half and fast_half(self.device), gamma
+        self.half = half and fast_half(self.device)
         model = LatentDiffusion(preset).to(device)
         model.measure(train.mean.to(device), train.deviation.to(device))
         self.networks, self.groups = {"model": model}, {"unet": ["model"]}
@@ -77,8 +77,6 @@ class DiffusionTask:
         elif self.decoded:
             t = torch.where(torch.arange(len(t), device=t.device) < LAST * len(t), last, t)
         loss, z0 = self.error(model, noisy, clean, t, eps, drop)
-        if self.gamma:
-            loss = loss * min_snr(model.schedule, t, model.preset.unet.predicts, self.gamma)
         loss = loss.mean()
         figures = {"latent": loss.detach()}
         if self.decoded:
@@ -140,7 +138,6 @@ def run(
     seconds: float = 1.5,
     hours: float = 20.0,
     cutting: bool = False,
-    gamma: float = 0.0,
     decoded: float = 0.0,
     start: str | None = None,
     progress: bool = True,
@@ -152,31 +149,12 @@ def run(
     device = parallel.begin()
     codec = codec.to(device)
     train, valid = prepare(codec, material, RECIPE, 4.0, hours, plan.seed, cutting)
-    task = DiffusionTask(preset, codec, train, valid, device, plan.seed, half, gamma, decoded)
+    task = DiffusionTask(preset, codec, train, valid, device, plan.seed, half, decoded)
     if start:
         task.networks["model"].unet.load_state_dict(load_diffusion(start, preset.name).unet.state_dict())
     frames = min(codec.frames(round(seconds * codec.sr)), train.clean.shape[2])
 
-    def stream(start: int):
-        step = start
-        while True:
-            yield train.batch(step, batch, frames, plan.seed)
-            step += 1
+    def stream(first: int):
+        return (train.batch(step, batch, frames, plan.seed) for step in count(first))
 
-    try:
-        result = fit(task, stream, plan, folder, progress)
-    finally:
-        first = parallel.rank() == 0
-        parallel.end()
-    if first and result["best"] is not None:
-        publish(folder, preset, plan)
-    return result
-
-
-def publish(folder, preset: Preset, plan: Plan) -> Path:
-    """The best averaged model of a run as FOLDER/PRESET-diffusion.safetensors."""
-    best = load_checkpoint(Path(folder) / "best.pt")
-    model = LatentDiffusion(preset)
-    model.load_state_dict(best["model"])
-    facts = {"steps": best["step"], "score": round(best["score"], 4), "plan": asdict(plan)}
-    return save(Path(folder) / f"{preset.name}-diffusion", model, preset, facts, force=True)
+    return train_to_weights(task, stream, plan, folder, f"{preset.name}-diffusion", preset, progress)

@@ -1,7 +1,6 @@
 """What training the mask network means: compressed spectra and SI-SDR on (noisy, clean) pairs, alone or guided by a latent."""
 
-from dataclasses import asdict, replace
-from pathlib import Path
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -14,11 +13,12 @@ from .data import batches, valid_pairs
 from .degrade import Degradation
 from .diffusion import LatentDiffusion
 from .errors import WavelldmError
+from .finish import train_to_weights
 from .masknet import MaskNet
 from .material import Material
 from .stft import magnitude
-from .train import Plan, fit, load_checkpoint
-from .weights import load_mask, save
+from .train import Plan
+from .weights import load_mask
 
 RECIPE = Degradation(snr=(-5.0, 20.0), reverb=0.2, level=1.0, band=0.05, clip=0.05)
 VALID = Degradation(snr=(0.0, 17.5))
@@ -125,20 +125,4 @@ def run(
     def stream(first: int):
         return batches(speech, noise, recipe, sr, seconds, batch, plan.seed, workers, first)
 
-    try:
-        result = fit(task, stream, plan, folder, progress)
-    finally:
-        main = parallel.rank() == 0
-        parallel.end()
-    if main and result["best"] is not None:
-        publish(folder, preset, plan)
-    return result
-
-
-def publish(folder, preset: Preset, plan: Plan) -> Path:
-    """The best averaged model of a run as FOLDER/PRESET-mask.safetensors."""
-    best = load_checkpoint(Path(folder) / "best.pt")
-    model = MaskNet(preset.mask)
-    model.load_state_dict(best["model"])
-    facts = {"steps": best["step"], "score": round(best["score"], 4), "plan": asdict(plan)}
-    return save(Path(folder) / f"{preset.name}-mask", model, preset, facts, force=True)
+    return train_to_weights(task, stream, plan, folder, f"{preset.name}-mask", preset, progress)

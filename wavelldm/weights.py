@@ -38,10 +38,6 @@ def save(path, model: nn.Module, preset: Preset, facts: dict, force: bool = Fals
     return path
 
 
-def save_codec(path, codec: Codec, facts: dict, force: bool = False) -> Path:
-    return save(path, codec, codec.preset, facts, force)
-
-
 def facts(name) -> dict:
     """What the JSON beside shipped weights (by name) or any others (by path) says."""
     path = locate(name).with_suffix(".json")
