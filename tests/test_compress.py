@@ -36,6 +36,7 @@ VARIANTS = {
     "strided": dict(strides=(2, 2)),
     "hifigan": dict(decoder="hifigan", decoder_dim=32, upsample=(8, 8, 2, 2)),
     "polished": dict(polish=8),
+    "source": dict(decoder="source", hear_pitch=True),
 }
 
 
@@ -56,7 +57,8 @@ def test_in_windows_as_in_one_go(monkeypatch, name, n, piece):
     decoded = torch.cat(parts, dim=1)
     assert len(parts) == -(-codes.shape[2] // 64)
     assert decoded.shape[1] == codes.shape[2] * codec.hop
-    assert (decoded[:, :n] - whole).abs().max() < 1e-5
+    close = 2e-3 if name == "source" else 1e-5  # phases add up their rounding errors
+    assert (decoded[:, :n] - whole).abs().max() < close * max(1.0, float(whole.abs().max()))
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -81,7 +83,8 @@ def test_ten_hours_of_codes_pass_through_windows_of_bounded_size(monkeypatch):
     """The longest of the decoders that ship; nothing is decoded, the windows are only counted."""
     codec = weights.load_codec("base16k")
     margin, seen = compress.decoder_margin(codec), []
-    monkeypatch.setattr(codec, "codes_to_wav", lambda codes: seen.append(codes.shape) or torch.zeros(1, 1, 1).expand(1, 1, codes.shape[2] * 256))
+    monkeypatch.setattr(codec.quantiser, "decode_codes", lambda codes: seen.append(codes.shape) or codes)
+    monkeypatch.setattr(codec, "decode_window", lambda z, before, count, state: (torch.zeros(1, 1, 1).expand(1, 1, count * 256), None))
     blocks = (torch.zeros(2, 4, container.BLOCK, dtype=torch.long) for _ in range(10 * 3_600 * 125 // 2 // container.BLOCK))
     made = sum(wav.shape[1] for wav in compress.decode_blocks(codec, blocks))
     longest, done = max(shape[2] for shape in seen), sum(shape[2] for shape in seen) / 2

@@ -15,9 +15,9 @@ sys.path.insert(0, str(ROOT / "notebooks"))
 FLOORS = [
     ["errors", "paths", "manual"],
     ["config"],
-    ["audio", "stft", "layers", "fsq", "noise", "levels", "espeak", "sentences", "plots", "parallel", "entropy", "schedule"],
+    ["audio", "stft", "layers", "fsq", "noise", "levels", "espeak", "sentences", "plots", "parallel", "entropy", "schedule", "pitch"],
     ["mel", "degrade", "logmmse", "synth", "fetch", "container", "masknet", "samplers", "unet"],
-    ["griffin", "clips", "composite"],
+    ["griffin", "clips", "composite", "source"],
     ["decoders", "diffusion"],
     ["codec"],
     ["weights", "data", "delay", "metrics", "analysis", "adversarial", "train"],

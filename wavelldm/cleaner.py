@@ -108,7 +108,7 @@ def adjust(mask: Tensor, settings: Settings) -> Tensor:
 
 def by_decoder(chain: Networks, blocks, settings: Settings, size: int):
     """wav blocks (C, any) -> rows (2 C, n): the decoded clean latents, and zeros: above the codec's band there is nothing."""
-    codec, margin, heard, made = chain.codec, decoder_margin(chain.codec), 0, 0
+    codec, margin, state, heard, made = chain.codec, decoder_margin(chain.codec), None, 0, 0
 
     def frames():
         nonlocal heard
@@ -117,7 +117,8 @@ def by_decoder(chain: Networks, blocks, settings: Settings, size: int):
             yield z
 
     for z, before, count in windows(frames(), 1, margin, max(size, MARGINS * margin)):
-        out = codec.decode(z)[:, 0, before * codec.hop : (before + count) * codec.hop][:, : heard - made]
+        out, state = codec.decode_window(z, before, count, state)
+        out = out[:, 0, : heard - made]
         made += out.shape[1]
         yield torch.cat([out, torch.zeros_like(out)])
 

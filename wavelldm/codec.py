@@ -11,12 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from . import pitch
 from .config import Preset
 from .decoders import HiFiGAN, ISTFTHead
 from .errors import AudioError, WavelldmError
 from .fsq import GFSQ
 from .layers import Chain, ChannelNorm, Conv1d, ConvNeXtBlock, ConvTranspose1d
 from .mel import LogMel
+from .source import SourceHead
 
 
 class Coded(NamedTuple):
@@ -27,9 +29,10 @@ class Coded(NamedTuple):
 
 
 def make_encoder(p: Preset) -> Chain:
-    """mel (B, M, F) -> z (B, D, T): stages of ConvNeXt blocks, then one strided convolution and block per stride."""
+    """features (B, M, F) -> z (B, D, T): stages of ConvNeXt blocks, then one strided convolution and block per stride."""
     c = p.codec
-    layers = [Conv1d(p.mel.n_mels, c.dims[0], 7, causal=c.causal), ChannelNorm(c.dims[0])]
+    heard = p.mel.n_mels + (pitch.COUNT if c.hear_pitch else 0)
+    layers = [Conv1d(heard, c.dims[0], 7, causal=c.causal), ChannelNorm(c.dims[0])]
     for i, (depth, dim) in enumerate(zip(c.depths, c.dims)):
         if i > 0:
             layers += [ChannelNorm(c.dims[i - 1]), Conv1d(c.dims[i - 1], dim, 1, causal=c.causal)]
@@ -63,7 +66,9 @@ def make_decoder(p: Preset) -> nn.Module:
         return HiFiGAN(c.latent_dim, c.decoder_dim, c.upsample, causal=c.causal)
     if c.decoder == "istft":
         return ISTFTHead(c.latent_dim, c.decoder_dim, c.decoder_depth, c.expansion, p.mel.n_fft, p.mel.hop, c.causal, c.polish)
-    raise WavelldmError(f"there is no decoder '{c.decoder}'; choose hifigan or istft")
+    if c.decoder == "source":
+        return SourceHead(c.latent_dim, c.decoder_dim, c.decoder_depth, c.expansion, p.mel.sr, p.mel.hop, c.causal)
+    raise WavelldmError(f"there is no decoder '{c.decoder}'; choose hifigan, istft or source")
 
 
 class Codec(nn.Module):
@@ -81,7 +86,8 @@ class Codec(nn.Module):
         self.preset, self.sr, self.hop, self.causal = preset, preset.mel.sr, preset.hop, c.causal
         mel = replace(preset.mel, padding="causal" if c.causal else "same")
         self.mel = LogMel(mel)
-        self.past = -(-(mel.n_fft - mel.hop) // mel.hop) * mel.hop  # samples before a chunk that its mel frames need
+        span = max(mel.n_fft, pitch.layout(mel.sr, mel.hop)[1] if c.hear_pitch else 0)
+        self.past = -(-(span - mel.hop) // mel.hop) * mel.hop  # samples before a chunk that its frames need
         self.encoder = make_encoder(preset)
         self.quantiser = GFSQ(c.latent_dim, c.groups, c.residuals, c.levels)
         self.upsampler = make_upsampler(preset)
@@ -104,9 +110,13 @@ class Codec(nn.Module):
             )
 
     def _features(self, wav: Tensor) -> Tensor:
-        """wav -> mel (B, M, F), counted from silence (-2.5) to magnitude one (2.5): for speech about mean 0, deviation 1."""
+        """wav -> mel (B, M, F), counted from silence (-2.5) to magnitude one (2.5): for speech about mean 0, deviation 1.
+        With `hear_pitch`, below it how well each pitch fits: (B, M + S, F)."""
         with torch.autocast(wav.device.type, enabled=False):
-            return 2.5 - 5 * self.mel(wav.float(), self.sr) / math.log(self.preset.mel.floor)
+            mel = 2.5 - 5 * self.mel(wav.float(), self.sr) / math.log(self.preset.mel.floor)
+            if not self.preset.codec.hear_pitch:
+                return mel
+            return torch.cat([mel, pitch.scores(wav.float(), self.sr, self.preset.mel.hop, self.causal)], dim=1)
 
     def encode(self, wav: Tensor, sr: int) -> Tensor:
         """wav (B, 1, N) -> z (B, D, ceil(N / hop))."""
@@ -131,6 +141,18 @@ class Codec(nn.Module):
                 f"{z_q.shape[-1]} latent frames hold 1 to {most} samples, not {length}; give the encoded length"
             )
         return self.decoder(self.upsampler(z_q))[..., :length]
+
+    def decode_window(self, z_q: Tensor, before: int, count: int, state: tuple | None = None):
+        """A window (B, D, T) of a longer latent -> wav (B, 1, count * hop) of its frames from `before` on, state for the window
+        whose new frames come next. The other frames are there to be seen."""
+        self._check_latent(z_q)
+        x = self.upsampler(z_q)
+        if hasattr(self.decoder, "resume"):
+            rate = self.hop // self.preset.mel.hop
+            wav, state = self.decoder.resume(x, before * rate, count * rate, state)
+        else:
+            wav = self.decoder(x)
+        return wav[..., before * self.hop : (before + count) * self.hop], state
 
     def spectrum(self, z_q: Tensor) -> Tensor:
         """z_q (B, D, T) -> what the iSTFT head wants to hear: complex (B, n_fft / 2 + 1, F)."""
@@ -165,7 +187,7 @@ class Codec(nn.Module):
             wav = F.pad(wav, (0, -count % self.hop))
         hop = self.preset.mel.hop
         new = (wav.shape[-1] - self.past) // hop  # mel frames
-        features = wav.new_zeros(wav.shape[0], self.preset.mel.n_mels, 0)
+        features = wav.new_zeros(wav.shape[0], self.encoder[0].in_channels, 0)
         if new:
             features = self._features(wav[..., : self.past + new * hop])[..., self.past // hop :]
         z, layers = self.encoder.stream(features, layers)

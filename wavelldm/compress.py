@@ -49,7 +49,7 @@ def _reach(module: nn.Module, step: float) -> float:
 def encoder_margin(codec: Codec) -> int:
     """Frames on either side beyond which nothing changes a frame's codes (a safe bound)."""
     mel = codec.preset.mel
-    return math.ceil((_reach(codec.encoder, mel.hop) + mel.n_fft) / codec.hop)
+    return math.ceil((_reach(codec.encoder, mel.hop) + codec.past + mel.hop) / codec.hop)
 
 
 def decoder_margin(codec: Codec) -> int:
@@ -91,10 +91,14 @@ def encode_blocks(codec: Codec, blocks, codebooks: int | None = None):
 @torch.no_grad()
 def decode_blocks(codec: Codec, blocks):
     """Blocks of codes (C, K, any) -> wav blocks (C, 512 * hop or more, but for the last)."""
-    margin = decoder_margin(codec)
+    margin, states = decoder_margin(codec), {}
     for codes, before, count in windows(blocks, 1, margin, max(BLOCK, MARGINS * margin)):
-        wav = torch.cat([codec.codes_to_wav(channel[None])[:, 0] for channel in codes])  # one by one, to save memory
-        yield wav[:, before * codec.hop : (before + count) * codec.hop]
+        rows = []
+        for i, channel in enumerate(codes):  # one by one, to save memory
+            z_q = codec.quantiser.decode_codes(channel[None])
+            wav, states[i] = codec.decode_window(z_q, before, count, states.get(i))
+            rows.append(wav[:, 0])
+        yield torch.cat(rows)
 
 
 def resample_blocks(blocks, sr_in: int, sr_out: int):

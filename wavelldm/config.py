@@ -40,9 +40,10 @@ class CodecConfig:
     levels: tuple = (8, 8, 8, 6, 5)  # FSQ levels of one codebook: 15,360 entries
     groups: int = 4  # slices of the latent's channels ...
     residuals: int = 1  # ... each quantised this many times
-    decoder: str = "hifigan"  # or "istft"
+    hear_pitch: bool = False  # the encoder also sees how well each pitch fits (pitch.py)
+    decoder: str = "hifigan"  # or "istft", "source"
     decoder_dim: int = 512  # channels it starts with
-    decoder_depth: int = 6  # ConvNeXt blocks (istft)
+    decoder_depth: int = 6  # ConvNeXt blocks (istft, source)
     polish: int = 0  # steps of Griffin-Lim that make the head's phases fit its magnitudes (istft)
     upsample: tuple = (8, 8, 2, 2, 2)  # rates that multiply to the mel hop (hifigan)
     causal: bool = False  # no look-ahead, so that it can stream
@@ -144,6 +145,11 @@ PRESETS = {
     ),
     "paper44k": Preset("paper44k", MELS["wavelldm44k"], unet=UNetConfig((320, 384, 512), embedding=256, cond_dim=128)),
 }
+PRESETS["voice16k"] = Preset(
+    "voice16k",
+    MELS["base16k"],
+    CodecConfig((1, 1, 2), (128, 256, 384), expansion=2, hear_pitch=True, decoder="source", decoder_dim=256, decoder_depth=6),
+)
 PRESETS["small"] = replace(PRESETS["base16k"], name="small", unet=UNetConfig((64, 96), embedding=96, cond_dim=48))
 
 

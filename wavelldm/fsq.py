@@ -150,6 +150,12 @@ class GFSQ(nn.Module):
                 codes.append(code)
             return torch.cat(outs, dim=-1).transpose(1, 2), torch.cat(codes, dim=-1).transpose(1, 2)
 
+    def projected(self, z: Tensor) -> Tensor:
+        """z (B, D, T) -> (B, T, G * d): the numbers that are bounded and then rounded."""
+        with torch.autocast(z.device.type, enabled=False):
+            parts = z.float().transpose(1, 2).chunk(self.groups, dim=-1)
+            return torch.cat([into(part) for into, part in zip(self.project_in, parts)], dim=-1)
+
     def unrounded(self, z: Tensor) -> Tensor:
         """z (B, D, T) -> (B, D, T): through the same bottleneck, but nothing is rounded. What no bits can limit."""
         with torch.autocast(z.device.type, enabled=False):

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import parallel
+from . import parallel, pitch
 from .adversarial import WEIGHTS, Critics, MelLoss, adversarial_loss, critic_loss, feature_loss, stft_loss
 from .clips import Clips
 from .codec import Codec
@@ -15,6 +15,7 @@ from .errors import WavelldmError
 from .finish import train_to_weights
 from .fsq import random_keep
 from .material import Material
+from .source import TABLE
 from .stft import stft
 from .train import Plan, fast_half
 
@@ -22,6 +23,17 @@ CONTINUOUS = 0.15  # share of items decoded from z itself, so that the decoder a
 POWER = 0.3  # compression of magnitudes before they are compared: between loudness (about 0.6) and the logarithm
 MAGNITUDES = {"bins": 4.0, "bands": 40.0}  # weights; about one over the variance of each in speech, bins a third of it
 DROPPED = 0.15  # share of items with fewer codebooks than there are
+NEAR = 1 / 24  # octaves: a pitch this near the right one is taken as it is, so that the envelopes learn to live with it
+VOICE = {"mel": 1.0, "loud": 10.0, "pitch": 0.2, "spread": 0.5}  # weights
+
+
+def spread_loss(u: Tensor) -> Tensor:
+    """How far numbers (B, T, d) are from having mean 0, deviation 1 and nothing to do with each other: then tanh spreads
+    them evenly over the levels, and codes carry all the bits that they cost."""
+    u = u.flatten(0, 1).float()
+    u, mean = u - u.mean(0), u.mean(0)
+    covariance = u.T @ u / len(u)
+    return (covariance - torch.eye(len(covariance), device=u.device)).square().mean() + mean.square().mean()
 
 
 class CodecTask:
@@ -39,6 +51,7 @@ class CodecTask:
         self.networks = {"model": Codec(preset).to(device)}
         self.groups = {"codec": ["model"]}
         self.polished = preset.codec.polish > 0  # then only magnitudes are learnt, and nothing passes through Griffin-Lim
+        self.voiced = preset.codec.decoder == "source"
         if critic_width and self.polished:
             raise WavelldmError("critics listen to the head's own phases; train with codec.polish=0, or without critics")
         if critic_width:
@@ -58,6 +71,28 @@ class CodecTask:
             mels = [(x.transpose(1, 2) @ codec.mel.bank).clamp_min(c.floor) ** POWER for x in (ours, real)]
         return {"bins": F.mse_loss(*sizes), "bands": F.mse_loss(*mels)}
 
+    def voice(self, codec: Codec, z_q: Tensor, wav: Tensor) -> dict:
+        """What a source decoder is taught: which pitch, and spectra near the original's at that pitch."""
+        head, c = codec.decoder, codec.preset.mel
+        score = pitch.scores(wav, self.sr, c.hop)  # (B, S, T)
+        path = pitch.track(score)
+        logits, gains = head.parts(codec.upsampler(z_q))
+        with torch.autocast(self.device.type, enabled=False):
+            right = pitch.candidates(wav.device)[path.clamp(max=pitch.COUNT - 1)]
+            guess = pitch.hertz(logits)
+            far = (path < pitch.COUNT) & ((guess / right).log2().abs() > NEAR)
+            f0 = torch.where(far, right, guess).detach()
+            number = torch.randint(TABLE, (len(wav), 1), device=wav.device) + torch.arange(f0.shape[1], device=wav.device)
+            decoded = head.join(head.frames(f0, head.turns(f0), gains, number))[..., : wav.shape[-1]]
+            near = torch.exp(-0.5 * (torch.arange(pitch.COUNT, device=wav.device)[:, None] - path[:, None]).square())  # (B, S, T)
+            near = near / near.sum(1, keepdim=True).clamp_min(1e-6)
+            missed = -(near * logits.log_softmax(1)).sum(1)[path < pitch.COUNT]
+            parts = {"pitch": missed.sum() / max(1, missed.numel())}
+            pairs = [(ours(decoded, self.sr), ours(wav, self.sr)) for ours in self.mel_loss.mels]
+            parts["mel"] = sum((a - b).abs().mean() for a, b in pairs) / len(pairs)
+            parts["loud"] = sum(((POWER * a).exp() - (POWER * b).exp()).abs().mean() for a, b in pairs) / len(pairs)
+        return parts
+
     def losses(self, batch):
         noisy, clean = (x.to(self.device) for x in batch)  # (B, 1, N)
         wav = clean
@@ -73,9 +108,11 @@ class CodecTask:
             z_q = torch.where(chance.to(self.device) < CONTINUOUS, z.float(), codec.quantise(z, keep)[0])
             if self.polished:
                 parts = self.magnitudes(codec, z_q, wav)
+            elif self.voiced:
+                parts = self.voice(codec, z_q, wav) | {"spread": spread_loss(codec.quantiser.projected(z))}
             else:
                 decoded = codec.decode(z_q, wav.shape[-1]).float()
-        if not self.polished:
+        if not (self.polished or self.voiced):
             parts = self.distances(decoded, wav)
         if critics is not None:
             with half:
@@ -84,7 +121,7 @@ class CodecTask:
             with half:
                 real, fake = critics(wav), critics(decoded)
                 parts |= {"adversarial": adversarial_loss(fake), "features": feature_loss(real, fake)}
-        yield "codec", sum((WEIGHTS | MAGNITUDES)[name] * part for name, part in parts.items()), {k: v.detach() for k, v in parts.items()}
+        yield "codec", sum((VOICE if self.voiced else WEIGHTS | MAGNITUDES)[name] * part for name, part in parts.items()), {k: v.detach() for k, v in parts.items()}
 
     @torch.no_grad()
     def validate(self, model: Codec) -> dict:
@@ -93,11 +130,16 @@ class CodecTask:
         for _, wav in self.valid:
             wav = wav.to(self.device)
             coded = model(wav)
-            parts = self.distances(coded.wav, wav) | (self.magnitudes(model, coded.z_q, wav) if self.polished else {})
+            parts = self.distances(coded.wav, wav)
+            if self.polished:
+                parts |= self.magnitudes(model, coded.z_q, wav)
+            elif self.voiced:
+                parts |= self.voice(model, coded.z_q, wav)
             rows.append([float(v) for v in parts.values()])
             codes.append(coded.codes.transpose(0, 1).flatten(1))  # (Q, B * T)
         figures = dict(zip(parts, (sum(column) / len(rows) for column in zip(*rows))))
-        score = sum(weight * figures[k] for k, weight in MAGNITUDES.items()) if self.polished else figures["mel"]
+        weights = MAGNITUDES if self.polished else {k: VOICE[k] for k in ("mel", "loud")} if self.voiced else {"mel": 1.0}
+        score = sum(weight * figures[k] for k, weight in weights.items())
         used = torch.cat(codes, dim=1)
         share = sum(len(row.unique()) for row in used) / used.numel()
         return {"score": score, **{f"valid_{k}": v for k, v in figures.items()}, "distinct_codes": share}

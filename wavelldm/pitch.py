@@ -1,0 +1,82 @@
+"""Pitch by autocorrelation: how well a sound repeats after one period of each candidate, and the best path through time.
+
+The score is the normalised cross-correlation of RAPT (Talkin 1995, section 3.1), read between whole lags; the path is the
+dynamic programme of its section 3.3, cut down to jumps of limited size and one state for "no pitch".
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+LOW, HIGH, COUNT = 60.0, 500.0, 160  # Hz, and how many candidates lie between them: 23 cents apart
+JUMP = 16  # candidates that a path moves at most from one frame to the next (3.7 semitones)
+UNVOICED = 0.45  # score of a frame without pitch
+SWITCH = 0.25  # what it costs to begin or to end a voice
+SLOW = 0.06  # what the lowest candidate costs: a sound that repeats after a period does so after two
+
+
+def candidates(device=None) -> Tensor:
+    """Hz (S,), evenly spaced on a logarithmic scale."""
+    return LOW * (HIGH / LOW) ** (torch.arange(COUNT, device=device) / (COUNT - 1))
+
+
+def layout(sr: int, hop: int) -> tuple[int, int]:
+    """Samples compared with their repetition, and samples that a frame sees in all."""
+    window = round(0.04 * sr)
+    return window, window + math.ceil(sr / LOW) + 2
+
+
+def scores(wav: Tensor, sr: int, hop: int, causal: bool = False) -> Tensor:
+    """wav (B, 1, N) -> (B, S, ceil(N / hop)), between -1 and 1. A frame sees what lies around it, or what ends with it."""
+    window, span = layout(sr, hop)
+    left = span - hop if causal else (window + (span - window) // 2 - hop) // 2
+    wav = F.pad(wav[:, 0], (left, max(0, span - hop - left) - wav.shape[-1] % -hop))
+    frames = wav.unfold(-1, span, hop)  # (B, T, span)
+    frames = frames - frames.mean(-1, keepdim=True)
+    n_fft = 1 << (span + window - 1).bit_length()
+    product = torch.fft.rfft(frames[..., :window], n_fft).conj() * torch.fft.rfft(frames, n_fft)
+    lags = span - window + 1
+    common = torch.fft.irfft(product, n_fft)[..., :lags]  # (B, T, lags)
+    energy = F.pad(frames.square().cumsum(-1), (1, 0))
+    later = (energy[..., window : window + lags] - energy[..., :lags]).clamp_min(0)
+    repeats = common / ((later[..., :1] * later).sqrt() + 1e-5 * window)
+    place = sr / candidates(wav.device)  # (S,) lags, not whole
+    whole = place.long()
+    between = place - whole
+    return (repeats[..., whole] * (1 - between) + repeats[..., whole + 1] * between).transpose(1, 2)
+
+
+def track(score: Tensor) -> Tensor:
+    """scores (B, S, T) -> the best path (B, T): the number of a candidate, or S where there is no pitch."""
+    b, s, t = score.shape
+    score = score.transpose(1, 2) - SLOW * torch.linspace(1, 0, s, device=score.device)
+    far = 2.4 * math.log2(HIGH / LOW) / (s - 1) * torch.arange(-JUMP, JUMP + 1, device=score.device).abs()
+    voiced, unvoiced = score[:, 0], score.new_full((b,), UNVOICED)  # the best path that ends in each state
+    back = []
+    for now in score.unbind(1)[1:]:
+        near = F.pad(voiced, (JUMP, JUMP), value=-math.inf).unfold(-1, 2 * JUMP + 1, 1) - far  # (B, S, jumps)
+        value, jump = near.max(-1)
+        origin = jump - JUMP + torch.arange(s, device=score.device)
+        begins = (unvoiced - SWITCH)[:, None] > value
+        best, loudest = voiced.max(-1)
+        ends = best - SWITCH > unvoiced
+        back.append((origin.masked_fill(begins, s), torch.where(ends, loudest, s)))
+        voiced = torch.maximum(value, (unvoiced - SWITCH)[:, None]) + now
+        unvoiced = torch.maximum(unvoiced, best - SWITCH) + UNVOICED
+    best, loudest = voiced.max(-1)
+    path = [torch.where(unvoiced > best, s, loudest)]
+    for origin, ended in reversed(back):
+        here = path[-1]
+        path.append(torch.where(here == s, ended, origin.gather(1, here.clamp(max=s - 1)[:, None])[:, 0]))
+    return torch.stack(path[::-1], dim=1)
+
+
+def hertz(logits: Tensor, reach: int = 3) -> Tensor:
+    """(B, S, T) -> Hz (B, T): the mean of the candidates around the likeliest one, as CREPE reads it (arXiv 1802.06182, eq. 3)."""
+    likeliest = logits.argmax(1, keepdim=True)  # (B, 1, T)
+    near = torch.arange(-reach, reach + 1, device=logits.device)[:, None]
+    index = (likeliest + near).clamp(0, logits.shape[1] - 1)  # (B, 7, T)
+    weight = logits.gather(1, index).softmax(1)
+    return (candidates(logits.device).log()[index] * weight).sum(1).exp()
