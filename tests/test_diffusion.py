@@ -147,16 +147,18 @@ def test_one_batch_is_overfitted(tmp_path, kind):
     assert names <= set(row)
 
 
-def test_what_is_decoded_can_count_too(tmp_path):
-    held, p = latents(4), override(TINY, ["unet.dims=64,96"])
+@pytest.mark.parametrize("decoder", ["istft", "source"])
+def test_what_is_decoded_can_count_too(tmp_path, decoder):
+    held, p = latents(4), override(TINY, ["unet.dims=64,96", f"codec.decoder={decoder}"])
     task = DiffusionTask(p, Codec(p), held, held, decoded=2.0)
     batch, plan = held.batch(0, 4, 40), train.Plan(steps=60, lr=4e-3, warmup=5, valid_every=60, ema=0.9)
     before = task.validate(task.networks["model"])
     train.fit(task, lambda start: iter([batch] * 99), plan, tmp_path, progress=False)
     after = task.validate(task.networks["model"])
     assert after["heard_1"] < 0.8 * before["heard_1"] and not any(q.requires_grad for q in task.codec.parameters())
-    with pytest.raises(WavelldmError, match="iSTFT head"):
-        DiffusionTask(preset("paper44k"), None, held, held, decoded=1.0)
+    hifigan = override(TINY, ["codec.decoder=hifigan", "codec.decoder_dim=16", "codec.upsample=8,8,2,2"])
+    with pytest.raises(WavelldmError, match="no outline"):
+        DiffusionTask(hifigan, Codec(hifigan), held, held, decoded=1.0)
 
 
 def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(tmp_path):

@@ -47,8 +47,8 @@ class Look:
 
 
 class Networks(nn.Module):
-    """The networks of one denoiser. Without `mask` the codec's decoder speaks, which is the plain WaveLLDM; without
-    `diffusion` the mask network works alone."""
+    """The networks of one denoiser. Without `mask` the codec's decoder speaks, which is the plain WaveLLDM. A mask network that was
+    built without a guide works alone, and a diffusion beside it only restores what is missing."""
 
     def __init__(self, codec: Codec | None, diffusion: LatentDiffusion | None, mask: MaskNet | None):
         super().__init__()
@@ -56,6 +56,9 @@ class Networks(nn.Module):
             raise WavelldmError("a denoiser needs a mask network, or a diffusion and its codec")
         self.codec, self.diffusion, self.mask = codec, diffusion, mask
         self.sr = mask.config.sr if mask is not None else codec.sr
+        self.guided = mask is not None and mask.config.latent_dim > 0
+        if self.guided and diffusion is None:
+            raise WavelldmError("this mask network is guided by a latent; give its codec and diffusion too")
         if mask is not None and codec is not None and codec.hop != mask.config.hop:
             raise WavelldmError(f"a latent frame has {codec.hop} samples and a mask frame {mask.config.hop}; make them equal")
 
@@ -74,7 +77,7 @@ def by_mask(chain: Networks, blocks, settings: Settings, size: int):
     mask, hop, side = chain.mask, chain.mask.config.hop, chain.mask.side
     state = tail = level = None
     heard = made = 0
-    if chain.diffusion is None:
+    if not chain.guided:
         source = ((None, *window) for window in windows(blocks, hop, 2, size))
     else:
         source = latents(chain, blocks, settings, size)

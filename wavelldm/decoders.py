@@ -14,7 +14,7 @@ from .config import MelConfig
 from .errors import WavelldmError
 from .griffin import griffin_lim
 from .layers import Chain, ChannelNorm, Conv1d, ConvNeXtBlock, ConvTranspose1d, Residual
-from .stft import TINY_ENVELOPE, hann, istft, magnitude, overlap_add
+from .stft import POWER, TINY_ENVELOPE, hann, istft, magnitude, overlap_add
 
 
 class Mean(nn.ModuleList):
@@ -82,6 +82,11 @@ class ISTFTHead(nn.Module):
         """Features (B, C, T) -> complex (B, n_fft / 2 + 1, T); no bin louder than twice a sine at full scale."""
         log_magnitude, phase = self.bins(y).float().chunk(2, dim=1)
         return torch.polar(log_magnitude.clamp(max=math.log(self.n_fft / 2)).exp(), phase)
+
+    def outline(self, x: Tensor) -> Tensor:
+        """(B, D, T) -> the magnitudes it is about to draw, compressed (B, n_fft / 2 + 1, T)."""
+        spectrum = self.spectrum(self.body(x))
+        return magnitude(spectrum.real, spectrum.imag).clamp_min(1e-3) ** POWER
 
     def forward(self, x: Tensor) -> Tensor:
         spectrum = self.spectrum(self.body(x))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from . import pitch
 from .layers import Chain, ChannelNorm, Conv1d, ConvNeXtBlock
-from .stft import hann, overlap_add
+from .stft import POWER, hann, overlap_add
 
 BANDS = 80  # points of an envelope, evenly spaced on the mel scale
 TABLE = 256  # frames of noise, again and again
@@ -62,6 +62,11 @@ class SourceHead(nn.Module):
         """(B, D, T) -> logits of the pitch (B, S, T), logarithms of the two envelopes (B, 2 * bands, T)."""
         y = self.body(x)
         return self.pitch(y).float(), self.gains(y).float()
+
+    def outline(self, x: Tensor) -> Tensor:
+        """(B, D, T) -> the envelopes it is about to draw, compressed, and how likely each pitch is (B, 2 * bands + S, T)."""
+        logits, gains = self.parts(x)
+        return torch.cat([(POWER * gains).exp(), logits.softmax(1)], dim=1)
 
     def turns(self, f0: Tensor, before: Tensor | None = None) -> Tensor:
         """Phase in the middle of each frame, in turns, float64 (B, T); `before`: pitch and phase of the frame before, (B, 2)."""

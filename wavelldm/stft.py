@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from .errors import AudioError, WavelldmError
 
+POWER = 0.3  # compression of magnitudes before they are compared: between loudness (about 0.6) and the logarithm
 TINY_POWER = 1e-20  # below it a bin counts as silent: sqrt has no finite slope at 0
 TINY_ENVELOPE = 1e-4  # where the windows sum to less, dividing by the sum would only amplify errors
 

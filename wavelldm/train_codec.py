@@ -16,11 +16,10 @@ from .finish import train_to_weights
 from .fsq import random_keep
 from .material import Material
 from .source import TABLE
-from .stft import stft
+from .stft import POWER, stft
 from .train import Plan, fast_half
 
 CONTINUOUS = 0.15  # share of items decoded from z itself, so that the decoder also knows continuous latents
-POWER = 0.3  # compression of magnitudes before they are compared: between loudness (about 0.6) and the logarithm
 MAGNITUDES = {"bins": 4.0, "bands": 40.0}  # weights; about one over the variance of each in speech, bins a third of it
 DROPPED = 0.15  # share of items with fewer codebooks than there are
 NEAR = 1 / 24  # octaves: a pitch this near the right one is taken as it is, so that the envelopes learn to live with it

@@ -16,7 +16,6 @@ from .finish import train_to_weights
 from .latents import Latents, build
 from .material import Material
 from .schedule import convert
-from .stft import magnitude
 from .train import Plan, fast_half
 from .weights import load_diffusion
 
@@ -25,20 +24,19 @@ RECIPE = Degradation(snr=(-5.0, 20.0), reverb=0.2, level=1.0, clip=0.05, band=0.
 VALID = Degradation(snr=(0.0, 17.5), level=1.0)
 DROP = 0.1  # share of items without their condition
 LAST = 0.5  # share of items at the last step, if what is decoded counts: from there a single step has to get it right
-POWER = 0.3  # compression of decoded magnitudes before they are compared
 LEVELS = 8  # steps t at which each validation item is looked at
 
 
 class DiffusionTask:
     """Batches are latents (noisy, clean) as the codec makes them. With `decoded` > 0 not only the latent counts, but also,
-    times that, what the decoder's head makes of it: directions that nobody hears then weigh less (codecs with an iSTFT head)."""
+    times that, what the decoder's head makes of it: directions that nobody hears then weigh less (not for HiFi-GAN)."""
 
     def __init__(
         self, preset: Preset, codec: Codec, train: Latents, valid: Latents, device="cpu", seed: int = 0, half: bool = True,
         decoded: float = 0.0,
     ):  # fmt: skip
-        if decoded and preset.codec.decoder != "istft":
-            raise WavelldmError("only a codec with the iSTFT head can be asked for magnitudes alone; leave the decoded loss out")
+        if decoded and not hasattr(codec.decoder, "outline"):
+            raise WavelldmError("this codec's decoder draws no outline to compare; leave the decoded loss out")
         torch.manual_seed(seed)
         self.decoded = decoded
         self.codec, self.sr, self.device = codec.to(device).eval().requires_grad_(False), preset.mel.sr, torch.device(device)
@@ -60,11 +58,10 @@ class DiffusionTask:
         error = (guess.float() - wanted).square().mean((1, 2))
         return error, convert(model.schedule, guess.float(), z_t, t, predicts, "z0") if self.decoded else None
 
-    def magnitudes(self, z: Tensor) -> Tensor:
-        """A codec's latent (B, D, T) -> what its head would hand to Griffin-Lim, compressed (B, bins, T)."""
+    def outline(self, z: Tensor) -> Tensor:
+        """A codec's latent (B, D, T) -> what its decoder is about to draw (B, K, T)."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
-            spectrum = self.codec.spectrum(z)
-        return magnitude(spectrum.real, spectrum.imag).clamp_min(1e-3) ** POWER
+            return self.codec.decoder.outline(self.codec.upsampler(z)).float()
 
     def losses(self, batch):
         noisy, clean = (x.to(self.device) for x in batch)  # (B, D, T)
@@ -81,8 +78,8 @@ class DiffusionTask:
         figures = {"latent": loss.detach()}
         if self.decoded:
             with torch.no_grad():
-                wanted = self.magnitudes(clean)
-            heard = (self.magnitudes(model.restore(z0)) - wanted).square().mean() / wanted.var()
+                wanted = self.outline(clean)
+            heard = (self.outline(model.restore(z0)) - wanted).square().mean() / wanted.var()
             loss = loss + self.decoded * heard
             figures["heard"] = heard.detach()
         yield "unet", loss, figures
@@ -103,7 +100,7 @@ class DiffusionTask:
             drawn = model.sample(noisy, steps, generator=torch.Generator().manual_seed(2))
             figures[f"steps_{steps}"] = float((model.normalise(drawn) - model.normalise(clean)).square().mean())
             if self.decoded:
-                ours, wanted = self.magnitudes(drawn), self.magnitudes(clean)
+                ours, wanted = self.outline(drawn), self.outline(clean)
                 figures[f"heard_{steps}"] = float((ours - wanted).square().mean() / wanted.var())
         if self.decoded:
             figures["score"] += self.decoded * figures["heard_1"]
