@@ -7,7 +7,7 @@ import torch
 from lift import definitions
 from torch import nn
 
-from wavelldm import layers, stft
+from wavelldm import layers, pitch, source, stft
 from wavelldm.codec import Codec, make_encoder
 from wavelldm.config import PRESETS, MelConfig, preset
 from wavelldm.decoders import HiFiGAN, ISTFTHead
@@ -86,6 +86,14 @@ def test_the_encoder(p):
     same(mine(noise(2, 100, 31)), theirs(noise(2, 100, 31)))
 
 
+def test_the_encoder_that_hears_the_pitch():
+    p = variant(hear_pitch=True)
+    mine = shaken(HAND["my_encoder"](p, heard=p.mel.n_mels + HAND["COUNT"]))
+    theirs = make_encoder(p)
+    theirs.load_state_dict(mine.state_dict())
+    same(mine(noise(2, 260, 31)), theirs(noise(2, 260, 31)))
+
+
 @pytest.mark.parametrize("causal", (True, False))
 def test_the_two_decoders(causal):
     mine, theirs = HAND["my_hifigan"](48, 16, (4, 2), causal=causal), HiFiGAN(48, 16, (4, 2), causal=causal)
@@ -117,6 +125,66 @@ def test_griffin_lim(momentum):
     config = MelConfig(n_fft=64, win=64, hop=16, n_mels=10)
     theirs = griffin_lim(size, config, 6, momentum, start=start / size)
     same(HAND["polished"](start, 64, 16, 6, momentum)[:, None], theirs)
+
+
+@pytest.mark.parametrize("n", (4_000, 4_096, 1))
+def test_the_scores_of_the_pitch(n):
+    for name in ("LOW", "HIGH", "COUNT"):
+        assert HAND[name] == getattr(pitch, name)
+    same(HAND["my_candidates"](), pitch.candidates(), 1e-3)
+    wav = 0.1 * noise(n + 16_000)[16_000:]
+    frames = HAND["pitch_frames"](wav, 16_000, 256)
+    mine = torch.stack([HAND["my_score"](frame, 16_000) for frame in frames], dim=-1)
+    same(mine[None], pitch.scores(wav[None, None], 16_000, 256), 1e-5)
+
+
+def test_the_pulses_and_their_phases():
+    f0 = 60 * 8 ** torch.rand(2, 40, generator=torch.Generator().manual_seed(1))
+    turns = HAND["my_turns"](f0, 16_000, 256)
+    same(turns, source.SourceHead(48, 24, 1).turns(f0), 1e-9)
+    same(HAND["my_pulses"](f0, turns, 16_000, 512), source.pulses(f0, turns, 16_000, 512))
+    on_top = HAND["my_pulses"](f0, 0 * turns, 16_000, 512)[..., 256]  # where all cosines are 1
+    same(on_top, (2 * (8_000 / f0).floor()).sqrt(), 1e-3)
+
+
+@pytest.mark.parametrize("frames", (1, 20, 300))
+def test_frames_of_pulses_and_noise_and_their_sum(frames):
+    assert HAND["BANDS"] == source.BANDS and HAND["TABLE"] == source.TABLE
+    same(HAND["my_spread"](257, 16_000), source.spread(80, 257, 16_000), 1e-6)
+    head = source.SourceHead(48, 24, 1)
+    f0 = 60 * 8 ** torch.rand(2, frames, generator=torch.Generator().manual_seed(1))
+    turns, gains = head.turns(f0), noise(2, 160, frames)
+    mine = HAND["shaped"](f0, turns, HAND["my_noise"](frames, 256).expand(2, -1, -1), gains, 16_000, 256)
+    theirs = head.frames(f0, turns, gains, torch.arange(frames))
+    same(mine, theirs, 1e-3)
+    same(HAND["joined"](mine, 256)[:, None], head.join(theirs), 1e-2)
+
+
+def test_the_pitch_that_is_read():
+    logits = 3 * noise(2, 160, 30)
+    logits[:, 0, 3] = logits[:, -1, 4] = 50  # also at both ends
+    same(HAND["likeliest"](logits), pitch.hertz(logits), 1e-3)
+
+
+@pytest.mark.parametrize("causal", (True, False))
+def test_the_head_of_pulses_and_noise(causal):
+    mine, theirs = shaken(HAND["VoiceHead"](48, 24, 2, 3, causal=causal)), source.SourceHead(48, 24, 2, 3, causal=causal)
+    theirs.load_state_dict(mine.state_dict())
+    a, b = mine(noise(2, 48, 15)), theirs(noise(2, 48, 15))
+    assert a.shape == b.shape and (a - b).norm() < 0.01 * b.norm() and b.std() > 0
+
+
+def test_gains_that_are_read_bring_a_sound_back():
+    """Of a source that is shaped already: what comes back has the same spectrum, near enough."""
+    frames, f0 = HAND["my_noise"](60, 256)[None], torch.full((1, 60), 120.0)
+    turns, voiced = HAND["my_turns"](f0, 16_000, 256), torch.arange(60)[None] < 30
+    gains = torch.linspace(-1, -5, 80).repeat(2)[None, :, None].repeat(1, 1, 60)
+    gains[:, :80, 30:] = gains[:, 80:, :30] = HAND["NOTHING"]
+    wav = HAND["joined"](HAND["shaped"](f0, turns, frames, gains, 16_000, 256), 256)[:, None]
+    read = HAND["read_gains"](wav, f0, turns, frames, voiced, 16_000, 256)
+    inside = torch.zeros(60, dtype=torch.bool)
+    inside[3:27] = inside[33:57] = True
+    assert (read - gains)[..., inside].abs().mean() < 0.1
 
 
 @pytest.mark.parametrize("n_fft, hop", [(1024, 256), (64, 16), (64, 32)])

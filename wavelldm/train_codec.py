@@ -165,7 +165,7 @@ def run(
     """Train a codec in `folder`, or go on where it stopped; the result is in best.pt. Returns what `train.fit` does."""
     device, sr = parallel.begin(), preset.mel.sr
     recipe = Degradation(noise=1.0 if material.recorded else 0.0, snr=None, level=1.0, dropout=0.5 if cutting else 0.0)
-    speech = Clips(material.speech, sr)
+    speech = parallel.in_turn(lambda: Clips(material.speech, sr))
     valid = valid_pairs(material.valid_speech, None, recipe, sr, 2 * seconds, batch, count=48)
     hear_noisy = material.recorded or cutting
     task = CodecTask(preset, valid, critic_width, hear_noisy, device, plan.seed, half)

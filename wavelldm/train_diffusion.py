@@ -145,7 +145,7 @@ def run(
     `start`: weights to begin with, of the same size."""
     device = parallel.begin()
     codec = codec.to(device)
-    train, valid = prepare(codec, material, RECIPE, 4.0, hours, plan.seed, cutting)
+    train, valid = parallel.in_turn(lambda: prepare(codec, material, RECIPE, 4.0, hours, plan.seed, cutting))
     task = DiffusionTask(preset, codec, train, valid, device, plan.seed, half, decoded)
     if start:
         task.networks["model"].unet.load_state_dict(load_diffusion(start, preset.name).unet.state_dict())
