@@ -3,9 +3,12 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help demo test unit lab notebooks bench clean
+MANIFEST ?=
+TABLE := $(if $(MANIFEST),--manifest $(MANIFEST))
+
+.PHONY: help demo test unit lab notebooks bench bench-codec train-codec train-denoiser clean
 help: ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 demo: $(VENV)/metrics ## clean a noisy clip: sounds, before/after picture and metrics in demo/
 	$(BIN)/wavelldm demo
@@ -22,8 +25,18 @@ lab: $(VENV)/dev ## JupyterLab on the course
 notebooks: $(VENV)/dev ## run all notebooks again and save them with their outputs
 	$(BIN)/python notebooks/build.py
 
-bench: $(VENV)/dev ## every benchmark; the tables go to benchmarks/README.md
-	for name in mel loader codec denoise; do $(BIN)/python benchmarks/$$name.py || exit 1; done
+bench: $(VENV)/dev ## every benchmark (MANIFEST=table.tsv: on your recordings); tables go to benchmarks/README.md
+	$(BIN)/python benchmarks/mel.py
+	for name in loader latents codec denoise; do $(BIN)/python benchmarks/$$name.py $(TABLE) || exit 1; done
+
+bench-codec: $(VENV)/dev ## the codec's benchmark alone
+	$(BIN)/python benchmarks/codec.py $(TABLE)
+
+train-codec: $(VENV)/dev ## train the codec that ships (MANIFEST=table.tsv); about 75 minutes on one CPU thread
+	$(BIN)/python benchmarks/recipes.py codec $(TABLE)
+
+train-denoiser: $(VENV)/dev ## train the denoiser that ships (MANIFEST=table.tsv); about 3 hours on one CPU thread
+	$(BIN)/python benchmarks/recipes.py denoiser $(TABLE)
 
 clean: ## remove the environment and everything made by demo and tests
 	rm -rf $(VENV) demo out notebooks/out .pytest_cache
