@@ -1,6 +1,6 @@
 """Train the weights that ship, as they were trained: same numbers, same seeds, one CPU thread (or a GPU); Ctrl-C and the same command go on.
 
-    python benchmarks/recipes.py codec|denoiser --manifest TABLE [--out runs]
+    python benchmarks/recipes.py codec|denoiser [--manifest TABLE] [--out runs]
 
 On the same recordings this gives the shipped weights, to the rounding of another processor. On other recordings it gives others.
 """
@@ -39,7 +39,7 @@ def denoiser(heard, out: Path):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", choices=["codec", "denoiser"])
-    parser.add_argument("--manifest", required=True, help="a manifest.tsv of speech and noise")
+    parser.add_argument("--manifest", help="a manifest.tsv of speech and noise (default: the embedded corpus)")
     parser.add_argument("--out", type=Path, default=Path("runs"))
     args = parser.parse_args()
     torch.set_num_threads(1)

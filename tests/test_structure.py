@@ -17,7 +17,7 @@ FLOORS = [
     ["config"],
     ["audio", "stft", "layers", "fsq", "noise", "levels", "espeak", "sentences", "plots", "parallel", "entropy", "schedule", "pitch"],
     ["mel", "degrade", "logmmse", "synth", "fetch", "container", "masknet", "samplers", "unet"],
-    ["griffin", "clips", "composite", "source"],
+    ["griffin", "clips", "composite", "source", "refine"],
     ["decoders", "diffusion"],
     ["codec"],
     ["weights", "data", "delay", "metrics", "analysis", "adversarial", "train"],
