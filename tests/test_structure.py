@@ -15,8 +15,8 @@ sys.path.insert(0, str(ROOT / "notebooks"))
 FLOORS = [
     ["errors", "paths", "manual"],
     ["config"],
-    ["audio", "stft", "layers", "fsq", "noise", "levels", "espeak", "sentences", "plots", "parallel", "entropy", "schedule", "pitch"],
-    ["mel", "degrade", "logmmse", "synth", "fetch", "container", "masknet", "samplers", "unet"],
+    ["audio", "stft", "layers", "fsq", "noise", "levels", "espeak", "sentences", "plots", "parallel", "entropy", "schedule"],
+    ["pitch", "mel", "degrade", "logmmse", "synth", "fetch", "container", "masknet", "samplers", "unet"],
     ["griffin", "clips", "composite", "source", "refine"],
     ["decoders", "diffusion"],
     ["codec"],

@@ -96,8 +96,9 @@ def run_train(args) -> None:
     common = {"batch": args.batch_size, "seconds": seconds}
     if args.network == "codec":
         result = train_codec.run(
-            preset, heard, plan, folder, **common, critic_width=args.critics, cutting=args.add_random_cutting, workers=args.num_workers, half=args.half
-        )
+            preset, heard, plan, folder, **common, critic_width=args.critics, cutting=args.add_random_cutting, start=args.start,
+            workers=args.num_workers, half=args.half,
+        )  # fmt: skip
     elif args.network == "diffusion":
         codec = weights.load_codec(args.codec)
         result = train_diffusion.run(

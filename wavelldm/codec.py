@@ -86,7 +86,7 @@ class Codec(nn.Module):
         self.preset, self.sr, self.hop, self.causal = preset, preset.mel.sr, preset.hop, c.causal
         mel = replace(preset.mel, padding="causal" if c.causal else "same")
         self.mel = LogMel(mel)
-        span = max(mel.n_fft, pitch.layout(mel.sr, mel.hop)[1] if c.hear_pitch else 0)
+        span = max(mel.n_fft, pitch.layout(mel.sr)[2] if c.hear_pitch else 0)
         self.past = -(-(span - mel.hop) // mel.hop) * mel.hop  # samples before a chunk that its frames need
         self.encoder = make_encoder(preset)
         self.quantiser = GFSQ(c.latent_dim, c.groups, c.residuals, c.levels)

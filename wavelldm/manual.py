@@ -167,7 +167,7 @@ def parser(runs: dict) -> argparse.ArgumentParser:
     sub.add_argument("--codec", default="base16k", help="diffusion, mask: weights of the codec, by name or path (default: base16k)")
     sub.add_argument("--hours", type=float, default=20.0, help="diffusion: hours of noisy and clean latents to keep on disk, 0.4 GB each (default: 20)")
     sub.add_argument("--diffusion", help="mask: weights of the diffusion that guides it (default: none, the mask network alone)")
-    sub.add_argument("--start", help="diffusion, mask: begin with these weights")
+    sub.add_argument("--start", help="weights to begin with, of the same preset")
     sub.add_argument("--decoded", type=float, default=0.0, help="diffusion: weight of what is decoded beside the latent itself (default: 0)")
     sub.add_argument("--critics", type=int, default=0, metavar="WIDTH", help="codec: width of MPD and MSD: 32 as in the papers, 0 for none (default)")
     sub.add_argument("--num_workers", type=int, default=0, help="processes that load data (default: 0, which is fastest up to some 1000 x real time)")

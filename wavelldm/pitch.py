@@ -1,7 +1,8 @@
 """Pitch by autocorrelation: how well a sound repeats after one period of each candidate, and the best path through time.
 
-The score is the normalised cross-correlation of RAPT (Talkin 1995, section 3.1), read between whole lags; the path is the
-dynamic programme of its section 3.3, cut down to jumps of limited size and one state for "no pitch".
+The score is one minus YIN's difference (de Cheveigne & Kawahara 2002, eq. 8), which counts how unlike the sound a period later is against how
+unlike it is after shorter times; the path is the dynamic programme of RAPT (Talkin 1995, section 3.3), cut down to jumps of limited size
+and one state for "no pitch".
 """
 
 import math
@@ -10,10 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .stft import hann
+
 LOW, HIGH, COUNT = 60.0, 500.0, 160  # Hz, and how many candidates lie between them: 23 cents apart
 JUMP = 16  # candidates that a path moves at most from one frame to the next (3.7 semitones)
-UNVOICED = 0.45  # score of a frame without pitch
+UNVOICED = 0.5  # score of a frame without pitch
 SWITCH = 0.25  # what it costs to begin or to end a voice
+SMOOTH = 161  # samples at 16 kHz whose weighted mean is taken off: hum and rumble repeat after any short time
 SLOW = 0.06  # what the lowest candidate costs: a sound that repeats after a period does so after two
 
 
@@ -22,18 +26,26 @@ def candidates(device=None) -> Tensor:
     return LOW * (HIGH / LOW) ** (torch.arange(COUNT, device=device) / (COUNT - 1))
 
 
-def layout(sr: int, hop: int) -> tuple[int, int]:
-    """Samples compared with their repetition, and samples that a frame sees in all."""
+def layout(sr: int) -> tuple[int, int, int]:
+    """Samples compared with their repetition, those and the lags, and those that a frame sees in all."""
     window = round(0.04 * sr)
-    return window, window + math.ceil(sr / LOW) + 2
+    span = window + math.ceil(sr / LOW) + 2
+    return window, span, span + 2 * round(SMOOTH * sr / 32_000)
+
+
+def without_rumble(wav: Tensor, side: int) -> Tensor:
+    """(B, 1, N) -> (B, 1, N - 2 side): less its mean under a bell of `side` samples to the left and right."""
+    bell = hann(2 * side + 2, 2 * side + 2, wav.dtype, wav.device)[1:]
+    return wav[..., side:-side] - F.conv1d(wav, (bell / bell.sum())[None, None])
 
 
 def scores(wav: Tensor, sr: int, hop: int, causal: bool = False) -> Tensor:
     """wav (B, 1, N) -> (B, S, ceil(N / hop)), between -1 and 1. A frame sees what lies around it, or what ends with it."""
-    window, span = layout(sr, hop)
-    left = span - hop if causal else (window + (span - window) // 2 - hop) // 2
-    wav = F.pad(wav[:, 0], (left, max(0, span - hop - left) - wav.shape[-1] % -hop))
-    frames = wav.unfold(-1, span, hop)  # (B, T, span)
+    window, span, whole = layout(sr)
+    side = (whole - span) // 2
+    left = whole - hop if causal else side + (window + (span - window) // 2 - hop) // 2
+    wav = F.pad(wav, (left, whole - hop - left - wav.shape[-1] % -hop))
+    frames = without_rumble(wav, side)[:, 0].unfold(-1, span, hop)  # (B, T, span)
     frames = frames - frames.mean(-1, keepdim=True)
     n_fft = 1 << (span + window - 1).bit_length()
     product = torch.fft.rfft(frames[..., :window], n_fft).conj() * torch.fft.rfft(frames, n_fft)
@@ -41,7 +53,10 @@ def scores(wav: Tensor, sr: int, hop: int, causal: bool = False) -> Tensor:
     common = torch.fft.irfft(product, n_fft)[..., :lags]  # (B, T, lags)
     energy = F.pad(frames.square().cumsum(-1), (1, 0))
     later = (energy[..., window : window + lags] - energy[..., :lags]).clamp_min(0)
-    repeats = common / ((later[..., :1] * later).sqrt() + 1e-5 * window)
+    apart = (later[..., :1] + later - 2 * common).clamp_min(0)  # squared difference to the sound a lag later
+    usual = apart.cumsum(-1) / torch.arange(1, lags + 1, device=wav.device)
+    repeats = (1 - apart / (usual + 1e-5 * window)).clamp_min(-1)
+    repeats = torch.where(later[..., :1] > 1e-6 * window, repeats, 0.0)  # silence repeats nothing
     place = sr / candidates(wav.device)  # (S,) lags, not whole
     whole = place.long()
     between = place - whole

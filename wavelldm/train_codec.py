@@ -18,6 +18,7 @@ from .material import Material
 from .source import TABLE
 from .stft import POWER, stft
 from .train import Plan, fast_half
+from .weights import load_codec
 
 CONTINUOUS = 0.15  # share of items decoded from z itself, so that the decoder also knows continuous latents
 MAGNITUDES = {"bins": 4.0, "bands": 40.0}  # weights; about one over the variance of each in speech, bins a third of it
@@ -158,17 +159,22 @@ def run(
     seconds: float = 1.0,
     critic_width: int = 0,
     cutting: bool = False,
+    start: str | None = None,
     workers: int = 0,
     progress: bool = True,
     half: bool = True,
 ) -> dict:
-    """Train a codec in `folder`, or go on where it stopped; the result is in best.pt. Returns what `train.fit` does."""
+    """Train a codec in `folder`, or go on where it stopped; the result is in best.pt. Returns what `train.fit` does.
+
+    `start`: weights to begin with, of the same size."""
     device, sr = parallel.begin(), preset.mel.sr
     recipe = Degradation(noise=1.0 if material.recorded else 0.0, snr=None, level=1.0, dropout=0.5 if cutting else 0.0)
     speech = parallel.in_turn(lambda: Clips(material.speech, sr))
     valid = valid_pairs(material.valid_speech, None, recipe, sr, 2 * seconds, batch, count=48)
     hear_noisy = material.recorded or cutting
     task = CodecTask(preset, valid, critic_width, hear_noisy, device, plan.seed, half)
+    if start:
+        task.networks["model"].load_state_dict(load_codec(start, preset.name).state_dict())
 
     def stream(start: int):
         return batches(speech, None, recipe, sr, seconds, batch, plan.seed, workers, start)
