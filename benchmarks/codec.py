@@ -8,12 +8,14 @@ Without a manifest it takes the held-out voices of the embedded corpus. Opus run
 import argparse
 import csv
 import io
+import os
 import platform
 import subprocess
 import sys
 import tempfile
 import time
 from collections import defaultdict
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +27,12 @@ from tqdm import tqdm
 from wavelldm import audio, compress, data, metrics, plots, synth, weights
 from wavelldm.griffin import mel_to_wav
 from wavelldm.layers import count_parameters
+from wavelldm.search import search
+from wavelldm.source import SourceHead
 
+os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that measure
 HERE = Path(__file__).parent
+STEPS = 100  # of the search for better codes
 SR = 16_000
 GRIFFIN_LIM = "Griffin-Lim from the codec's mel, 60 iterations"
 SCORES = ("pesq_wb", "stoi", "estoi", "si_sdr", "lsd", "mel_distance", "dnsmos_ovrl")
@@ -75,6 +81,11 @@ def systems(codecs: dict) -> dict:
     for name, codec in codecs.items():
         count = codec.quantiser.codebooks
         rows |= {f"{name}, {k} of {count} codebooks": coded(codec, k) for k in range(1, count + 1)}
+        if isinstance(codec.decoder, SourceHead):
+            rows[f"{name}, {count} of {count} codebooks, searched"] = lambda wav, codec=codec: (
+                codec.codes_to_wav(search(codec, wav, STEPS), wav.shape[-1]),
+                codec.preset.bitrate(),
+            )
         rows[f"{name}, not rounded"] = from_latent(codec, codec.quantiser.unrounded)
         rows[f"{name}, latent itself"] = from_latent(codec, lambda z: z)
     for kbits in (6, 8, 12):
@@ -166,8 +177,10 @@ def picture(table: dict, names: list, path: Path) -> None:
     colours = [plots.ACCENT, plots.SOFT, "#e3a72f", "#7a4fa3"]
     for ax, score, label in zip(axes, ("pesq_wb", "stoi"), ("WB-PESQ", "STOI, %")):
         for family, colour in (*zip(names, colours), ("Opus", plots.INK)):
-            points = sorted((r["bits"] / 1000, r[score]) for n, r in table.items() if n.startswith(family + ",") and r["bits"])
+            points = sorted((r["bits"] / 1000, r[score]) for n, r in table.items() if n.startswith(family + ",") and r["bits"] and "searched" not in n)
             ax.plot(*zip(*points), "o-", color=colour, label=family)
+            if found := next((r for n, r in table.items() if n.startswith(family + ",") and "searched" in n), None):
+                ax.plot(found["bits"] / 1000, found[score], "*", ms=11, color=colour, label=f"{family}, searched")
         for name, style in ((f"{names[0]}, latent itself", ":"), (GRIFFIN_LIM, "--")):
             ax.axhline(table[name][score], ls=style, color=plots.SOFT, label=name)
         ax.set(xlabel="kbit/s", ylabel=label, xlim=(0, None))
@@ -176,17 +189,30 @@ def picture(table: dict, names: list, path: Path) -> None:
     plt.close(figure)
 
 
-@torch.inference_mode()
-def measure(codecs: dict, items) -> list[dict]:
-    """A row for every system and clip."""
-    rows, runs = [], systems(codecs)
-    for item in tqdm(items, "measuring", unit="clip"):
-        wav = audio.load(item.path, SR, mono=True)[0]  # (1, N)
-        for name, run in runs.items():
-            decoded, bits = run(wav[None])
-            scores = {score: metrics.METRICS[score].function(wav[0].numpy(), decoded, SR) for score in SCORES}
-            rows.append({"system": name, "source": item.path.parent.name, "clip": item.path.stem, "bits": bits or 0, **scores})
+RUNS = {}  # of a process that measures
+
+
+def prepare(names) -> None:
+    torch.set_num_threads(1)
+    RUNS.update(systems({name: weights.load_codec(name) for name in names}))
+
+
+@torch.no_grad()
+def measure_clip(item) -> list[dict]:
+    rows, wav = [], audio.load(item.path, SR, mono=True)[0]  # (1, N)
+    for name, run in RUNS.items():
+        decoded, bits = run(wav[None])
+        scores = {score: metrics.METRICS[score].function(wav[0].numpy(), decoded, SR) for score in SCORES}
+        rows.append({"system": name, "source": item.path.parent.name, "clip": item.path.stem, "bits": bits or 0, **scores})
     return rows
+
+
+def measure(names, items) -> list[dict]:
+    """A row for every system and clip."""
+    with ProcessPoolExecutor(os.cpu_count(), initializer=prepare, initargs=(names,)) as pool:
+        found = list(tqdm(pool.map(measure_clip, items), "measuring", len(items), unit="clip"))
+    order = [row["system"] for row in found[0]]
+    return sorted(sum(found, []), key=lambda row: order.index(row["system"]))
 
 
 def line(cells) -> str:
@@ -244,7 +270,7 @@ def report(args, codecs: dict, items, everything, rows) -> str:
     text = f"""## Codec
 
 {len(items)} held-out clips of {"a manifest" if args.manifest else "the embedded corpus"}, every system on all of them, in one run. Opus bits are those of its packets, without Ogg's
-pages. "Not rounded": through the quantiser's bottleneck, but nothing is rounded. "Latent itself": the quantiser is left out.
+pages. "Searched": `--search {STEPS}`, the same bits. "Not rounded": through the quantiser's bottleneck, but nothing is rounded. "Latent itself": the quantiser is left out.
 
 {chr(10).join(lines)}
 
@@ -273,7 +299,7 @@ def main() -> None:
     codecs = {name: weights.load_codec(name) for name in args.weights}
     items = clips(args.manifest, args.clips)
     (everything,) = data.manifest(args.manifest or synth.build_corpus(), "valid", ("speech",))
-    rows = measure(codecs, items)
+    rows = measure(list(codecs), items)
     with open(HERE / "codec.csv", "w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()

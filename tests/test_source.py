@@ -3,12 +3,18 @@ import math
 import pytest
 import torch
 
-from wavelldm import pitch
-from wavelldm.config import preset
+from wavelldm import compress, pitch
+from wavelldm.adversarial import MelLoss
+from wavelldm.codec import Codec
+from wavelldm.config import override, preset
+from wavelldm.errors import WavelldmError
+from wavelldm.search import search
 from wavelldm.source import BANDS, SourceHead, pulses, spread
 from wavelldm.train_codec import CodecTask, spread_loss
+from wavelldm.voice import WEIGHTS, distances
 
 SR, HOP = 16_000, 256
+TINY = override(preset("tiny"), ["codec.decoder=source", "codec.hear_pitch=true"])
 
 
 def head(seed=0, **changes):
@@ -95,11 +101,7 @@ def test_a_source_decoder_learns_the_pitch_it_is_shown():
     torch.manual_seed(0)
     t = torch.arange(8192) / SR
     wav = torch.stack([sum(torch.cos(2 * math.pi * k * f * t) for k in range(1, 12)) * 0.05 for f in (110.0, 205.0)])[:, None]
-    from dataclasses import replace
-
-    p = preset("tiny")
-    p = replace(p, codec=replace(p.codec, decoder="source", hear_pitch=True))
-    task = CodecTask(p, [(wav, wav)], half=False)
+    task = CodecTask(TINY, [(wav, wav)], half=False)
     model, before = task.networks["model"], task.validate(task.networks["model"])
     optimiser = torch.optim.AdamW(model.parameters(), 5e-3)
     for _ in range(60):
@@ -112,3 +114,34 @@ def test_a_source_decoder_learns_the_pitch_it_is_shown():
     logits, _ = model.decoder.parts(model.upsampler(model(wav).z_q))
     found = pitch.hertz(logits)[:, 5:-5].median(1).values
     assert torch.allclose(found, torch.tensor([110.0, 205.0]), rtol=0.03)
+
+
+@pytest.mark.parametrize("codebooks", [None, 2])
+def test_a_search_finds_better_codes(codebooks):
+    torch.manual_seed(0)
+    codec, t = Codec(TINY).eval(), torch.arange(6000) / SR
+    wav = 0.05 * sum(torch.cos(2 * math.pi * k * 150 * t) for k in range(1, 12))[None, None]
+
+    def worth(codes):
+        with torch.no_grad():
+            parts = distances(codec, codec.quantiser.decode_codes(codes), wav, MelLoss(SR).mels, torch.arange(codes.shape[2]))
+            return float(sum(w * parts[k] for k, w in WEIGHTS.items()))
+
+    with torch.no_grad():
+        before = codec.quantise(codec.encode(wav, SR))[1][:, :codebooks]
+        found = search(codec, wav, 40, codebooks)
+    assert found.shape == before.shape and found.dtype == before.dtype and 0 <= int(found.min()) <= int(found.max()) < codec.quantiser.entries
+    assert worth(found) < worth(before) - 0.02
+    assert torch.equal(search(codec, wav, 0, codebooks), before), "without steps it is the encoder's guess"
+    assert all(p.grad is None for p in codec.parameters())
+
+
+def test_a_search_goes_through_files_of_any_length(monkeypatch):
+    monkeypatch.setattr(compress, "BLOCK", 32)
+    torch.manual_seed(0)
+    codec = Codec(TINY).eval()
+    wav = 0.1 * torch.randn(2, 90 * HOP + 5, generator=torch.Generator().manual_seed(1))
+    codes = torch.cat(list(compress.encode_blocks(codec, wav.split(5_000, dim=1), 3, steps=1)), dim=2)
+    assert codes.shape == (2, 3, 91)
+    with pytest.raises(WavelldmError, match="source decoder"):
+        search(Codec(preset("tiny")), wav[:1, None], 1)

@@ -120,7 +120,7 @@ def run_compress(args) -> None:
     from . import compress, weights
 
     target = args.output or Path(args.input).with_suffix(".wll")
-    result = compress.compress_file(args.input, target, weights.load_codec(args.model), args.codebooks, force=args.force)
+    result = compress.compress_file(args.input, target, weights.load_codec(args.model), args.codebooks, force=args.force, steps=args.search)
     say(args, {"input": args.input, "output": str(target), **result.facts()}, f"{args.input} -> {target} ({result.text()})")
 
 

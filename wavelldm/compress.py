@@ -20,6 +20,7 @@ from .codec import Codec
 from .container import BLOCK, Header
 from .errors import AudioError, WavelldmError
 from .layers import Conv1d, ConvTranspose1d
+from .search import search
 from .weights import load_codec
 
 MARGINS = 8  # a window to decode has at least this many margins of new frames: no more than a quarter is done twice
@@ -81,9 +82,15 @@ def windows(blocks, unit: int, margin: int, size: int | None = None):
 
 
 @torch.no_grad()
-def encode_blocks(codec: Codec, blocks, codebooks: int | None = None):
-    """wav blocks (C, any) at the codec's rate -> blocks of codes (C, K, up to 512)."""
+def encode_blocks(codec: Codec, blocks, codebooks: int | None = None, steps: int = 0):
+    """wav blocks (C, any) at the codec's rate -> blocks of codes (C, K, up to 512), searched for in `steps` steps."""
+    done = 0
     for wav, before, count in windows(blocks, codec.hop, encoder_margin(codec)):
+        if steps:
+            codes = [search(codec, row[None, None], steps, codebooks, done - before) for row in wav]  # one by one, to save memory
+            yield torch.cat(codes)[..., before : before + count]
+            done += count
+            continue
         z = codec.encode(wav[:, None], codec.sr)[..., before : before + count]  # (C, D, count)
         yield codec.quantise(z)[1][:, :codebooks]
 
@@ -177,9 +184,9 @@ def _apart(source, target):
 
 
 def compress_file(
-    source, target, codec: Codec, codebooks: int | None = None, force: bool = False, progress: bool = True
+    source, target, codec: Codec, codebooks: int | None = None, force: bool = False, progress: bool = True, steps: int = 0
 ) -> Result:
-    """Code a sound file with the first `codebooks` codebooks (default: all) and write it as .wll."""
+    """Code a sound file with the first `codebooks` codebooks (default: all) and write it as .wll. `steps`: of the search for better codes."""
     _apart(source, target)
     facts, most = audio.info(source), codec.quantiser.codebooks
     codebooks = most if codebooks is None else codebooks
@@ -197,7 +204,7 @@ def compress_file(
                 yield block
                 bar.update(block.shape[1])
 
-        codes = encode_blocks(codec, resample_blocks(blocks(), facts.sr, codec.sr), codebooks)
+        codes = encode_blocks(codec, resample_blocks(blocks(), facts.sr, codec.sr), codebooks, steps)
         header = container.write(target, header, codes, lambda: seen, force)
     return Result(header, header.frames)
 

@@ -141,11 +141,15 @@ class GFSQ(nn.Module):
 
         `keep` (B,) says how many of the Q codebooks each item keeps (see `random_keep`); the others become ABSENT.
         """
-        with torch.autocast(z.device.type, enabled=False):
+        return self.rounded(self.projected(z), keep)
+
+    def rounded(self, u: Tensor, keep: Tensor | None = None):
+        """u (B, T, G * d), what `projected` gives -> z_q (B, D, T), codes (B, Q, T) as above."""
+        with torch.autocast(u.device.type, enabled=False):
             outs, codes = [], []
-            for g, part in enumerate(z.float().transpose(1, 2).chunk(self.groups, dim=-1)):  # (B, T, D/G)
-                left = None if keep is None else keep.to(z.device)[:, None] - g * self.residuals  # (B, 1)
-                vector, code = self.fsq(self.project_in[g](part), left)  # (B, T, d), (B, T, R)
+            for g, part in enumerate(u.float().chunk(self.groups, dim=-1)):  # (B, T, d)
+                left = None if keep is None else keep.to(u.device)[:, None] - g * self.residuals  # (B, 1)
+                vector, code = self.fsq(part, left)  # (B, T, d), (B, T, R)
                 outs.append(self.project_out[g](vector))
                 codes.append(code)
             return torch.cat(outs, dim=-1).transpose(1, 2), torch.cat(codes, dim=-1).transpose(1, 2)

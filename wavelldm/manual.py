@@ -68,12 +68,13 @@ def parser(runs: dict) -> argparse.ArgumentParser:
         "make a recording very small",
         "Write a recording as the codes of the neural codec, in a .wll file that also keeps rate, channels and length. "
         "Files of any length are worked through in constant memory. An existing output is never overwritten without --force.",
-        "examples:\n  wavelldm compress talk.wav                  writes talk.wll\n  wavelldm compress talk.wav small.wll --codebooks 2",
+        "examples:\n  wavelldm compress talk.wav                  writes talk.wll\n  wavelldm compress talk.wav small.wll --codebooks 2\n  wavelldm compress talk.wav best.wll --search 100",
     )
     sub.add_argument("input", help="a sound file")
     sub.add_argument("output", nargs="?", help="the .wll file to write (default: beside the input)")
     sub.add_argument("--codebooks", type=int, help="how many codebooks to keep: fewer are smaller and sound worse (default: all)")
-    sub.add_argument("--model", default="base16k", help="name of shipped weights, or a .safetensors file (default: base16k)")
+    sub.add_argument("--model", default="voice16k", help="name of shipped weights, or a .safetensors file (default: voice16k)")
+    sub.add_argument("--search", type=int, default=0, metavar="STEPS", help="look for better codes: as many bits, better sound; 100 steps take some 3 s per second (default: 0)")
     sub.add_argument("--force", action="store_true", help="overwrite an existing file")
 
     sub = command(

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import parallel, pitch
+from . import parallel, voice
 from .adversarial import WEIGHTS, Critics, MelLoss, adversarial_loss, critic_loss, feature_loss, stft_loss
 from .clips import Clips
 from .codec import Codec
@@ -15,7 +15,6 @@ from .errors import WavelldmError
 from .finish import train_to_weights
 from .fsq import random_keep
 from .material import Material
-from .source import TABLE
 from .stft import POWER, stft
 from .train import Plan, fast_half
 from .weights import load_codec
@@ -23,8 +22,7 @@ from .weights import load_codec
 CONTINUOUS = 0.15  # share of items decoded from z itself, so that the decoder also knows continuous latents
 MAGNITUDES = {"bins": 4.0, "bands": 40.0}  # weights; about one over the variance of each in speech, bins a third of it
 DROPPED = 0.15  # share of items with fewer codebooks than there are
-NEAR = 1 / 24  # octaves: a pitch this near the right one is taken as it is, so that the envelopes learn to live with it
-VOICE = {"mel": 1.0, "loud": 10.0, "pitch": 0.2, "spread": 0.5}  # weights
+SPREAD = 0.5  # weight of the spread loss beside those of voice.WEIGHTS
 
 
 def spread_loss(u: Tensor) -> Tensor:
@@ -52,6 +50,7 @@ class CodecTask:
         self.groups = {"codec": ["model"]}
         self.polished = preset.codec.polish > 0  # then only magnitudes are learnt, and nothing passes through Griffin-Lim
         self.voiced = preset.codec.decoder == "source"
+        self.weights = voice.WEIGHTS | {"spread": SPREAD} if self.voiced else WEIGHTS | MAGNITUDES
         if critic_width and self.polished:
             raise WavelldmError("critics listen to the head's own phases; train with codec.polish=0, or without critics")
         if critic_width:
@@ -71,28 +70,6 @@ class CodecTask:
             mels = [(x.transpose(1, 2) @ codec.mel.bank).clamp_min(c.floor) ** POWER for x in (ours, real)]
         return {"bins": F.mse_loss(*sizes), "bands": F.mse_loss(*mels)}
 
-    def voice(self, codec: Codec, z_q: Tensor, wav: Tensor) -> dict:
-        """What a source decoder is taught: which pitch, and spectra near the original's at that pitch."""
-        head, c = codec.decoder, codec.preset.mel
-        score = pitch.scores(wav, self.sr, c.hop)  # (B, S, T)
-        path = pitch.track(score)
-        logits, gains = head.parts(codec.upsampler(z_q))
-        with torch.autocast(self.device.type, enabled=False):
-            right = pitch.candidates(wav.device)[path.clamp(max=pitch.COUNT - 1)]
-            guess = pitch.hertz(logits)
-            far = (path < pitch.COUNT) & ((guess / right).log2().abs() > NEAR)
-            f0 = torch.where(far, right, guess).detach()
-            number = torch.randint(TABLE, (len(wav), 1), device=wav.device) + torch.arange(f0.shape[1], device=wav.device)
-            decoded = head.join(head.frames(f0, head.turns(f0), gains, number))[..., : wav.shape[-1]]
-            near = torch.exp(-0.5 * (torch.arange(pitch.COUNT, device=wav.device)[:, None] - path[:, None]).square())  # (B, S, T)
-            near = near / near.sum(1, keepdim=True).clamp_min(1e-6)
-            missed = -(near * logits.log_softmax(1)).sum(1)[path < pitch.COUNT]
-            parts = {"pitch": missed.sum() / max(1, missed.numel())}
-            pairs = [(ours(decoded, self.sr), ours(wav, self.sr)) for ours in self.mel_loss.mels]
-            parts["mel"] = sum((a - b).abs().mean() for a, b in pairs) / len(pairs)
-            parts["loud"] = sum(((POWER * a).exp() - (POWER * b).exp()).abs().mean() for a, b in pairs) / len(pairs)
-        return parts
-
     def losses(self, batch):
         noisy, clean = (x.to(self.device) for x in batch)  # (B, 1, N)
         wav = clean
@@ -109,7 +86,7 @@ class CodecTask:
             if self.polished:
                 parts = self.magnitudes(codec, z_q, wav)
             elif self.voiced:
-                parts = self.voice(codec, z_q, wav) | {"spread": spread_loss(codec.quantiser.projected(z))}
+                parts = voice.distances(codec, z_q, wav, self.mel_loss.mels) | {"spread": spread_loss(codec.quantiser.projected(z))}
             else:
                 decoded = codec.decode(z_q, wav.shape[-1]).float()
         if not (self.polished or self.voiced):
@@ -121,7 +98,7 @@ class CodecTask:
             with half:
                 real, fake = critics(wav), critics(decoded)
                 parts |= {"adversarial": adversarial_loss(fake), "features": feature_loss(real, fake)}
-        yield "codec", sum((VOICE if self.voiced else WEIGHTS | MAGNITUDES)[name] * part for name, part in parts.items()), {k: v.detach() for k, v in parts.items()}
+        yield "codec", sum(self.weights[name] * part for name, part in parts.items()), {k: v.detach() for k, v in parts.items()}
 
     @torch.no_grad()
     def validate(self, model: Codec) -> dict:
@@ -134,11 +111,11 @@ class CodecTask:
             if self.polished:
                 parts |= self.magnitudes(model, coded.z_q, wav)
             elif self.voiced:
-                parts |= self.voice(model, coded.z_q, wav)
+                parts |= voice.distances(model, coded.z_q, wav, self.mel_loss.mels)
             rows.append([float(v) for v in parts.values()])
             codes.append(coded.codes.transpose(0, 1).flatten(1))  # (Q, B * T)
         figures = dict(zip(parts, (sum(column) / len(rows) for column in zip(*rows))))
-        weights = MAGNITUDES if self.polished else {k: VOICE[k] for k in ("mel", "loud")} if self.voiced else {"mel": 1.0}
+        weights = MAGNITUDES if self.polished else {k: voice.WEIGHTS[k] for k in ("mel", "loud")} if self.voiced else {"mel": 1.0}
         score = sum(weight * figures[k] for k, weight in weights.items())
         used = torch.cat(codes, dim=1)
         share = sum(len(row.unique()) for row in used) / used.numel()
