@@ -150,6 +150,7 @@ def systems(args) -> dict:
         rows["predictor of the same size, decoded"] = lambda: enhancer(chain(args.predictor))
     for steps in (1, 2, 5, 10, 50):
         rows[f"latent diffusion, DDIM {steps}, decoded"] = lambda steps=steps: enhancer(chain(), steps=steps)
+    rows["latent diffusion, DDIM 1, rounded to codes, decoded"] = lambda: enhancer(chain(), rounded=True)
     if args.alone:
         rows["mask network, alone"] = lambda: enhancer(chain(None, args.alone))
     if args.guided:

@@ -126,6 +126,17 @@ def test_same_seed_same_sound(chains):
     assert torch.equal(run(1), run(1)) and not torch.equal(run(1), run(2))
 
 
+def test_a_latent_may_be_rounded_before_it_is_decoded(chains):
+    chain, wav = chains["decoded"], sound(9_000)
+    plain, rounded = (torch.cat(list(clean_blocks(chain, iter([wav]), SR, Settings(rounded=r))), dim=1) for r in (False, True))
+    with torch.no_grad():
+        z = chain.codec.encode(wav[:, None], SR)
+        z = chain.diffusion.stream(z, None, 1, None, torch.Generator().manual_seed(0), alike=True)[0]
+        for got, latent in ((plain, z), (rounded, chain.codec.quantise(z)[0])):
+            assert torch.allclose(got, chain.codec.decode(latent, 9_000)[:, 0], atol=1e-4)
+    assert (plain - rounded).abs().max() > 1e-3
+
+
 def test_a_diffusion_beside_a_mask_that_works_alone_is_left_in_peace(chains):
     alone, guided = chains["alone"], chains["guided"]
     both = Networks(guided.codec, guided.diffusion, alone.mask)

@@ -32,6 +32,7 @@ class Settings:
     background: float = 0.0  # share of what was removed that is put back
     seed: int = 0
     restore: bool = False  # fill dropouts and missing bands too
+    rounded: bool = False  # without a mask: round the clean latent to codes before it is decoded
 
     def __post_init__(self):
         if not (self.steps >= 1 and 0 <= self.strength <= 4 and 0 <= self.background <= 1):
@@ -117,7 +118,7 @@ def by_decoder(chain: Networks, blocks, settings: Settings, size: int):
         nonlocal heard
         for z, wav, before, count in latents(chain, blocks, settings, size):
             heard += min(count * codec.hop, wav.shape[1] - before * codec.hop)
-            yield z
+            yield codec.quantise(z)[0] if settings.rounded else z
 
     for z, before, count in windows(frames(), 1, margin, max(size, MARGINS * margin)):
         out, state = codec.decode_window(z, before, count, state)
