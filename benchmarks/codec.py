@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import soundfile as sf
 import torch
-from report import write_section
+from report import FRONT, write_section
 from tqdm import tqdm
 
 from wavelldm import audio, compress, data, metrics, plots, synth, weights
@@ -289,6 +289,16 @@ all clips in `codec.csv`."""
     return text
 
 
+def front(rows: list, names: list) -> str:
+    """A few rows for the project's README."""
+    chosen = [n for n in dict.fromkeys(r["system"] for r in rows) if n.startswith(("Opus, 6", "Opus, 8")) or any(n.startswith(f"{k}, 4 of 4") for k in names)]
+    lines = [line(["codec", "kbit/s", "WB-PESQ", "STOI", "DNSMOS"]), "| --- |" + " ---: |" * 4]
+    for name in chosen:
+        mean = lambda key: np.mean([r[key] for r in rows if r["system"] == name])  # noqa: B023, E731
+        lines.append(line([name, f"{mean('bits') / 1000:.2f}", f"{mean('pesq_wb'):.2f}", f"{mean('stoi'):.1f}", f"{mean('dnsmos_ovrl'):.2f}"]))
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--manifest", help="a manifest.tsv (default: the embedded corpus)")
@@ -306,6 +316,7 @@ def main() -> None:
         writer.writerows({k: f"{v:.4g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
     text = report(args, codecs, items, everything, rows)
     write_section("codec", text)
+    write_section("codec", front(rows, args.weights), FRONT)
     print(text)
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from report import write_section
+from report import FRONT, write_section
 from tqdm import tqdm
 
 from wavelldm import audio, data, delay, metrics, plots, synth, weights
@@ -243,6 +243,16 @@ def others(rows: list, costs: dict) -> str:
     return "\n".join(lines)
 
 
+def front(rows: list, costs: dict, damages) -> str:
+    """A few rows for the project's README."""
+    shown = {name: cost for name, cost in costs.items() if "codec" not in name and "decoded" not in name and "mask network" not in name}
+    lines = [line(["", "WB-PESQ", "ESTOI", "SI-SDR", "DNSMOS", "CPU s per s"]), "| --- |" + " ---: |" * 5]
+    for name, cost in shown.items():
+        cells = [f"{average(of(rows, name, damages), s):.{n}f}" for s, n in (("pesq_wb", 2), ("estoi", 1), ("si_sdr", 1), ("dnsmos_ovrl", 2))]
+        lines.append(line([name, *cells, f"{cost:.3f}"]))
+    return "\n".join(lines)
+
+
 def picture(rows: list, costs: dict, damages, path: Path) -> None:
     plt = plots.pyplot()
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.6))
@@ -334,6 +344,7 @@ rows of all clips in `denoise.csv`."""
         writer.writeheader()
         writer.writerows({k: f"{v:.4g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
     write_section("denoise", text)
+    write_section("denoise", front(rows, costs, usual), FRONT)
 
 
 if __name__ == "__main__":

@@ -3,12 +3,13 @@
 from pathlib import Path
 
 README = Path(__file__).parent / "README.md"
+FRONT = Path(__file__).parent.parent / "README.md"  # of the project, for a table of a few rows
 
 
-def write_section(name: str, text: str) -> None:
+def write_section(name: str, text: str, readme: Path = README) -> None:
     begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
-    old = README.read_text() if README.exists() else "# Benchmarks\n"
+    old = readme.read_text() if readme.exists() else "# Benchmarks\n"
     if begin not in old:
         old = f"{old.rstrip()}\n\n{begin}\n{end}\n"
     before, rest = old.split(begin)
-    README.write_text(f"{before}{begin}\n{text.strip()}\n{end}{rest.split(end)[1]}")
+    readme.write_text(f"{before}{begin}\n{text.strip()}\n{end}{rest.split(end)[1]}")
