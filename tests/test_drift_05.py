@@ -8,7 +8,8 @@ import torch
 from lift import definitions
 from torch import nn
 
-from wavelldm import adversarial, train, train_codec
+from wavelldm import adversarial, pitch, train, train_codec, voice
+from wavelldm.codec import Codec
 from wavelldm.config import preset
 
 torch.set_num_threads(1)
@@ -56,6 +57,39 @@ def test_the_magnitude_loss(gain):
     assert mine.keys() == theirs.keys()
     for name, value in mine.items():
         assert value > 1e-3 and value.item() == pytest.approx(theirs[name].item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("silent", (False, True))
+def test_what_a_source_decoder_is_taught(silent):
+    """Where there is a voice, where there is none, and where the pitch is guessed nearly right and quite wrong."""
+    assert HAND["VOICE"] == voice.WEIGHTS | {"spread": train_codec.SPREAD} and HAND["NEAR"] == voice.NEAR
+    torch.manual_seed(0)
+    tiny = preset("tiny")
+    codec = Codec(replace(tiny, codec=replace(tiny.codec, decoder="source", hear_pitch=True)))
+    tone = 0.1 * torch.sin(torch.arange(8_192) * 2 * torch.pi * 150 / SR).sign()
+    wav = torch.cat([0.3 * pair(8_192)[1][:1], (0 if silent else 1) * tone[None, None]])
+    number, z_q = torch.arange(32), torch.randn(2, tiny.codec.latent_dim, 32)
+    with torch.no_grad():
+        mine = HAND["my_distances"](codec, z_q, wav, SR, number)
+        theirs = voice.distances(codec, z_q, wav, adversarial.MelLoss(SR).mels, number)
+    assert mine.keys() == theirs.keys()
+    for name, value in mine.items():
+        if not (silent and name == "pitch"):
+            assert value > 1e-3 and value.item() == pytest.approx(theirs[name].item(), rel=1e-4), name
+
+
+def test_the_pitch_that_is_taken():
+    path = torch.tensor([[80, 80, pitch.COUNT]])
+    right = pitch.candidates()[80]
+    guess = torch.stack([right * 1.02, right * 1.5, torch.tensor(99.0)])[None]
+    assert torch.equal(HAND["pitch_taken"](guess, path), torch.stack([guess[0, 0], right, guess[0, 2]])[None])
+
+
+@pytest.mark.parametrize("scale, shift", [(1, 0), (3, 0), (1, 1), (0, 2)])
+def test_the_spread_loss(scale, shift):
+    u = scale * torch.randn(3, 50, 20, generator=torch.Generator().manual_seed(2)) + shift
+    mine = HAND["my_spread_loss"](u)
+    assert mine > 1e-3 and mine.item() == pytest.approx(train_codec.spread_loss(u).item(), rel=1e-4)
 
 
 @pytest.mark.parametrize("n", (1_000, 2_311))
