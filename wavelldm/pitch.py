@@ -1,4 +1,4 @@
-"""Pitch by autocorrelation: how well a sound repeats after one period of each candidate, and the best path through time.
+"""Pitch: how well a sound repeats after one period of each candidate, and the best path through time.
 
 The score is one minus YIN's difference (de Cheveigne & Kawahara 2002, eq. 8), which counts how unlike the sound a period later is against how
 unlike it is after shorter times; the path is the dynamic programme of RAPT (Talkin 1995, section 3.3), cut down to jumps of limited size
