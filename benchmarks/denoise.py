@@ -258,10 +258,10 @@ def picture(rows: list, costs: dict, damages, path: Path) -> None:
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.6))
     for ax, score in zip(axes, ("pesq_wb", "estoi")):
         for name, cost in costs.items():
-            if name == "noisy" or "codec" in name or "decoded" in name:
+            if name == "noisy" or any(word in name for word in ("codec", "decoded", "mask network", "--restore")):
                 continue
             value = average(of(rows, name, damages), score)
-            ours = name.startswith(("base16k", "mask"))
+            ours = name.startswith("base16k")
             ax.plot(cost, value, "o", color=plots.ACCENT if ours else plots.INK)
             ax.annotate(name.split(":")[0], (cost, value), fontsize=7, xytext=(4, 3), textcoords="offset points")
         ax.axhline(average(of(rows, "noisy", damages), score), ls="--", color=plots.SOFT)
@@ -317,6 +317,7 @@ def main() -> None:
 {args.clips} clips of {SECONDS:.0f} s for each of {", ".join(f"{s:g}" for s in SNRS)} dB: held-out voices with held-out noises of {"a manifest" if args.manifest else "the embedded corpus"}, the same
 for every system, in one run. "Decoded": the latent through the codec's decoder; its phases are new, so SI-SDR says nothing about it.
 Parameters: {", ".join(f"{k} {v:.2f} M" for k, v in sizes.items())}. MB: what a process needs at most for a minute of sound, beyond one that only reads it.
+"Mask network" rows, where there are any: other weights of that network, with and without the diffusion's advice.
 
 0 to 17.5 dB:
 
