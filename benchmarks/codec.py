@@ -140,6 +140,14 @@ def speed(codec, seconds: float = 10.0, repeats: int = 9) -> tuple:
     return seconds / encode, seconds / decode, seconds / (encode + decode)
 
 
+def search_cost(codec, seconds: float = 5.0) -> float:
+    """CPU seconds of the search per second of sound."""
+    wav = 0.1 * torch.randn(1, 1, int(seconds * SR), generator=torch.Generator().manual_seed(0))
+    began = time.process_time()
+    search(codec, wav, STEPS)
+    return (time.process_time() - began) / seconds
+
+
 def hour(name: str) -> tuple:
     """Peak memory in MB of a process that compresses and decompresses a one-hour file, and the CPU seconds of both.
 
@@ -219,7 +227,7 @@ def line(cells) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def facts(name: str, codec, items, everything) -> tuple[list, int]:
     """The second table's column of one codec, frames that its usage was counted on."""
     books = usage(codec, everything)
@@ -233,6 +241,7 @@ def facts(name: str, codec, items, everything) -> tuple[list, int]:
         ", ".join(f"{perplexity:,.0f}" for _, perplexity, _ in books),
         f"{stored(codec, items) / 1000:.2f} of {codec.preset.bitrate() / 1000:.2f}",
         f"{encode:.0f}, {decode:.0f}, {both:.0f}",
+        f"{search_cost(codec):.1f}" if isinstance(codec.decoder, SourceHead) else "",
         f"{3600 / took:.0f}",
         f"{memory:.0f} MB",
     ], books[0][2]
@@ -246,6 +255,7 @@ FACTS = (
     "perplexity of the codebooks",
     "kbit/s in .wll files, entropy-coded, header and all",
     "× real time, one CPU thread: encoding, decoding, both",
+    f"CPU s per s of sound, one thread: `--search {STEPS}`",
     "× real time, one hour from file to file and back",
     "most memory for that hour",
 )

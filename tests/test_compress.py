@@ -212,6 +212,8 @@ def test_what_cannot_be_compressed(codec, tmp_path):
         with pytest.raises(WavelldmError, match=words):
             compress.compress_file(tmp_path / f"{name}.wav", tmp_path / "a.wll", codec)
     audio.save(tmp_path / "a.wav", speech(0.5), SR)
+    with pytest.raises(WavelldmError, match="0 steps"):
+        compress.compress_file(tmp_path / "a.wav", tmp_path / "a.wll", codec, steps=-1)
     with pytest.raises(WavelldmError, match="overwrite itself"):
         compress.compress_file(tmp_path / "a.wav", tmp_path / "a.wav", codec, force=True)
     assert not (tmp_path / "a.wll").exists()

@@ -192,6 +192,8 @@ def compress_file(
     codebooks = most if codebooks is None else codebooks
     if not 1 <= codebooks <= most:
         raise WavelldmError(f"this codec has 1 to {most} codebooks, not {codebooks}; choose one of these numbers")
+    if steps < 0:
+        raise WavelldmError(f"a search takes 0 steps (none) or more, not {steps}")
     seen = 0
     rates = codec.sr, codec.hop, facts.sr
     header = Header(codec.preset.name, identity(codec), *rates, facts.channels, 0, codebooks, codec.preset.codec.levels)
