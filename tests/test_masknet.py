@@ -7,7 +7,7 @@ from wavelldm import train, weights
 from wavelldm.config import MaskConfig, preset
 from wavelldm.errors import WavelldmError
 from wavelldm.masknet import MaskNet, band_edges, banks
-from wavelldm.train_mask import MaskTask, si_sdr, spectral_loss
+from wavelldm.train_mask import MaskTask, begin_as, si_sdr, spectral_loss
 
 SMALL = MaskConfig(width=16, blocks=1)
 
@@ -71,6 +71,19 @@ def test_a_new_guide_changes_nothing_and_a_learnt_one_does():
         guided(wav)
     with pytest.raises(WavelldmError, match="takes no latent"):
         alone(wav, latent)
+
+
+def test_a_deeper_network_goes_on_where_a_shallower_one_was_and_learns():
+    shallow, deep = make(), make(replace(SMALL, blocks=SMALL.blocks + 2))
+    wav = torch.randn(1, 1, 4_000)
+    with torch.no_grad():
+        assert (shallow(wav) - deep(wav)).abs().max() > 1e-3
+        begin_as(deep, shallow)
+        assert torch.equal(shallow(wav), deep(wav))
+    deep(wav).square().sum().backward()
+    assert deep.blocks[-1].norm.weight.grad.abs().max() > 0, "from zero on, the new blocks must be able to leave it"
+    with pytest.raises(WavelldmError, match="has more blocks"):
+        begin_as(shallow, deep)
 
 
 def test_losses_are_zero_for_the_same_and_grow_with_the_error():

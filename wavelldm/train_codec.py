@@ -115,7 +115,7 @@ class CodecTask:
             rows.append([float(v) for v in parts.values()])
             codes.append(coded.codes.transpose(0, 1).flatten(1))  # (Q, B * T)
         figures = dict(zip(parts, (sum(column) / len(rows) for column in zip(*rows))))
-        weights = MAGNITUDES if self.polished else {k: voice.WEIGHTS[k] for k in ("mel", "loud")} if self.voiced else {"mel": 1.0}
+        weights = MAGNITUDES if self.polished else {k: v for k, v in voice.WEIGHTS.items() if k != "pitch"} if self.voiced else {"mel": 1.0}
         score = sum(weight * figures[k] for k, weight in weights.items())
         used = torch.cat(codes, dim=1)
         share = sum(len(row.unique()) for row in used) / used.numel()

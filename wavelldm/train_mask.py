@@ -1,4 +1,4 @@
-"""What training the mask network means: compressed spectra and SI-SDR on (noisy, clean) pairs, alone or guided by a latent."""
+"""What training the mask network means: compressed spectra, SI-SDR and what PESQ and ESTOI hear; alone or guided by a latent."""
 
 from dataclasses import replace
 
@@ -16,12 +16,14 @@ from .errors import WavelldmError
 from .finish import train_to_weights
 from .masknet import MaskNet
 from .material import Material
+from .perceptual import disturbance, unlike
 from .stft import magnitude
 from .train import Plan
 from .weights import load_mask
 
 RECIPE = Degradation(snr=(-5.0, 20.0), reverb=0.2, level=1.0, band=0.05, clip=0.05)
 VALID = Degradation(snr=(0.0, 17.5))
+WEIGHTS = {"spectral": 1.0, "si_sdr": -0.1, "disturbance": 1.0, "unlike": 4.0}
 
 
 def spectral_loss(net: MaskNet, wav: Tensor, clean: Tensor) -> Tensor:
@@ -42,6 +44,10 @@ def si_sdr(wav: Tensor, clean: Tensor) -> Tensor:
     return 10 * ((target.square().sum(1) + 1e-8) / ((wav - target).square().sum(1) + 1e-8)).log10()
 
 
+def weighed(parts: dict):
+    return sum(weight * parts[name] for name, weight in WEIGHTS.items())
+
+
 class MaskTask:
     """`guide`: a function from noisy wav (B, 1, N) to the latent (B, D, T) that the network may look at, or None."""
 
@@ -57,21 +63,23 @@ class MaskTask:
 
     def distances(self, net: MaskNet, noisy: Tensor, clean: Tensor) -> dict:
         wav = net(noisy, self.latent(noisy))
-        return {"spectral": spectral_loss(net, wav, clean), "si_sdr": si_sdr(wav, clean).clamp(-20, 40).mean()}
+        return {
+            "spectral": spectral_loss(net, wav, clean),
+            "si_sdr": si_sdr(wav, clean).clamp(-20, 40).mean(),
+            "disturbance": disturbance(wav, clean, self.sr).mean(),
+            "unlike": unlike(wav, clean, self.sr).mean(),
+        }
 
     def losses(self, batch):
         noisy, clean = (x.to(self.device) for x in batch)  # (B, 1, N)
         parts = self.distances(self.networks["model"], noisy, clean)
-        yield "mask", parts["spectral"] - 0.1 * parts["si_sdr"], {k: v.detach() for k, v in parts.items()}
+        yield "mask", weighed(parts), {k: v.detach() for k, v in parts.items()}
 
     @torch.no_grad()
     def validate(self, model: MaskNet) -> dict:
-        figures = [
-            [float(v) for v in self.distances(model, noisy.to(self.device), clean.to(self.device)).values()]
-            for noisy, clean in self.valid
-        ]
-        spectral, ratio = (sum(column) / len(figures) for column in zip(*figures))
-        return {"score": spectral - 0.1 * ratio, "valid_spectral": spectral, "valid_si_sdr": ratio}
+        rows = [self.distances(model, noisy.to(self.device), clean.to(self.device)) for noisy, clean in self.valid]
+        means = {name: sum(float(row[name]) for row in rows) / len(rows) for name in WEIGHTS}
+        return {"score": weighed(means), **{f"valid_{name}": value for name, value in means.items()}}
 
     @torch.no_grad()
     def samples(self, model: MaskNet) -> dict:
@@ -86,6 +94,18 @@ def guide_of(codec: Codec, diffusion: LatentDiffusion):
         return diffusion.normalise(diffusion.sample(codec.encode(noisy, codec.sr), 1))
 
     return guide
+
+
+def begin_as(model: MaskNet, other: MaskNet, name: str = "the other network") -> None:
+    """Give `model` the weights of `other`, which may lack a guide or have fewer blocks: both then do the same."""
+    begun = other.state_dict()
+    if set(begun) - set(model.state_dict()):
+        raise WavelldmError(f"{name} is guided by a latent or has more blocks; give --diffusion too, or set mask.blocks")
+    missing = model.load_state_dict(begun, strict=False).missing_keys
+    with torch.no_grad():
+        for key, value in model.named_parameters():
+            if key in missing and "norm" in key:
+                value.zero_()  # what a new block adds
 
 
 def run(
@@ -103,7 +123,8 @@ def run(
 ) -> dict:
     """Train the mask network in `folder`, or go on where it stopped; the result is in best.pt. Returns what `train.fit` does.
 
-    With a codec and a diffusion their estimate guides it. `start`: weights to begin with; a guide may be new to them.
+    With a codec and a diffusion their estimate guides it. `start`: weights to begin with; a guide and further blocks may be
+    new to them, and do nothing at first.
     """
     device, sr = parallel.begin(), preset.mask.sr
     if diffusion is not None:
@@ -116,11 +137,7 @@ def run(
     valid = valid_pairs(material.valid_speech, material.valid_noise, valid_recipe, sr, 4.0, 8, count=48)
     task = MaskTask(preset.mask, valid, guide_of(codec, diffusion) if diffusion is not None else None, device, plan.seed)
     if start:
-        model = task.networks["model"]
-        begun = load_mask(start).state_dict()
-        if set(begun) - set(model.state_dict()):
-            raise WavelldmError(f"{start} is guided by a latent; give --diffusion too, or start without it")
-        model.load_state_dict(begun, strict=False)
+        begin_as(task.networks["model"], load_mask(start), start)
 
     def stream(first: int):
         return batches(speech, noise, recipe, sr, seconds, batch, plan.seed, workers, first)
