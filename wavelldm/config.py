@@ -98,6 +98,58 @@ class MaskConfig:
 
 
 @dataclass(frozen=True)
+class PriorConfig:
+    """The diffusion prior of clean speech over complex spectra (prior.py); one entry of dims per level, finest first."""
+
+    sr: int = 16_000
+    n_fft: int = 512
+    hop: int = 256
+    dims: tuple = (32, 64, 128, 192)  # channels at each level
+    shrink_bins: tuple = (4, 2, 2)  # strides over frequency from each level to the next ...
+    shrink_frames: tuple = (1, 2, 2)  # ... and over time
+    depth: int = 1  # blocks before and after the coarser levels, at each level
+    heads: int = 2
+    embedding: int = 128  # channels of the embedded step
+    separable: bool = True  # convolutions in two steps: each channel, then each bin
+    activation: str = "silu"  # or "relu", "gelu"
+    schedule: str = "cosine"  # or "linear"
+    steps: int = 1000
+    predicts: str = "v"  # or "z0"; "eps" with the linear schedule, as in the paper
+
+    @property
+    def bins(self) -> int:
+        return self.n_fft // 2  # all but that of 0 Hz
+
+
+@dataclass(frozen=True)
+class SeganConfig:
+    """SEGAN (arXiv 1703.09452), scaled to at most 256 channels (segan.py)."""
+
+    sr: int = 16_000
+    widths: tuple = (16, 32, 32, 64, 64, 128, 128, 256)  # channels of each layer, twice as slow as the one before
+    kernel: int = 31
+    latent: bool = False  # a random z beside the encoded sound
+    emphasis: float = 0.95  # y[n] = x[n] - emphasis x[n - 1] is what the networks see
+    window: int = 16_384  # samples that are cleaned at a time
+
+
+@dataclass(frozen=True)
+class WaveConfig:
+    """The waveform denoiser that is told, or finds out, how noisy its input is (wavedenoiser.py)."""
+
+    sr: int = 16_000
+    widths: tuple = (64, 128, 256, 512)  # channels of each layer ...
+    stride: int = 4  # ... that many times slower than the one before
+    kernel: int = 15
+    embedding: int = 128  # numbers that t becomes
+    dropout: float = 0.1
+    skips: bool = True  # from each layer of the encoder to its partner, and from the input to the output
+    leveled: bool = True  # t is the noise level; False: drawn at random, as the original had it
+    spectral: bool = False  # spectral normalisation of all convolutions
+    resolutions: tuple = (256, 512, 1024)  # STFT windows of the loss, in samples
+
+
+@dataclass(frozen=True)
 class Preset:
     """A front end and the networks that stand on it."""
 
@@ -106,6 +158,9 @@ class Preset:
     codec: CodecConfig = field(default_factory=CodecConfig)
     unet: UNetConfig = field(default_factory=UNetConfig)
     mask: MaskConfig = field(default_factory=MaskConfig)
+    segan: SeganConfig = field(default_factory=SeganConfig)
+    wave: WaveConfig = field(default_factory=WaveConfig)
+    prior: PriorConfig = field(default_factory=PriorConfig)
 
     @property
     def hop(self) -> int:
@@ -137,6 +192,9 @@ PRESETS = {
         CodecConfig((1, 1), (32, 48), 48, expansion=2, decoder="istft", decoder_dim=64, decoder_depth=2),
         UNetConfig(dims=(32, 48), embedding=32, cond_dim=16, heads=2),
         MaskConfig(width=16, blocks=1),
+        SeganConfig(widths=(8, 16, 16, 32), window=4_096),
+        WaveConfig(widths=(16, 32, 48), embedding=32),
+        PriorConfig(dims=(16, 24), shrink_bins=(8,), shrink_frames=(2,), embedding=32),
     ),
     "base16k": Preset(
         "base16k",
@@ -150,6 +208,7 @@ PRESETS["voice16k"] = Preset(
     MELS["base16k"],
     CodecConfig((1, 1, 2), (128, 256, 384), expansion=2, hear_pitch=True, decoder="source", decoder_dim=256, decoder_depth=6),
 )
+PRESETS["wave48k"] = replace(PRESETS["base16k"], name="wave48k", wave=WaveConfig(sr=48_000, resolutions=(768, 1536, 3072)))
 PRESETS["small"] = replace(PRESETS["base16k"], name="small", unet=UNetConfig((64, 96), embedding=96, cond_dim=48))
 
 
@@ -159,7 +218,7 @@ def preset(name: str) -> Preset:
     return PRESETS[name]
 
 
-PARTS = {"mel": MelConfig, "codec": CodecConfig, "unet": UNetConfig, "mask": MaskConfig}  # of a preset
+PARTS = {"mel": MelConfig, "codec": CodecConfig, "unet": UNetConfig, "mask": MaskConfig, "segan": SeganConfig, "wave": WaveConfig, "prior": PriorConfig}  # of a preset
 
 
 def from_dict(kind, values: dict):
