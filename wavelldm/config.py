@@ -4,6 +4,7 @@ import math
 from dataclasses import asdict, dataclass, field, fields, replace
 
 from .errors import WavelldmError
+from .ladder_config import AutoencoderConfig, RefinementConfig, VAEConfig, VocoderConfig
 
 
 @dataclass(frozen=True)
@@ -161,6 +162,10 @@ class Preset:
     segan: SeganConfig = field(default_factory=SeganConfig)
     wave: WaveConfig = field(default_factory=WaveConfig)
     prior: PriorConfig = field(default_factory=PriorConfig)
+    vocoder: VocoderConfig = field(default_factory=VocoderConfig)
+    vae: VAEConfig = field(default_factory=VAEConfig)
+    refinement: RefinementConfig = field(default_factory=RefinementConfig)
+    autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
 
     @property
     def hop(self) -> int:
@@ -178,9 +183,10 @@ class Preset:
         return asdict(self)
 
 
-# The front ends by name. `audioldm2` is the one of AudioLDM2's VAE, `wavelldm44k` the one of WaveLLDM.
+# The front ends by name. `audioldm2` is the one of AudioLDM2's VAE, `speecht5` of the vocoder that came with SpeechT5, `wavelldm44k` of WaveLLDM.
 MELS = {
     "audioldm2": MelConfig(hop=160, n_mels=64, padding="center"),
+    "speecht5": MelConfig(n_mels=80, fmin=80.0, fmax=7_600.0, floor=1e-10, padding="center"),
     "base16k": MelConfig(),
     "wavelldm44k": MelConfig(sr=44_100, n_fft=2048, win=2048, hop=512, n_mels=160, fmax=22_050.0),
 }
@@ -195,6 +201,10 @@ PRESETS = {
         SeganConfig(widths=(8, 16, 16, 32), window=4_096),
         WaveConfig(widths=(16, 32, 48), embedding=32),
         PriorConfig(dims=(16, 24), shrink_bins=(8,), shrink_frames=(2,), embedding=32),
+        VocoderConfig(width=24, depth=1, rounds=4),
+        VAEConfig(widths=(8, 16, 16)),
+        RefinementConfig(width=16, depth=1),
+        AutoencoderConfig(width=24, depth=1),
     ),
     "base16k": Preset(
         "base16k",
@@ -211,6 +221,10 @@ PRESETS["voice16k"] = Preset(
 PRESETS["wave48k"] = replace(PRESETS["base16k"], name="wave48k", wave=WaveConfig(sr=48_000, resolutions=(768, 1536, 3072)))
 PRESETS["small"] = replace(PRESETS["base16k"], name="small", unet=UNetConfig((64, 96), embedding=96, cond_dim=48))
 
+PRESETS["ladder"] = replace(PRESETS["base16k"], name="ladder", mel=MELS["audioldm2"])
+PRESETS["ladder-wide"] = replace(PRESETS["ladder"], name="ladder-wide", vae=VAEConfig(latent=16, attention=True, shortcut=True))
+PRESETS["ladder-words"] = replace(PRESETS["ladder"], name="ladder-words", vae=VAEConfig(latent=1, words=1024))
+
 
 def preset(name: str) -> Preset:
     if name not in PRESETS:
@@ -219,6 +233,7 @@ def preset(name: str) -> Preset:
 
 
 PARTS = {"mel": MelConfig, "codec": CodecConfig, "unet": UNetConfig, "mask": MaskConfig, "segan": SeganConfig, "wave": WaveConfig, "prior": PriorConfig}  # of a preset
+PARTS |= {"vocoder": VocoderConfig, "vae": VAEConfig, "refinement": RefinementConfig, "autoencoder": AutoencoderConfig}
 
 
 def from_dict(kind, values: dict):
