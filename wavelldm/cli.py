@@ -84,21 +84,47 @@ def run_denoise(args) -> None:
         print(json.dumps(done, indent=2))
 
 
+def run_refine(args) -> None:
+    from . import refiner
+
+    defaults = refiner.PAPER_PLUS if args.plus else refiner.PAPER
+    eta_a, eta_b, eta_c = (default if given is None else given for given, default in zip((args.eta_a, args.eta_b, args.eta_c), defaults))
+    choices = refiner.Choices(args.steps, None if eta_a == "none" else eta_a, eta_b, eta_c, args.seed)
+    target = args.output or Path(args.noisy).with_suffix(f".refined{Path(args.noisy).suffix}")
+    prior = refiner.load_prior(args.prior)
+    facts = refiner.refine_file(args.noisy, args.enhanced, target, prior, choices, args.first, args.force, progress=not args.json)
+    say(args, facts, "\n".join([*facts["notes"], f"{args.noisy} -> {target} ({facts['seconds']:.1f} s of sound, {args.steps} steps)"]))
+
+
 def run_train(args) -> None:
-    from . import config, material, train, train_codec, train_diffusion, train_mask, weights
+    from . import config, material, train, train_codec, train_diffusion, train_mask, train_prior, train_segan, train_wave, weights
 
     preset = config.override(config.preset(args.preset), args.set)
     heard = material.gather(args.clean_data_path, args.noisy_data_path, args.manifest)
-    seconds = args.seconds or {"codec": 1.0, "diffusion": 1.5, "mask": 2.0}[args.network]
+    seconds = args.seconds or {"codec": 1.0, "diffusion": 1.5, "mask": 2.0, "prior": 1.024, "segan": 1.024, "waveform": 1.0}[args.network]
     folder = args.out or f"runs/{args.network}"
-    steps = args.steps or train_codec.steps_for(args.epochs, heard, preset.mel.sr, args.batch_size, seconds)
-    plan = train.Plan(steps=steps, lr=args.lr, final=0.02 if args.use_scheduler else 1.0, warmup=min(500, steps // 10), seed=args.seed)
+    sr = {"segan": preset.segan.sr, "waveform": preset.wave.sr}.get(args.network, preset.mel.sr)
+    steps = args.steps or train_codec.steps_for(args.epochs, heard, sr, args.batch_size, seconds)
+    lr = args.lr or {"segan": train_segan.LR, "waveform": train_wave.LR}.get(args.network, 1e-3)
+    plan = train.Plan(steps, lr, min(500, steps // 10), final=0.02 if args.use_scheduler else 1.0, ema=args.ema, seed=args.seed)
     common = {"batch": args.batch_size, "seconds": seconds}
     if args.network == "codec":
         result = train_codec.run(
             preset, heard, plan, folder, **common, critic_width=args.critics, cutting=args.add_random_cutting, start=args.start,
             workers=args.num_workers, half=args.half,
         )  # fmt: skip
+    elif args.network == "segan":
+        plan = train_segan.schedule(plan)
+        result = train_segan.run(
+            preset, heard, plan, folder, **common, l1=args.l1, snr=args.snr, start=args.start, workers=args.num_workers, half=args.half
+        )
+    elif args.network == "waveform":
+        plan = train_wave.schedule(plan) if args.use_scheduler else plan
+        result = train_wave.run(
+            preset, heard, plan, folder, **common, snr=args.snr, start=args.start, workers=args.num_workers, half=args.half
+        )
+    elif args.network == "prior":
+        result = train_prior.run(preset, heard, plan, folder, **common, start=args.start, workers=args.num_workers, half=args.half)
     elif args.network == "diffusion":
         codec = weights.load_codec(args.codec)
         result = train_diffusion.run(

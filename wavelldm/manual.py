@@ -53,7 +53,7 @@ def parser(runs: dict) -> argparse.ArgumentParser:
     )
     sub.add_argument("input", nargs="+", help="sound files, folders or patterns, or - for standard input")
     sub.add_argument("-o", "--output", help="the file to write, or a folder if there are several inputs")
-    sub.add_argument("--model", default="best", help="which denoiser: base16k, wavelldm, logmmse (default: the best one that ships)")
+    sub.add_argument("--model", default="best", help="which denoiser: base16k, wavelldm, segan, waveform, logmmse, or a .safetensors file of yours (default: the best one that ships)")
     sub.add_argument("--steps", type=int, default=1, help="steps of the diffusion's sampler (default: 1)")
     sub.add_argument("--sampler", help="ddim, ddpm, dpmpp_2m ... (default: the one the model was made for)")
     sub.add_argument("--strength", type=float, default=1.0, help="turn noise down by this many times the decibels: 0 to 4 (default: 1)")
@@ -62,6 +62,29 @@ def parser(runs: dict) -> argparse.ArgumentParser:
     sub.add_argument("--stream", action="store_true", help="work in small blocks and look at nothing twice, as for standard input")
     sub.add_argument("--seed", type=int, default=0, help="same seed, same result (default: 0)")
     sub.add_argument("--force", action="store_true", help="overwrite existing files")
+
+    sub = command(
+        "refine",
+        "let a prior of clean speech refine what a denoiser left",
+        "Diffiner: what a denoiser took away says how far each bin of the noisy recording can be trusted, and a diffusion prior of clean speech "
+        "draws the rest. ENHANCED may come from any program; a constant delay and a wrong level are found, corrected and named. It makes speech sound "
+        "cleaner, and does not bring it nearer to the original: measures with a reference may fall. The prior works at 16 kHz; what lies above its band "
+        "stays as it was.",
+        "examples:\n  wavelldm refine noisy.wav enhanced.wav -o refined.wav\n  wavelldm refine noisy.wav --first base16k\n"
+        "  wavelldm refine noisy.wav enhanced.wav --plus --steps 50\n  wavelldm refine noisy.wav enhanced.wav --eta_a none --eta_b 1     a draw from the posterior",
+    )
+    sub.add_argument("noisy", help="the noisy recording")
+    sub.add_argument("enhanced", nargs="?", help="what a denoiser made of it: as long, at the same rate")
+    sub.add_argument("-o", "--output", help="the file to write (default: noisy.refined.wav beside the input)")
+    sub.add_argument("--first", metavar="MODEL", help="instead of ENHANCED: run one of our denoisers first (base16k, wavelldm, logmmse)")
+    sub.add_argument("--prior", help="weights of the speech prior, by name or path (default: the one that ships)")
+    sub.add_argument("--steps", type=int, default=30, help="steps of the diffusion (default: 30)")
+    sub.add_argument("--plus", action="store_true", help="Diffiner+: keep a share of the noise from step to step")
+    sub.add_argument("--eta_a", type=lambda x: x if x == "none" else float(x), help="fresh noise where the observation is good: 0 to 1, or none for DDPM's own step (default: 0.9, with --plus 0.4)")
+    sub.add_argument("--eta_b", type=float, help="how far to lean on the observation where it is bad: 0 to 1 (default: 0.9, with --plus 0.6)")
+    sub.add_argument("--eta_c", type=float, help="Diffiner+: the observation's share of the noise: 0 to 1 (default: 0, and without --plus none)")
+    sub.add_argument("--seed", type=int, default=0, help="same seed, same result (default: 0)")
+    sub.add_argument("--force", action="store_true", help="overwrite an existing file")
 
     sub = command(
         "compress",
@@ -143,15 +166,16 @@ def parser(runs: dict) -> argparse.ArgumentParser:
         "train a network",
         "Train a network on folders of clean speech (with noisy recordings under the same names, if you have them), on a manifest, or, "
         "with no data given, on the embedded corpus. First the codec, then the diffusion over its latents, then the mask network that "
-        "the diffusion guides. Ctrl-C saves; the same command goes on where it stopped. OUT gets the weights, checkpoints, "
+        "the diffusion guides; the prior of clean speech, SEGAN and the waveform denoiser stand alone. Ctrl-C saves; the same command goes on where it stopped. OUT gets the weights, checkpoints, "
         "log.csv and TensorBoard logs. Several GPUs: torchrun --nproc-per-node N -m wavelldm train ...",
         "examples:\n  wavelldm train codec --preset tiny --steps 300\n"
         "  wavelldm train diffusion --codec runs/codec/tiny --preset tiny --steps 300\n"
         "  wavelldm train mask --diffusion runs/diffusion/tiny-diffusion --codec runs/codec/tiny --preset tiny --steps 300\n"
+        "  wavelldm train waveform --clean_data_path clean --preset wave48k\n"
         "  wavelldm train diffusion --clean_data_path clean --noisy_data_path noisy --add_random_cutting --batch_size 16 "
         "--lr 2e-5 --use_scheduler --epochs 100 --num_workers 16",
     )
-    sub.add_argument("network", choices=("codec", "diffusion", "mask"))
+    sub.add_argument("network", choices=("codec", "diffusion", "mask", "prior", "segan", "waveform"))
     sub.add_argument("--preset", default="base16k", help="which numbers to start from: see `wavelldm info` (default: base16k)")
     sub.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="change some of them, such as mel.n_mels=80")
     sub.add_argument("--clean_data_path", help="a folder of clean speech, or of VoiceBank+DEMAND")
@@ -159,9 +183,9 @@ def parser(runs: dict) -> argparse.ArgumentParser:
     sub.add_argument("--manifest", help="a manifest.tsv instead of folders")
     sub.add_argument("--add_random_cutting", action="store_true", help="hear speech with dropouts of 50 to 450 ms as well")
     sub.add_argument("--batch_size", type=int, default=16, help="crops per step (default: 16)")
-    sub.add_argument("--seconds", type=float, help="length of a crop (default: 1 for the codec, 1.5 for the diffusion, 2 for the mask)")
-    sub.add_argument("--lr", type=float, default=1e-3, help="learning rate after the warm-up (default: 0.001)")
-    sub.add_argument("--use_scheduler", action=argparse.BooleanOptionalAction, default=True, help="let it fall along a cosine (default)")
+    sub.add_argument("--seconds", type=float, help="length of a crop (default: 1 for the codec, 1.5 for the diffusion, 2 for the mask, 1.024 for the prior and SEGAN, 1 for the waveform)")
+    sub.add_argument("--lr", type=float, help="learning rate after the warm-up (default: 0.001; for segan 0.0002, for waveform 0.0001)")
+    sub.add_argument("--use_scheduler", action=argparse.BooleanOptionalAction, default=True, help="let it fall along a cosine; waveform: OneCycle (default)")
     length = sub.add_mutually_exclusive_group()
     length.add_argument("--epochs", type=float, default=100.0, help="how often to hear everything (default: 100)")
     length.add_argument("--steps", type=int, help="or how many steps")
@@ -171,6 +195,9 @@ def parser(runs: dict) -> argparse.ArgumentParser:
     sub.add_argument("--start", help="weights to begin with, of the same preset")
     sub.add_argument("--decoded", type=float, default=0.0, help="diffusion: weight of what is decoded beside the latent itself (default: 0)")
     sub.add_argument("--critics", type=int, default=0, metavar="WIDTH", help="codec: width of MPD and MSD: 32 as in the papers, 0 for none (default)")
+    sub.add_argument("--snr", type=float, nargs=2, metavar=("LOW", "HIGH"), help="segan, waveform: mix noise at these dB on active speech (default: -5 to 20)")
+    sub.add_argument("--l1", type=float, default=100.0, help="segan: weight of the distance beside the critic's pull (default: 100)")
+    sub.add_argument("--ema", type=float, default=0.999, help="how slowly the averaged weights follow: 0 for no average (default: 0.999)")
     sub.add_argument("--num_workers", type=int, default=0, help="processes that load data (default: 0, which is fastest up to some 1000 x real time)")
     sub.add_argument("--half", action=argparse.BooleanOptionalAction, default=True, help="compute in bfloat16 where that is faster (default)")
     sub.add_argument("--seed", type=int, default=0, help="same seed, same run (default: 0)")

@@ -18,6 +18,9 @@ from .config import Preset, from_dict
 from .diffusion import LatentDiffusion
 from .errors import WavelldmError
 from .masknet import MaskNet
+from .segan import Segan
+from .wavedenoiser import WaveDenoiser
+from .prior import SpeechPrior
 
 SHIPPED = Path(__file__).with_name("weights")
 FORMAT = 1  # raise it when an older program could not read the file
@@ -98,3 +101,15 @@ def load_diffusion(name="base16k-diffusion", preset: str | None = None, device="
 
 def load_mask(name="base16k-mask", preset: str | None = None, device="cpu") -> MaskNet:
     return load(name, lambda p: MaskNet(p.mask), preset, device)
+
+
+def load_prior(name="prior16k", preset: str | None = None, device="cpu") -> SpeechPrior:
+    return load(name, lambda p: SpeechPrior(p.prior), preset, device)
+
+
+def load_segan(name="segan16k", preset: str | None = None, device="cpu") -> Segan:
+    return load(name, lambda p: Segan(p.segan), preset, device)
+
+
+def load_wave(name="waveform16k", preset: str | None = None, device="cpu") -> WaveDenoiser:
+    return load(name, lambda p: WaveDenoiser(p.wave), preset, device)
