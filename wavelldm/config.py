@@ -200,7 +200,7 @@ PRESETS = {
         MaskConfig(width=16, blocks=1),
         SeganConfig(widths=(8, 16, 16, 32), window=4_096),
         WaveConfig(widths=(16, 32, 48), embedding=32),
-        PriorConfig(dims=(16, 24), shrink_bins=(8,), shrink_frames=(2,), embedding=32),
+        PriorConfig(dims=(8, 16, 24), shrink_bins=(8, 4), shrink_frames=(2, 2), embedding=32),
         VocoderConfig(width=24, depth=1, rounds=4),
         VAEConfig(widths=(8, 16, 16)),
         RefinementConfig(width=16, depth=1),
