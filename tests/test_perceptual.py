@@ -79,3 +79,11 @@ def test_what_inference_has_kept_serves_training(speech):
     wav = noisy(speech, 5).clone().requires_grad_()
     (disturbance(wav, speech.clone(), SR) + unlike(wav, speech.clone(), SR)).sum().backward()
     assert wav.grad.abs().max() > 0
+
+
+@pytest.mark.parametrize("n", (1, 300, 5_000))
+def test_short_sounds_can_be_compared(n):
+    clean = torch.randn(1, 1, n, generator=torch.Generator().manual_seed(0))
+    for measure in (disturbance, unlike):
+        assert measure(clean + 1, clean, SR).isfinite().all()
+        assert n == 1 or measure(clean, clean, SR) < 0.05

@@ -105,9 +105,10 @@ def unlike(wav: Tensor, clean: Tensor, sr: int) -> Tensor:
     """One minus ESTOI per item (B,). Segments count by how loud the clean one is, where ESTOI leaves quiet frames out."""
     win, hop = round(0.0256 * sr), round(0.0128 * sr)
     n_fft = 1 << (win - 1).bit_length()
+    short = max(0, win + (SEGMENT - 1) * hop - wav.shape[-1])  # of one segment
     bands = []
     for x in (wav, clean):
-        spec = torch.fft.rfft(x[:, 0].unfold(-1, win, hop) * hann(win, win, x.dtype, x.device), n_fft)
+        spec = torch.fft.rfft(F.pad(x[:, 0], (0, short)).unfold(-1, win, hop) * hann(win, win, x.dtype, x.device), n_fft)
         power = (spec.real.square() + spec.imag.square()) @ third_octaves(sr, n_fft).to(x.device)
         bands.append((power + 1e-8).sqrt().unfold(1, SEGMENT, SEGMENT // 6))  # (B, segments, 15, 30)
     loud = bands[1].square().mean((2, 3))  # (B, segments)
