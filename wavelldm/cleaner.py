@@ -128,8 +128,8 @@ def by_decoder(chain: Networks, blocks, settings: Settings, size: int):
 
 
 @torch.no_grad()
-def clean_blocks(chain: Networks, blocks, sr: int, settings: Settings = Settings(), look: Look = Look(), size: int = BLOCK):
-    """wav blocks (C, any) at any rate -> cleaned blocks, as many samples in all.
+def clean_blocks(chain: Networks, blocks, sr: int, settings: Settings = Settings(), look: Look = Look(), size: int = BLOCK, way=None):
+    """wav blocks (C, any) at any rate -> cleaned blocks, as many samples in all. `way`: another than by_mask or by_decoder.
 
     The networks hear the sound at their own rate and level. What lies above their band comes from the original, turned down
     as the mask turns down its highest bins.
@@ -150,7 +150,7 @@ def clean_blocks(chain: Networks, blocks, sr: int, settings: Settings = Settings
 
     def rows():
         held = torch.zeros(0, 0)
-        for part in (by_mask if chain.mask is not None else by_decoder)(chain, noisy(), settings, size):
+        for part in (way or (by_mask if chain.mask is not None else by_decoder))(chain, noisy(), settings, size):
             held = torch.cat([*([held] if len(held) else []), *lower], dim=1)
             lower.clear()
             n = part.shape[1]

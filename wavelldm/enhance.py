@@ -93,6 +93,28 @@ def neural(chain: Networks, restorer: Callable | None = None) -> Callable:
     return lambda blocks, sr, settings, look, size: clean_blocks(chosen(settings), blocks, sr, settings, look, size)
 
 
+def waveform(net) -> Callable:
+    """A network with `stream(blocks, steps, seed, background)` at its rate `sr`, such as SEGAN."""
+
+    def clean(blocks, sr: int, settings: Settings, look: Look, size: int):
+        if settings.strength != 1 or settings.restore:
+            raise WavelldmError("a waveform network has no strength and restores nothing; choose another --model, or leave these options out")
+        rows = lambda net, wav, settings, size: net.stream(wav, settings.steps, settings.seed, settings.background)  # noqa: E731
+        return clean_blocks(net, blocks, sr, settings, look, size, rows)
+
+    return clean
+
+
+def trained(name) -> Callable:
+    """What weights of any denoiser (a name or a path) make of sound."""
+    kind = weights.facts(name)["kind"]
+    if kind == "MaskNet":
+        return neural(Networks(None, None, weights.load_mask(name)))
+    if kind in ("Segan", "WaveDenoiser"):
+        return waveform(weights.load_segan(name) if kind == "Segan" else weights.load_wave(name))
+    raise WavelldmError(f"{name} holds the weights of a {kind}, which does not clean by itself; choose those of a mask network, SEGAN or waveform denoiser")
+
+
 def base16k() -> Callable:
     mask = weights.load_mask()
     return neural(Networks(None, None, mask), lru_cache(lambda: Networks(weights.load_codec(), weights.load_diffusion(), mask)))
@@ -108,19 +130,27 @@ MODELS = {
         "latent diffusion and the codec's decoder, as in WaveLLDM: the whole sound is made anew",
         lambda: neural(Networks(weights.load_codec(), weights.load_diffusion(), None)),
     ),
+    "segan": ("SEGAN, a generator that learnt from a critic, on the waveform, 16 kHz", lambda: trained("segan16k")),
+    "waveform": ("the timestep-conditioned denoiser on the waveform, 16 kHz", lambda: trained("waveform16k")),
     "logmmse": ("log-MMSE spectral gain (Ephraim and Malah 1985), a classical method, not trained on anything", lambda: classical),
 }
 BEST = "base16k"  # what runs when nobody asks for another
 
 
 @lru_cache(maxsize=4)
-def load(name: str = "best") -> Denoiser:
-    """A denoiser by name; the same one when asked again."""
-    name = BEST if name == "best" else name
-    if name not in MODELS:
-        raise WavelldmError(f"there is no denoiser '{name}'; choose one of best, {', '.join(MODELS)}")
+def named(name: str) -> Denoiser:
     training, build = MODELS[name]
     return Denoiser(name, training, build())
+
+
+def load(name="best") -> Denoiser:
+    """A denoiser by name, the same one when asked again; or by weights of your own, a .safetensors file, read each time."""
+    name = BEST if name == "best" else str(name)
+    if name in MODELS:
+        return named(name)
+    if Path(name).suffix == ".safetensors" or (weights.SHIPPED / f"{name}.safetensors").is_file():
+        return Denoiser(name, "weights of your own" if Path(name).suffix else f"the weights {name}", trained(name))
+    raise WavelldmError(f"there is no denoiser '{name}'; choose one of best, {', '.join(MODELS)}, or a .safetensors file")
 
 
 def jobs(inputs: list, output=None) -> list[tuple[Path, Path]]:

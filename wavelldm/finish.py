@@ -5,8 +5,17 @@ from pathlib import Path
 
 from . import parallel
 from .config import Preset
+from .errors import WavelldmError
 from .train import Plan, fit, load_checkpoint
 from .weights import save
+
+
+def adopt(model, other, name) -> None:
+    """Begin with the weights of `other`, which were read from `name`."""
+    try:
+        model.load_state_dict(other.state_dict())
+    except RuntimeError:
+        raise WavelldmError(f"{name} holds a network of another size; --set the numbers it was made with, or start without it") from None
 
 
 def train_to_weights(task, batches, plan: Plan, folder, name: str, preset: Preset, progress: bool = True) -> dict:

@@ -12,7 +12,7 @@ import pickle
 import signal
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -32,6 +32,7 @@ class Plan:
     steps: int = 20_000
     lr: float = 5e-4
     warmup: int = 500  # steps of linear rise
+    rise: float = 0.0  # share of the other steps on which OneCycle climbs to lr; 0: the warm-up alone does
     final: float = 0.02  # of lr, reached by a cosine at the last step
     betas: tuple = (0.9, 0.99)
     weight_decay: float = 1e-2
@@ -48,12 +49,22 @@ def fast_half(device: torch.device) -> bool:
     return device.type == "cuda" or native()
 
 
+CYCLE_START = 1 / 25  # of lr: where OneCycle begins
+
+
 def learning_rate(step: int, plan: Plan) -> float:
-    """Linear warm-up to lr, joined without a jump to a cosine that ends at final * lr (arXiv 1608.03983, eq. 5)."""
+    """Linear warm-up to lr, joined without a jump to a cosine that ends at final * lr (arXiv 1608.03983, eq. 5).
+
+    With `rise` the warm-up ends at lr / 25, and OneCycle (arXiv 1708.07120) follows: a cosine up to lr, and the one down.
+    """
+    start = CYCLE_START if plan.rise else 1.0
     if step < plan.warmup:
-        return plan.lr * (step + 1) / plan.warmup
+        return plan.lr * start * (step + 1) / plan.warmup
     progress = min(1.0, (step - plan.warmup) / max(1, plan.steps - 1 - plan.warmup))
-    return plan.lr * (plan.final + (1 - plan.final) * 0.5 * (1 + math.cos(math.pi * progress)))
+    if progress < plan.rise:
+        return plan.lr * (start + (1 - start) * 0.5 * (1 - math.cos(math.pi * progress / plan.rise)))
+    fall = (progress - plan.rise) / (1 - plan.rise)
+    return plan.lr * (plan.final + (1 - plan.final) * 0.5 * (1 + math.cos(math.pi * fall)))
 
 
 @torch.no_grad()
@@ -151,8 +162,9 @@ def resume(path: Path, task, optimisers: dict, average: nn.Module) -> tuple[int,
 def fit(task, batches, plan: Plan, folder, progress: bool = True) -> dict:
     """Train until plan.steps; `batches(start)` yields batches (tuples of tensors) from that step on. Resumes what lies in `folder`.
 
-    Writes last.pt (everything needed to go on), best.pt (the averaged model that validated best) and log.csv. A run that was
-    stopped and resumed equals one that was not: batches and random numbers depend on the seed and the step alone.
+    Writes last.pt (everything needed to go on), best.pt (the same of the step that validated best, with the averaged model, its
+    score, the plan and the learning rate) and log.csv. A run that was stopped and resumed equals one that was not: batches and
+    random numbers depend on the seed and the step alone.
     """
     folder, first = Path(folder), parallel.rank() == 0
     folder.mkdir(parents=True, exist_ok=True)
@@ -168,11 +180,10 @@ def fit(task, batches, plan: Plan, folder, progress: bool = True) -> dict:
         step, best = resume(folder / "last.pt", task, optimisers, average)
     parallel.wait()  # nobody writes while another one still reads
 
-    def save() -> None:
-        state = {"step": step, "best": best, "average": average.state_dict()}
-        state["networks"] = {name: network.state_dict() for name, network in task.networks.items()}
-        state["optimisers"] = {group: optimiser.state_dict() for group, optimiser in optimisers.items()}
-        save_checkpoint(folder / "last.pt", state)
+    def state() -> dict:
+        found = {"step": step, "best": best, "average": average.state_dict()}
+        found["networks"] = {name: network.state_dict() for name, network in task.networks.items()}
+        return found | {"optimisers": {group: optimiser.state_dict() for group, optimiser in optimisers.items()}}
 
     log = Log(folder / "log.csv", step) if first else None
     since, figures = time.perf_counter(), {}
@@ -198,9 +209,10 @@ def fit(task, batches, plan: Plan, folder, progress: bool = True) -> dict:
                 bar.set_postfix_str(" ".join(f"{k} {v:.3f}" for k, v in measured.items()))
                 if measured["score"] < best:
                     best = float(measured["score"])
-                    save_checkpoint(folder / "best.pt", {"step": step, "score": best, "model": average.state_dict()})
+                    found = {"score": best, "model": average.state_dict(), "plan": asdict(plan), "lr": rate}
+                    save_checkpoint(folder / "best.pt", {**state(), **found})
             if first and (step % plan.save_every == 0 or ended):
-                save()
+                save_checkpoint(folder / "last.pt", state())
             if ended:
                 break
     return {"step": step, "best": best if math.isfinite(best) else None, "stopped": step < plan.steps}
