@@ -7,7 +7,7 @@ import torch
 from wavelldm.config import PriorConfig, preset
 from wavelldm.errors import WavelldmError
 from wavelldm.layers import count_parameters
-from wavelldm.unet2d import ACTIVATIONS, UNet2d, convolution
+from wavelldm.unet2d import ACTIVATIONS, UNet2d, convolution, fold, unfold
 
 SMALL = PriorConfig(n_fft=64, dims=(8, 12, 16), shrink_bins=(4, 2), shrink_frames=(1, 2), embedding=16)  # 32 bins
 
@@ -40,8 +40,8 @@ def test_separable_convolutions_have_as_many_weights_as_the_formula_says(kernel,
 def test_the_whole_network_shrinks_by_what_its_convolutions_save():
     sizes = [count_parameters(UNet2d(replace(SMALL, separable=s))) for s in (True, False)]
     saved = 0
-    for module in UNet2d(replace(SMALL, separable=False)).modules():
-        if isinstance(module, torch.nn.Conv2d) and module.kernel_size != (1, 1) and 2 not in (module.in_channels, module.out_channels):
+    for module in UNet2d(replace(SMALL, separable=False)).network.modules():
+        if isinstance(module, torch.nn.Conv2d) and module.kernel_size != (1, 1):
             w_h, d_in, d_out = math.prod(module.kernel_size), module.in_channels, module.out_channels
             saved += w_h * d_in * d_out - w_h * d_in - d_in * d_out
     assert saved > 0 and sizes[1] - sizes[0] == saved
@@ -53,6 +53,25 @@ def test_the_whole_network_shrinks_by_what_its_convolutions_save():
 def test_any_number_of_frames(frames, separable):
     x, t = inputs(frames)
     assert make(replace(SMALL, separable=separable))(x, t).shape == x.shape
+
+
+def test_neighbouring_bins_are_taken_together_and_apart_again():
+    x, _ = inputs(5)
+    folded = fold(x, 4)
+    assert folded.shape == (2, 8, 8, 5) and torch.equal(unfold(folded, 4), x)
+    for k in range(8):
+        assert torch.equal(folded[:, :, k], x[:, :, 4 * k : 4 * k + 4].flatten(1, 2))
+
+
+@pytest.mark.parametrize("patch", [1, 2])
+def test_the_finest_level_changes_only_what_is_near(patch):
+    net, (x, t) = make(replace(SMALL, patch=patch)), inputs(16)
+    torch.nn.init.zeros_(net.network.up.weight)  # so that the coarser ones do not speak
+    moved = x.clone()
+    moved[:, :, 20, 8] += 1
+    changed = (net(moved, t) - net(x, t)).abs().sum((0, 1, 3)) > 1e-6  # (bins,)
+    first, last = int(changed.nonzero()[0]), int(changed.nonzero()[-1])
+    assert (first, last) == (20 - 6 * patch, min(31, 20 + 7 * patch - 1)), "six convolutions that each see one place on either side"
 
 
 def test_one_level_is_enough():

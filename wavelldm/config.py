@@ -105,8 +105,9 @@ class PriorConfig:
     sr: int = 16_000
     n_fft: int = 512
     hop: int = 256
+    patch: int = 2  # neighbouring bins taken together
     dims: tuple = (32, 64, 128, 192)  # channels at each level
-    shrink_bins: tuple = (4, 2, 2)  # strides over frequency from each level to the next ...
+    shrink_bins: tuple = (2, 2, 2)  # strides over frequency from each level to the next ...
     shrink_frames: tuple = (1, 2, 2)  # ... and over time
     depth: int = 1  # blocks before and after the coarser levels, at each level
     heads: int = 2
@@ -200,7 +201,7 @@ PRESETS = {
         MaskConfig(width=16, blocks=1),
         SeganConfig(widths=(8, 16, 16, 32), window=4_096),
         WaveConfig(widths=(16, 32, 48), embedding=32),
-        PriorConfig(dims=(8, 16, 24), shrink_bins=(8, 4), shrink_frames=(2, 2), embedding=32),
+        PriorConfig(dims=(8, 16, 24), shrink_bins=(4, 4), shrink_frames=(2, 2), embedding=32),
         VocoderConfig(width=24, depth=1, rounds=4),
         VAEConfig(widths=(8, 16, 16)),
         RefinementConfig(width=16, depth=1),

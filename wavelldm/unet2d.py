@@ -17,6 +17,16 @@ from .unet import step_embedding
 ACTIVATIONS = {"silu": nn.SiLU, "relu": nn.ReLU, "gelu": nn.GELU}
 
 
+def fold(x: Tensor, patch: int) -> Tensor:
+    """(B, C, bins, T) -> (B, C * patch, bins / patch, T): neighbouring bins become channels."""
+    return x.unflatten(2, (-1, patch)).transpose(2, 3).flatten(1, 2)
+
+
+def unfold(x: Tensor, patch: int) -> Tensor:
+    """(B, C * patch, bins / patch, T) -> (B, C, bins, T), the way back."""
+    return x.unflatten(1, (-1, patch)).transpose(2, 3).flatten(2, 3)
+
+
 def convolution(c_in: int, c_out: int, kernel=(3, 3), stride=(1, 1), separable: bool = True) -> nn.Module:
     """(B, c_in, bins, T) -> (B, c_out, ceil(bins / stride), ceil(T / stride)); kernels are odd."""
     padding = tuple(k // 2 for k in kernel)
@@ -101,7 +111,8 @@ class Level(nn.Module):
 
 
 class UNet2d(nn.Module):
-    """x_t (B, 2, bins, T), t (B,) long -> (B, 2, bins, T), any T. Speech is not alike at all frequencies: every bin has its own bias."""
+    """x_t (B, 2, bins, T), t (B,) long -> (B, 2, bins, T), any T. `patch` neighbouring bins are the channels of one place, which halves the
+    work or better; and as speech is not alike at all frequencies, every place has its own bias."""
 
     def __init__(self, config: PriorConfig):
         super().__init__()
@@ -112,15 +123,16 @@ class UNet2d(nn.Module):
             raise WavelldmError(f"there is no activation '{c.activation}'; choose {', '.join(ACTIVATIONS)}")
         strides = list(zip(c.shrink_bins, c.shrink_frames))
         self.multiple = int(torch.tensor(c.shrink_frames).prod()) if strides else 1  # T is padded to one of this
-        if c.bins % int(torch.tensor(c.shrink_bins).prod()):
-            raise WavelldmError(f"{c.bins} bins cannot be divided by {c.shrink_bins}; choose strides that multiply to a divisor")
+        if c.bins % (c.patch * int(torch.tensor(c.shrink_bins).prod())):
+            raise WavelldmError(f"{c.bins} bins cannot be divided by {c.patch} and {c.shrink_bins}; choose numbers that multiply to a divisor")
         self.embed = nn.Sequential(nn.Linear(c.dims[0], c.embedding), nn.SiLU(), nn.Linear(c.embedding, c.embedding), nn.SiLU())
-        self.enter, self.place = nn.Conv2d(2, c.dims[0], 3, padding=1), nn.Parameter(torch.zeros(c.dims[0], c.bins, 1))
+        self.enter = nn.Conv2d(2 * c.patch, c.dims[0], 3, padding=1)
+        self.place = nn.Parameter(torch.zeros(c.dims[0], c.bins // c.patch, 1))
         network = Middle(c.dims[-1], c)
         for dim, below, stride in zip(c.dims[-2::-1], c.dims[:0:-1], strides[::-1]):
             network = Level(dim, below, stride, network, c)
         self.network = network
-        self.leave = nn.Sequential(Norm(c.dims[0]), ACTIVATIONS[c.activation](), nn.Conv2d(c.dims[0], 2, 3, padding=1))
+        self.leave = nn.Sequential(Norm(c.dims[0]), ACTIVATIONS[c.activation](), nn.Conv2d(c.dims[0], 2 * c.patch, 3, padding=1))
         self.past = nn.Linear(c.embedding, 1)  # the share of x_t itself in the prediction, step by step
         for layer in (self.leave[-1], self.past):
             nn.init.zeros_(layer.weight)
@@ -132,7 +144,7 @@ class UNet2d(nn.Module):
         if x_t.ndim != 4 or x_t.shape[1:3] != (2, c.bins) or x_t.shape[3] == 0 or t.shape != x_t.shape[:1]:
             raise WavelldmError(f"x_t is (batch, 2, {c.bins}, frames) and t (batch,), not {tuple(x_t.shape)} and {tuple(t.shape)}")
         step = self.embed(step_embedding(t, c.dims[0]))  # (B, embedding)
-        x = F.pad(x_t, (0, -x_t.shape[-1] % self.multiple)).contiguous(memory_format=torch.channels_last)
-        x = self.enter(x) + self.place
-        y = self.leave(self.network(x, step))[..., : x_t.shape[-1]]
+        x = fold(F.pad(x_t, (0, -x_t.shape[-1] % self.multiple)), c.patch)
+        x = self.enter(x.contiguous(memory_format=torch.channels_last)) + self.place
+        y = unfold(self.leave(self.network(x, step)), c.patch)[..., : x_t.shape[-1]]
         return y + self.past(step)[:, :, None, None] * x_t
