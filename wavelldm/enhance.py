@@ -107,12 +107,12 @@ def waveform(net) -> Callable:
 
 def trained(name) -> Callable:
     """What weights of any denoiser (a name or a path) make of sound."""
-    kind = weights.facts(name)["kind"]
+    kind = weights.facts(name).get("kind", "codec")  # the oldest weights do not say
     if kind == "MaskNet":
         return neural(Networks(None, None, weights.load_mask(name)))
     if kind in ("Segan", "WaveDenoiser"):
         return waveform(weights.load_segan(name) if kind == "Segan" else weights.load_wave(name))
-    raise WavelldmError(f"{name} holds the weights of a {kind}, which does not clean by itself; choose those of a mask network, SEGAN or waveform denoiser")
+    raise WavelldmError(f"{name} holds weights ({kind}) that do not clean by themselves; choose those of a mask network, SEGAN or waveform denoiser")
 
 
 def base16k() -> Callable:

@@ -1,7 +1,7 @@
 """SEGAN (Pascual et al., arXiv 1703.09452): a generator that turns noisy samples into clean ones, and a critic of pairs.
 
 Strided convolutions of 31 taps halve the rate from layer to layer, transposed ones double it again, and each layer of the
-decoder also sees its partner of the encoder. Both networks work on pre-emphasised sound. Two departures: spectral
+decoder also sees its partner of the encoder. Both networks work on pre-emphasised sound. Two departures: weight
 normalisation takes the place of virtual batch normalisation, and the critic gives a verdict for every frame of its last layer
 instead of one for 16,384 samples, so that crops may have any length.
 """
@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from scipy.signal import lfilter
 from torch import Tensor, nn
-from torch.nn.utils.parametrizations import spectral_norm
+from torch.nn.utils.parametrizations import weight_norm
 
 from .config import SeganConfig
 from .errors import WavelldmError
@@ -107,7 +107,7 @@ class Critic(nn.Module):
     def __init__(self, config: SeganConfig = SeganConfig()):
         super().__init__()
         sizes = (2, *config.widths)
-        self.layers = nn.ModuleList(spectral_norm(nn.Conv1d(a, b, config.kernel, 2, config.kernel // 2)) for a, b in zip(sizes, sizes[1:]))
+        self.layers = nn.ModuleList(weight_norm(nn.Conv1d(a, b, config.kernel, 2, config.kernel // 2)) for a, b in zip(sizes, sizes[1:]))
         self.out = nn.Conv1d(sizes[-1], 1, 1)
 
     def forward(self, noisy: Tensor, other: Tensor) -> Tensor:
