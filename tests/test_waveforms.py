@@ -65,7 +65,8 @@ def test_the_signal_to_noise_ratio_is_exact(folders):
 
 
 @pytest.mark.parametrize("network", ["segan", "waveform"])
-def test_from_a_folder_of_clean_sound_to_a_cleaned_file(folders, network, capsys):
+def test_from_a_folder_of_clean_sound_to_a_cleaned_file(folders, network, capsys, monkeypatch):
+    monkeypatch.setattr("wavelldm.mixtures.HELD", 2)
     out = folders / network
     argv = f"train {network} --preset tiny --batch_size 2 --seconds 0.256 --steps 2 --snr 5 15 --no-half --json"
     paths = ["--clean_data_path", str(folders / "clean"), "--out", str(out)]

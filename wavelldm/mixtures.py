@@ -11,6 +11,7 @@ from .material import Material
 
 RECIPE = Degradation(snr=(-5.0, 20.0), level=1.0)
 VALID = Degradation(snr=(0.0, 17.5), level=1.0, level_db=(-26.0, -26.0))
+HELD = 24  # held-out crops of 4 s
 RECORDED = Degradation(snr=None)  # pairs that were recorded stay as they are
 
 
@@ -25,5 +26,5 @@ def mixtures(material: Material, sr: int, seconds: float, batch: int, seed: int 
     if snr is not None:
         recipe, valid_recipe = (replace(r, snr=tuple(snr)) for r in (recipe, valid_recipe))
     speech, noise = parallel.in_turn(lambda: (Clips(material.speech, sr), None if material.recorded else Clips(material.noise, sr)))
-    held = parallel.in_turn(lambda: valid_pairs(material.valid_speech, material.valid_noise, valid_recipe, sr, 4.0, 8, count=24))
+    held = parallel.in_turn(lambda: valid_pairs(material.valid_speech, material.valid_noise, valid_recipe, sr, 4.0, 8, count=HELD))
     return lambda first: batches(speech, noise, recipe, sr, seconds, batch, seed, workers, first), held

@@ -98,6 +98,7 @@ class Segan(nn.Module):
         yield from deemphasised(rows, c.emphasis)
 
     def forward(self, wav: Tensor) -> Tensor:
+        """As `stream` does it, so without gradients: what is trained is `generate`."""
         return torch.cat([rows[: len(wav)] for rows in self.stream([wav[:, 0]])], dim=1)[:, None]
 
 
