@@ -22,13 +22,14 @@ from .mdct import imdct, mdct
 TRADE = math.log(2) / 6  # of squared error, in steps, for one bit: the slope of D = step^2 / 12 against R = -log2(step)
 WIDE = 8.0  # an outlier's Laplace distribution is as many times as wide,
 RARE = 0.02  # and this share of the numbers are such
+STEADY = torch.tensor(1.5)  # by how many halves of a power of two the level changes from frame to frame, about
 LOUDEST = 4_096.0  # steps; beyond it nothing is coded
 
 
 class Coded(NamedTuple):
     wav: Tensor  # (B, 1, N), decoded
     numbers: Tensor  # (B, M, T), whole: what is sent
-    bits: Tensor  # (B, M, T), what each of them costs
+    bits: Tensor  # (B, T), what a frame costs
     error: Tensor  # (), mean squared error in steps
 
 
@@ -79,9 +80,18 @@ class Autoencoder(nn.Module):
         self.register_buffer("weights", (1 + (hz / 500) ** 2)[:, None] ** (-c.tilt / 2), persistent=False)  # of the steps, (M, 1)
 
     def steps(self, x: Tensor, step) -> Tensor:
-        """Coefficients (B, M, T) and a share of their root mean square, one or (B,) -> the step of each: (B, M, 1)."""
+        """Coefficients (B, M, T) and a share of their root mean square, one or (B,) -> the step of each (B, M, T), bits to send them (B, T).
+
+        With `follow` a frame's step follows its level, to the power of that, in whole halves of a power of two (3 dB)."""
         share = torch.as_tensor(step, dtype=x.dtype, device=x.device).reshape(-1, 1, 1)
-        return share * x.square().mean((1, 2), keepdim=True).sqrt().clamp_min(1e-6) * self.weights
+        whole = x.square().mean((1, 2), keepdim=True).sqrt().clamp_min(1e-6)  # (B, 1, 1)
+        size = (share * whole * self.weights).expand(*x.shape[:2], x.shape[2])
+        follow = self.preset.autoencoder.follow
+        if not follow:
+            return size, torch.zeros_like(x[:, 0])
+        level = x.square().mean(1, keepdim=True).sqrt() / whole  # (B, 1, T)
+        halves = (2 * level.clamp_min(2**-10).log2()).round()
+        return size * 2 ** (follow * halves / 2), cost(halves.diff(dim=2, prepend=torch.zeros_like(halves[..., :1]))[:, 0], STEADY)
 
     def scales(self, numbers: Tensor) -> Tensor:
         """How large each number is expected to be, from those sent before it: all of the earlier frames, the lower ones of its own."""
@@ -108,17 +118,18 @@ class Autoencoder(nn.Module):
         if wav.ndim != 3 or wav.shape[1] != 1:
             raise WavelldmError(f"the autoencoder takes wav (batch, 1, samples), not {tuple(wav.shape)}; put channels into the batch")
         x = mdct(wav, self.hop)  # (B, M, T)
-        size = self.steps(x, step)
+        size, side = self.steps(x, step)
         numbers = self.round(x / size)
         scales = self.scales(numbers)
         restored = self.restore(numbers, scales)
         error = (restored - x / size).square().mean()
-        return Coded(imdct(restored * size, wav.shape[-1]), numbers, cost(numbers, scales), error)
+        bits = cost(numbers, scales)
+        return Coded(imdct(restored * size, wav.shape[-1]), numbers, bits.sum(1) + side, error)
 
-    def loss(self, wav: Tensor, step) -> tuple[Tensor, dict]:
-        """Squared error in steps plus what a bit is worth times the bits: the rate-distortion cost (arXiv 1611.01704, eq. 7)."""
+    def distances(self, wav: Tensor, step) -> dict:
+        """Squared error in steps, and the bits times what a bit is worth: their sum is the rate-distortion cost (arXiv 1611.01704, eq. 7)."""
         coded = self(wav, step)
-        return coded.error + TRADE * coded.bits.mean(), {"error": coded.error.detach(), "bits": coded.bits.detach().mean()}
+        return {"error": coded.error, "rate": TRADE * coded.bits.mean() / self.hop}
 
 
 def _compressed(u: Tensor) -> Tensor:

@@ -97,11 +97,12 @@ def run_refine(args) -> None:
 
 
 def run_train(args) -> None:
-    from . import config, material, train, train_codec, train_diffusion, train_mask, train_prior, train_segan, train_wave, weights
+    from . import config, material, train, train_codec, train_diffusion, train_ladder, train_mask, train_prior, train_segan, train_wave, weights
 
-    preset = config.override(config.preset(args.preset), args.set)
+    ladder = args.network in train_ladder.KINDS
+    preset = config.override(config.preset(args.preset or ("ladder" if ladder else "base16k")), args.set)
     heard = material.gather(args.clean_data_path, args.noisy_data_path, args.manifest)
-    seconds = args.seconds or {"codec": 1.0, "diffusion": 1.5, "mask": 2.0, "prior": 1.024, "segan": 1.024, "waveform": 1.0}[args.network]
+    seconds = args.seconds or {"codec": 1.0, "diffusion": 1.5, "mask": 2.0, "prior": 1.024, "segan": 1.024, "waveform": 1.0, **train_ladder.SECONDS}[args.network]
     folder = args.out or f"runs/{args.network}"
     sr = {"segan": preset.segan.sr, "waveform": preset.wave.sr}.get(args.network, preset.mel.sr)
     steps = args.steps or train_codec.steps_for(args.epochs, heard, sr, args.batch_size, seconds)
@@ -123,6 +124,8 @@ def run_train(args) -> None:
         result = train_wave.run(
             preset, heard, plan, folder, **common, snr=args.snr, start=args.start, workers=args.num_workers, half=args.half
         )
+    elif ladder:
+        result = train_ladder.run(args.network, preset, heard, plan, folder, **common, vae=args.vae, codec=args.codec, start=args.start)
     elif args.network == "prior":
         result = train_prior.run(preset, heard, plan, folder, **common, start=args.start, workers=args.num_workers, half=args.half)
     elif args.network == "diffusion":
@@ -159,6 +162,15 @@ def run_decompress(args) -> None:
     say(args, {"input": args.input, "output": str(target), **result.facts()}, f"{args.input} -> {target} ({result.text()})")
     if not result.complete:
         raise WavelldmError(f"{args.input} is cut short and {target} holds only what was there; copy it again to have the rest")
+
+
+def run_ladder(args) -> None:
+    from . import ladder
+
+    facts = ladder.run(
+        args.files, args.manifest, args.out, args.rungs, args.weights, args.vocoder, args.vae, args.clips, progress=not args.json
+    )
+    say(args, facts, ladder.text(facts))
 
 
 def run_demo(args) -> None:

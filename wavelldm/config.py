@@ -222,7 +222,7 @@ PRESETS["voice16k"] = Preset(
 PRESETS["wave48k"] = replace(PRESETS["base16k"], name="wave48k", wave=WaveConfig(sr=48_000, resolutions=(768, 1536, 3072)))
 PRESETS["small"] = replace(PRESETS["base16k"], name="small", unet=UNetConfig((64, 96), embedding=96, cond_dim=48))
 
-PRESETS["ladder"] = replace(PRESETS["base16k"], name="ladder", mel=MELS["audioldm2"])
+PRESETS["ladder"] = replace(PRESETS["base16k"], name="ladder", mel=MELS["audioldm2"], autoencoder=AutoencoderConfig(follow=0.5))
 PRESETS["ladder-wide"] = replace(PRESETS["ladder"], name="ladder-wide", vae=VAEConfig(latent=16, attention=True, shortcut=True))
 PRESETS["ladder-words"] = replace(PRESETS["ladder"], name="ladder-words", vae=VAEConfig(latent=1, words=1024))
 

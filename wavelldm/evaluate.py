@@ -192,7 +192,7 @@ def _cell(value: float | None, sign: str = "") -> str:
     return "-" if value is None else f"{value:{sign}.3f}"
 
 
-def _columns(rows: list[list[str]]) -> str:
+def columns(rows: list[list[str]]) -> str:
     """Text in columns: the first to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(*rows)]
     lines = (
@@ -211,10 +211,10 @@ def to_table(result: Result, per_file: bool = False) -> str:
         better = "higher" if metric.higher_is_better else "lower"
         clips = f"{mean['clips']}/{len(result.rows)}"
         rows.append([metric.label, _cell(mean["enhanced"]), *gain, metric.unit or "-", better, clips])
-    parts = [_columns(rows)]
+    parts = [columns(rows)]
     if per_file:
         each = [[row.name, *(_cell(row.enhanced[name]) for name in result.metrics)] for row in result.rows]
-        parts.append(_columns([["clip", *result.metrics], *each]))
+        parts.append(columns([["clip", *result.metrics], *each]))
     if left_out := result.left_out():
         lines = (f"left out: {x['metric']} of {x['clip']} ({x['of']}): {x['reason']}" for x in left_out)
         parts.append("\n".join(lines))

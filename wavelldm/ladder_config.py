@@ -50,4 +50,5 @@ class AutoencoderConfig:
     expansion: int = 2
     finest: float = 0.3  # step of the quantiser, as a share of the coefficients' root mean square: what it is trained on,
     coarsest: float = 3.0  # from here to there
+    follow: float = 0.0  # 0: one step for the whole recording, the best SNR; 1: steps follow the level of each frame, weak ones sound better
     tilt: float = 0.0  # 0: all steps alike, the best SNR; above: finer ones where speech is weak, that is at high frequencies

@@ -175,8 +175,8 @@ def parser(runs: dict) -> argparse.ArgumentParser:
         "  wavelldm train diffusion --clean_data_path clean --noisy_data_path noisy --add_random_cutting --batch_size 16 "
         "--lr 2e-5 --use_scheduler --epochs 100 --num_workers 16",
     )
-    sub.add_argument("network", choices=("codec", "diffusion", "mask", "prior", "segan", "waveform"))
-    sub.add_argument("--preset", default="base16k", help="which numbers to start from: see `wavelldm info` (default: base16k)")
+    sub.add_argument("network", choices=("codec", "diffusion", "mask", "prior", "segan", "waveform", "vocoder", "vae", "refinement", "autoencoder"))
+    sub.add_argument("--preset", help="which numbers to start from: see `wavelldm info` (default: base16k; ladder for vocoder, VAE, refinement, autoencoder)")
     sub.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="change some of them, such as mel.n_mels=80")
     sub.add_argument("--clean_data_path", help="a folder of clean speech, or of VoiceBank+DEMAND")
     sub.add_argument("--noisy_data_path", help="a folder of noisy recordings of it, under the same names")
@@ -192,6 +192,7 @@ def parser(runs: dict) -> argparse.ArgumentParser:
     sub.add_argument("--codec", default="base16k", help="diffusion, mask: weights of the codec, by name or path (default: base16k)")
     sub.add_argument("--hours", type=float, default=20.0, help="diffusion: hours of noisy and clean latents to keep on disk, 0.4 GB each (default: 20)")
     sub.add_argument("--diffusion", help="mask: weights of the diffusion that guides it (default: none, the mask network alone)")
+    sub.add_argument("--vae", help="refinement: weights of the VAE whose mels it repairs, by name or path")
     sub.add_argument("--start", help="weights to begin with, of the same preset")
     sub.add_argument("--decoded", type=float, default=0.0, help="diffusion: weight of what is decoded beside the latent itself (default: 0)")
     sub.add_argument("--critics", type=int, default=0, metavar="WIDTH", help="codec: width of MPD and MSD: 32 as in the papers, 0 for none (default)")
@@ -202,6 +203,24 @@ def parser(runs: dict) -> argparse.ArgumentParser:
     sub.add_argument("--half", action=argparse.BooleanOptionalAction, default=True, help="compute in bfloat16 where that is faster (default)")
     sub.add_argument("--seed", type=int, default=0, help="same seed, same run (default: 0)")
     sub.add_argument("--out", help="the folder of the run (default: runs/NETWORK)")
+
+    sub = command(
+        "ladder",
+        "measure every way to rebuild a sound",
+        "Climb the reconstruction ladder on the same clips: Griffin-Lim, vocoders, mel settings, normalisations, mel VAEs, their refinement, the "
+        "codec at each bitrate, and autoencoders that keep phase. Writes OUT/ladder.csv, quality.png, spectrograms.png and audio/. Rungs whose weights are "
+        "not there are named and left out.",
+        "examples:\n  wavelldm ladder --rungs griffin-lim codec phase\n  wavelldm ladder my.wav --vocoder microsoft/speecht5_hifigan\n"
+        "  wavelldm ladder --vae cvssp/audioldm2 --vocoder cvssp/audioldm2\n  wavelldm ladder --weights runs/vae/ladder-vae.safetensors",
+    )
+    sub.add_argument("files", nargs="*", metavar="FILE", help="sound files or folders (default: held-out speech of the embedded corpus)")
+    sub.add_argument("--manifest", help="a manifest.tsv instead: its held-out speech")
+    sub.add_argument("--clips", type=int, default=8, help="how many clips at most (default: 8)")
+    sub.add_argument("--rungs", nargs="+", metavar="NAME", help="all (default), or some of griffin-lim, vocoder, grid, normalisation, vae, stages, codec, phase, words")
+    sub.add_argument("--weights", nargs="+", default=[], metavar="PATH", help="weights of your own, in place of those that ship")
+    sub.add_argument("--vocoder", help="a published HiFi-GAN too, by its name on the hub or as a folder")
+    sub.add_argument("--vae", help="a published mel VAE too, by its name on the hub or as a folder")
+    sub.add_argument("--out", default="ladder", help="the folder to write, made anew each time (default: ladder)")
 
     sub = command(
         "demo",

@@ -154,6 +154,11 @@ def reparameterise(mean: Tensor, logvar: Tensor, generator: torch.Generator | No
     return mean + (0.5 * logvar).exp() * eps
 
 
+def words_of(item) -> str:
+    """What is known about a file, as words without digits: of its folder and its label ("libri-103" -> "libri", "f3" -> "f")."""
+    return " ".join(re.findall(r"[a-z]+", f"{item.path.parent.name} {item.label}".lower()))
+
+
 def words_to_entries(texts: list[str], entries: int) -> tuple[Tensor, Tensor]:
     """Texts -> which rows of the table their words stand for, in one row, and where each text begins in it (see nn.EmbeddingBag).
 
