@@ -17,7 +17,7 @@ class VocoderConfig:
 class VAEConfig:
     """The mel VAE; with widths 128, 256, 512, depth 2 and 32 groups it is AudioLDM2's (vae.py)."""
 
-    widths: tuple = (16, 48, 96)  # channels at each resolution, each half as fine as the one before in time and frequency
+    widths: tuple = (16, 32, 48)  # channels at each resolution, each half as fine as the one before in time and frequency
     depth: int = 1  # residual blocks at each resolution
     latent: int = 8  # channels of the latent
     groups: int = 8  # of the group norms
