@@ -32,10 +32,10 @@ bench: $(VENV)/dev ## every benchmark (MANIFEST=table.tsv: on your recordings); 
 bench-codec: $(VENV)/dev ## the codec's benchmark alone
 	$(BIN)/python benchmarks/codec.py $(TABLE)
 
-train-codec: $(VENV)/dev ## train the codec that ships (MANIFEST=table.tsv); about 75 minutes on one CPU thread
+train-codec: $(VENV)/dev ## train the codec that ships (MANIFEST=table.tsv); about 2.5 hours on one CPU thread
 	$(BIN)/python benchmarks/recipes.py codec $(TABLE)
 
-train-denoiser: $(VENV)/dev ## train the denoiser that ships (MANIFEST=table.tsv); about 3 hours on one CPU thread
+train-denoiser: $(VENV)/dev ## train the denoiser that ships (MANIFEST=table.tsv); about 5 hours on one CPU thread
 	$(BIN)/python benchmarks/recipes.py denoiser $(TABLE)
 
 clean: ## remove the environment and everything made by demo and tests

@@ -16,7 +16,7 @@ FLOORS = [
     ["errors", "paths", "manual", "ladder_config"],
     ["config"],
     ["audio", "stft", "layers", "fsq", "noise", "levels", "espeak", "sentences", "plots", "parallel", "entropy", "schedule", "published"],
-    ["pitch", "mel", "degrade", "logmmse", "synth", "fetch", "container", "masknet", "samplers", "unet", "mdct", "phase", "windowed"],
+    ["pitch", "mel", "perceptual", "degrade", "logmmse", "synth", "fetch", "container", "masknet", "samplers", "unet", "mdct", "phase", "windowed"],
     ["griffin", "clips", "composite", "source", "refine", "unet2d", "vae", "refinenet", "autoencoder", "segan", "wavedenoiser"],
     ["decoders", "diffusion", "prior", "vocoder"],
     ["codec"],
