@@ -60,6 +60,16 @@ def test_it_begins_by_changing_nothing():
     assert torch.equal(make(lively=False)(wav), wav)
 
 
+@pytest.mark.parametrize("skips", [True, False])
+def test_all_is_heard_equally_loud(skips):
+    net, wav = make(replace(TINY, skips=skips)), torch.randn(1, 1, 999, generator=torch.Generator().manual_seed(0))
+    out, guess = net.both(wav)
+    for gain in (0.01, 30.0):
+        louder, same = net.both(gain * wav)
+        assert (louder - gain * out).abs().max() < 1e-4 * gain and (same - guess).abs() < 0.01
+    assert torch.equal(net(0 * wav), 0 * wav) and (out - wav).abs().max() > 0.01
+
+
 # --- t is the noise level -----------------------------------------------------------------------------------------------
 
 

@@ -57,6 +57,9 @@ class Segan(nn.Module):
         doubled = lambda i, b: 2 * b if i or c.latent else b  # beside it stands a skip, or at the bottom z  # noqa: E731
         self.up = nn.ModuleList(nn.ConvTranspose1d(doubled(i, b), a, c.kernel, 2, half, 1) for i, (a, b) in enumerate(reversed(pairs)))
         self.bend_up = nn.ModuleList(nn.PReLU(a) for a, _ in reversed(pairs[1:]))
+        for conv in [*self.down, *self.up]:  # quiet sound would drown in random biases
+            nn.init.xavier_normal_(conv.weight)
+            nn.init.zeros_(conv.bias)
 
     @property
     def sr(self) -> int:

@@ -47,6 +47,10 @@ class WaveDenoiser(nn.Module):
         self.up = nn.ModuleList(
             wrap(nn.ConvTranspose1d(doubled(i, b), a, c.kernel, c.stride, half, c.stride - 1)) for i, (a, b) in enumerate(reversed(pairs))
         )
+        if not c.spectral:
+            for conv in [*self.down, *self.up]:  # so that the sound, not the biases, is what deep layers see
+                nn.init.kaiming_normal_(conv.weight, 0.2)
+                nn.init.zeros_(conv.bias)
         if c.skips and not c.spectral:  # at first the input comes out as it is; weights of 0 have no spectral norm
             nn.init.zeros_(self.up[-1].weight)
             nn.init.zeros_(self.up[-1].bias)
@@ -63,7 +67,9 @@ class WaveDenoiser(nn.Module):
         """-> cleaned (B, 1, N), and the t (B,) that the network itself makes out. It uses t (B,), where given, but for the items
         with `own` (B,) True, which use what they made out. A network whose t means nothing makes out 0."""
         n, skips = noisy.shape[-1], []
-        x = noisy = F.pad(noisy, (0, -n % self.config.stride ** len(self.down)))
+        noisy = F.pad(noisy, (0, -n % self.config.stride ** len(self.down)))
+        loudness = noisy.square().mean((1, 2), keepdim=True).sqrt()  # (B, 1, 1): the network hears all equally loud
+        x = noisy / loudness.clamp_min(1e-5)
         for conv in self.down:
             x = self.dropout(F.leaky_relu(conv(x), 0.2))
             skips.append(x)
@@ -74,8 +80,9 @@ class WaveDenoiser(nn.Module):
         for i, conv in enumerate(self.up):
             x = conv(torch.cat([x, skips.pop()], dim=1) if i and self.config.skips else x)
             x = self.dropout(F.leaky_relu(x, 0.2)) if i < len(self.up) - 1 else x
+        x = loudness * x.float()
         x = noisy + x if self.config.skips else x  # the outermost skip: the network says what to change
-        return x[..., :n].float(), guess
+        return x[..., :n], guess
 
     def clean(self, noisy: Tensor, steps: int = 1) -> Tensor:
         """As one piece. After the first step t is read off what was taken away, and the noisy sound cleaned again."""
