@@ -25,7 +25,7 @@ def stirred(plain):
     """With weights in the layers that begin at zero."""
     torch.manual_seed(1)
     model = ae.Autoencoder(preset("tiny")).eval()
-    for network in (model.encoder, model.decoder, model.entropy):
+    for network in (model.decoder, model.entropy):
         torch.nn.init.normal_(network[-1].weight, std=0.2)
     return model
 
@@ -81,7 +81,7 @@ def test_a_decoder_could_follow(stirred):
             assert moved[k + 1, t]
 
 
-def test_all_three_networks_learn(stirred):
+def test_both_networks_learn():
     torch.manual_seed(0)
     model, wav = ae.Autoencoder(preset("tiny")), voices(2, 0.5)
     step = torch.tensor([0.5, 1.5])

@@ -83,7 +83,7 @@ def test_shapes_of_our_presets(name):
 
 
 def test_shortcuts_pass_numbers_on():
-    p = preset("ladder-wide")
+    p = override(preset("ladder-wide"), ["vae.attention=true"])
     down, up = vae.Down(8, True), vae.Up(8, True)
     for layer in (down, up):
         torch.nn.init.zeros_(layer.conv.weight)
@@ -91,7 +91,9 @@ def test_shortcuts_pass_numbers_on():
     x = torch.randn(1, 8, 4, 6)
     assert torch.allclose(down(x)[0, 3, 1, 2], x[0, 3, 2:4, 4:6].mean())
     assert torch.equal(up(x)[0, 0, 2:4, 4:6].flatten(), x[0, :4, 1, 2]) and torch.equal(up(x)[0, 0], up(x)[0, 3])
-    assert p.vae.latent == 16 and "attention" in vae.MelVAE(p).encoder.levels[1]
+    model = vae.MelVAE(p)
+    assert p.vae.latent == 16 and "attention" in model.encoder.levels[1] and "attention" in model.decoder.levels[1]
+    assert model(torch.randn(1, 64, 9)).shape == (1, 64, 9)
 
 
 def test_words_are_side_information():

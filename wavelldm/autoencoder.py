@@ -1,9 +1,9 @@
 """An autoencoder that keeps phase: MDCT coefficients, rounded to multiples of a step, and networks around that rounding.
 
 Transform coding with learned parts (arXiv 1611.01704; 2007.03034 for the whole field). The MDCT is orthonormal, so an error of its numbers is
-an error of the waveform, and the step alone decides the bitrate: one model serves them all. All networks begin as nothing, where
-this is a plain transform coder, and learn what that one leaves: what to round to zero (encoder), what a rounded number most
-likely was (decoder), and how likely each number is given those before it (entropy model).
+an error of the waveform, and the step alone decides the bitrate: one model serves them all. Both networks begin as nothing, where
+this is a plain transform coder, and learn what that one leaves: what a rounded number most likely was (decoder), and how likely
+each number is given those before it (entropy model). Encoding learns nothing: gradients through the rounding made it worse.
 """
 
 import math
@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from .config import Preset
 from .errors import WavelldmError
-from .fsq import straight_through
 from .layers import Chain, ChannelNorm, Conv1d, ConvNeXtBlock
 from .mdct import imdct, mdct
 
@@ -50,6 +49,11 @@ def cost(numbers: Tensor, scale: Tensor) -> Tensor:
     return -p.clamp_min(1e-12).log2()
 
 
+def rounded(u: Tensor) -> Tensor:
+    """Coefficients in steps -> whole numbers, up from 0.6 only: where most are small, a zero is worth an error."""
+    return u.sign() * (u.abs().clamp(max=LOUDEST) + 0.4).floor()
+
+
 def before(numbers: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Sizes that a decoder knows when it comes to (k, t): of the two lower neighbours, and in the two frames before, around k."""
     size = numbers.abs()
@@ -75,7 +79,7 @@ class Autoencoder(nn.Module):
             nn.init.zeros_(out.bias)
             return Chain(Conv1d(m, c.width, 3, causal=causal), ChannelNorm(c.width), *blocks, ChannelNorm(c.width), out)
 
-        self.encoder, self.decoder, self.entropy = network(m), network(m), network(4 * m, causal=True)
+        self.decoder, self.entropy = network(m), network(4 * m, causal=True)
         hz = (torch.arange(m) + 0.5) * self.sr / 2 / m
         self.register_buffer("weights", (1 + (hz / 500) ** 2)[:, None] ** (-c.tilt / 2), persistent=False)  # of the steps, (M, 1)
 
@@ -103,12 +107,6 @@ class Autoencoder(nn.Module):
             total = total + weight * gain.clamp(-6, 3).exp() * size
         return total
 
-    def round(self, u: Tensor) -> Tensor:
-        """Coefficients in steps -> whole numbers (gradients pass). Rounded down from 0.6: where most are small, a zero is worth an error."""
-        u = u + self.encoder(_compressed(u))
-        u = u.clamp(-LOUDEST, LOUDEST)
-        return straight_through(u, u.sign() * (u.abs() + 0.4).floor())
-
     def restore(self, numbers: Tensor, scales: Tensor) -> Tensor:
         """Whole numbers -> coefficients in steps: what they most likely were."""
         return numbers + self.decoder(_compressed(numbers)) * (scales / (1 + scales))
@@ -119,7 +117,7 @@ class Autoencoder(nn.Module):
             raise WavelldmError(f"the autoencoder takes wav (batch, 1, samples), not {tuple(wav.shape)}; put channels into the batch")
         x = mdct(wav, self.hop)  # (B, M, T)
         size, side = self.steps(x, step)
-        numbers = self.round(x / size)
+        numbers = rounded(x / size)
         scales = self.scales(numbers)
         restored = self.restore(numbers, scales)
         error = (restored - x / size).square().mean()

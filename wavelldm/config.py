@@ -93,7 +93,7 @@ class MaskConfig:
     low: int = 65  # bins kept one by one (up to 2 kHz)
     bands: int = 128  # these, and wider ones above
     width: int = 48  # channels
-    blocks: int = 3
+    blocks: int = 6
     power: float = 0.3  # compression of the magnitudes it sees
     latent_dim: int = 0  # of the guiding latent; 0: none
 
@@ -223,7 +223,7 @@ PRESETS["wave48k"] = replace(PRESETS["base16k"], name="wave48k", wave=WaveConfig
 PRESETS["small"] = replace(PRESETS["base16k"], name="small", unet=UNetConfig((64, 96), embedding=96, cond_dim=48))
 
 PRESETS["ladder"] = replace(PRESETS["base16k"], name="ladder", mel=MELS["audioldm2"], autoencoder=AutoencoderConfig(follow=0.5))
-PRESETS["ladder-wide"] = replace(PRESETS["ladder"], name="ladder-wide", vae=VAEConfig(latent=16, attention=True, shortcut=True))
+PRESETS["ladder-wide"] = replace(PRESETS["ladder"], name="ladder-wide", vae=VAEConfig(latent=16, shortcut=True))
 PRESETS["ladder-words"] = replace(PRESETS["ladder"], name="ladder-words", vae=VAEConfig(latent=1, words=1024))
 
 

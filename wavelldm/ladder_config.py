@@ -21,7 +21,7 @@ class VAEConfig:
     depth: int = 1  # residual blocks at each resolution
     latent: int = 8  # channels of the latent
     groups: int = 8  # of the group norms
-    attention: bool = False  # at the second coarsest resolution too
+    attention: bool = False  # at the second coarsest resolution too, not only at the coarsest; slow on long clips
     shortcut: bool = False  # each change of resolution passes the numbers themselves on, beside its convolution
     words: int = 0  # entries of the table that words of side information are looked up in; 0: none
     shift: float = -5.0  # the network sees (mel - shift) / scale
@@ -36,17 +36,17 @@ class RefinementConfig:
     """The network that repairs the VAE's mel (refinenet.py)."""
 
     width: int = 128
-    depth: int = 4
+    depth: int = 3
     expansion: int = 2
 
 
 @dataclass(frozen=True)
 class AutoencoderConfig:
-    """The autoencoder that keeps phase: MDCT, learned corrections around a uniform quantiser, learned entropy (autoencoder.py)."""
+    """The autoencoder that keeps phase: MDCT, a uniform quantiser, a learned decoder, a learned entropy (autoencoder.py)."""
 
     hop: int = 320  # coefficients per frame
     width: int = 128
-    depth: int = 3  # ConvNeXt blocks of each of its three networks
+    depth: int = 2  # ConvNeXt blocks of each of its two networks
     expansion: int = 2
     finest: float = 0.3  # step of the quantiser, as a share of the coefficients' root mean square: what it is trained on,
     coarsest: float = 3.0  # from here to there
