@@ -28,6 +28,15 @@ def test_weights_go_round_in_half_precision(saved):
         assert (codec.decode(codec.encode(wav, 16_000)) - back.decode(back.encode(wav, 16_000))).abs().max() < 1e-2
 
 
+def test_a_path_is_found_with_and_without_its_ending(saved):
+    _, saved = saved
+    assert weights.locate(saved) == weights.locate(saved.with_suffix("")) == weights.locate(str(saved.with_suffix(""))) == saved
+    assert weights.locate("base16k").parent == weights.SHIPPED
+    for nobody in ("", ".", str(saved.parent / "nothing")):
+        with pytest.raises(WavelldmError, match="no weights called"):
+            weights.locate(nobody)
+
+
 def test_truncated_foreign_and_missing_files_are_named(saved, tmp_path):
     _, path = saved
     whole = path.read_bytes()

@@ -56,10 +56,13 @@ def facts(name) -> dict:
 
 
 def locate(name) -> Path:
-    """A name of shipped weights, or a path, -> the .safetensors file."""
+    """A name of shipped weights, or a path, with or without its ending, -> the .safetensors file."""
     path = Path(name)
-    if path.suffix == ".safetensors" or path.exists():
+    whole = Path(f"{name}.safetensors")
+    if path.suffix == ".safetensors" or path.is_file():
         return path
+    if whole.is_file():
+        return whole
     shipped = SHIPPED / f"{name}.safetensors"
     if not shipped.exists():
         known = ", ".join(sorted(p.stem for p in SHIPPED.glob("*.safetensors"))) or "none yet"
