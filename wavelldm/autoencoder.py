@@ -3,7 +3,8 @@
 Transform coding with learned parts (arXiv 1611.01704; 2007.03034 for the whole field). The MDCT is orthonormal, so an error of its numbers is
 an error of the waveform, and the step alone decides the bitrate: one model serves them all. Both networks begin as nothing, where
 this is a plain transform coder, and learn what that one leaves: what a rounded number most likely was (decoder), and how likely
-each number is given those before it (entropy model). Encoding learns nothing: gradients through the rounding made it worse.
+each number is given those before it (entropy model). Encoding learns nothing: in two short trials gradients
+straight through the rounding made it worse.
 """
 
 import math

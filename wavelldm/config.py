@@ -233,8 +233,10 @@ def preset(name: str) -> Preset:
     return PRESETS[name]
 
 
-PARTS = {"mel": MelConfig, "codec": CodecConfig, "unet": UNetConfig, "mask": MaskConfig, "segan": SeganConfig, "wave": WaveConfig, "prior": PriorConfig}  # of a preset
-PARTS |= {"vocoder": VocoderConfig, "vae": VAEConfig, "refinement": RefinementConfig, "autoencoder": AutoencoderConfig}
+PARTS = {  # of a preset
+    "mel": MelConfig, "codec": CodecConfig, "unet": UNetConfig, "mask": MaskConfig, "segan": SeganConfig, "wave": WaveConfig, "prior": PriorConfig,
+    "vocoder": VocoderConfig, "vae": VAEConfig, "refinement": RefinementConfig, "autoencoder": AutoencoderConfig,
+}  # fmt: skip
 
 
 def from_dict(kind, values: dict):

@@ -12,7 +12,7 @@ from .config import Preset
 from .data import batches, valid_pairs
 from .degrade import Degradation
 from .errors import WavelldmError
-from .finish import train_to_weights
+from .finish import adopt, train_to_weights
 from .fsq import random_keep
 from .material import Material
 from .stft import POWER, stft
@@ -151,7 +151,7 @@ def run(
     hear_noisy = material.recorded or cutting
     task = CodecTask(preset, valid, critic_width, hear_noisy, device, plan.seed, half)
     if start:
-        task.networks["model"].load_state_dict(load_codec(start, preset.name).state_dict())
+        adopt(task.networks["model"], load_codec(start, preset.name), start)
 
     def stream(start: int):
         return batches(speech, None, recipe, sr, seconds, batch, plan.seed, workers, start)

@@ -12,7 +12,7 @@ from .config import Preset
 from .degrade import Degradation
 from .diffusion import LatentDiffusion
 from .errors import WavelldmError
-from .finish import train_to_weights
+from .finish import adopt, train_to_weights
 from .latents import Latents, build
 from .material import Material
 from .schedule import convert
@@ -148,7 +148,7 @@ def run(
     train, valid = parallel.in_turn(lambda: prepare(codec, material, RECIPE, 4.0, hours, plan.seed, cutting))
     task = DiffusionTask(preset, codec, train, valid, device, plan.seed, half, decoded)
     if start:
-        task.networks["model"].unet.load_state_dict(load_diffusion(start, preset.name).unet.state_dict())
+        adopt(task.networks["model"].unet, load_diffusion(start, preset.name).unet, start)
     frames = min(codec.frames(round(seconds * codec.sr)), train.clean.shape[2])
 
     def stream(first: int):

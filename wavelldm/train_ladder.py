@@ -14,7 +14,7 @@ from .autoencoder import Autoencoder
 from .clips import Clips
 from .config import Preset
 from .errors import WavelldmError
-from .finish import train_to_weights
+from .finish import adopt, train_to_weights
 from .material import Material
 from .mel import bank_of
 from .refinenet import Refinement, edges
@@ -175,6 +175,6 @@ def run(
     words = tuple([words_of(item) for item in clips.items] for clips in (train, held))
     task = LadderTask(kind, preset, held_out(held, seconds, batch), words, helper, device, plan.seed)
     if start:
-        task.networks["model"].load_state_dict(load(start, KINDS[kind]).state_dict())
+        adopt(task.networks["model"], load(start, KINDS[kind]), start)
     name = f"{preset.name}-{kind}"
     return train_to_weights(task, lambda first: crops(train, seconds, batch, plan.seed, first), plan, folder, name, preset, progress)

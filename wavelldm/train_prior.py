@@ -10,7 +10,7 @@ from .clips import Clips
 from .config import PriorConfig, Preset
 from .data import batches, valid_pairs
 from .degrade import Degradation
-from .finish import train_to_weights
+from .finish import adopt, train_to_weights
 from .material import Material
 from .prior import LEVEL, SpeechPrior
 from .train import Plan, fast_half
@@ -102,5 +102,5 @@ def run(
     deviation = deviations(c, islice(stream(0, NOMINAL, 16, 0), MEASURED))
     task = PriorTask(c, valid, deviation, device, plan.seed, half)
     if start:
-        task.networks["model"].load_state_dict(load_prior(start, preset.name).state_dict())
+        adopt(task.networks["model"], load_prior(start, preset.name), start)
     return train_to_weights(task, stream, plan, folder, f"{preset.name}-prior", preset, progress)

@@ -16,7 +16,8 @@ WEIGHTS = {"mel": 1.0, "loud": 10.0, "disturbance": 0.2, "unlike": 0.4, "pitch":
 def distances(codec: Codec, z_q: Tensor, wav: Tensor, mels, number: Tensor | None = None) -> dict:
     """z_q (B, D, T), wav (B, 1, N) -> `mel`: L1 of log-mels in several windows (`mels`, see MelLoss), `loud`: the same of compressed ones,
     `disturbance`, `unlike`: see perceptual.py, `pitch`: cross-entropy against the tracked pitch, the lowest one in pauses, whose
-    harmonics lie too close to be heard as a tone. The pulses take the guessed pitch where it is nearly right, else the tracked one. `number` (T,): each frame's place in the noise, by default anywhere."""
+    harmonics lie too close to be heard as a tone. The pulses take the guessed pitch where it is nearly right, else the tracked one.
+    `number` (T,): each frame's place in the noise, by default anywhere."""
     head, hop = codec.decoder, codec.preset.mel.hop
     path = pitch.track(pitch.scores(wav, codec.sr, hop))  # (B, T)
     voiced = path < pitch.COUNT

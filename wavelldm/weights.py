@@ -18,9 +18,9 @@ from .config import Preset, from_dict
 from .diffusion import LatentDiffusion
 from .errors import WavelldmError
 from .masknet import MaskNet
+from .prior import SpeechPrior
 from .segan import Segan
 from .wavedenoiser import WaveDenoiser
-from .prior import SpeechPrior
 
 SHIPPED = Path(__file__).with_name("weights")
 FORMAT = 1  # raise it when an older program could not read the file
