@@ -82,7 +82,7 @@ def test_log_mel_is_that_of_librosa_and_torchaudio(name, power):
     if c.padding == "center" and power == 1:  # and without any help with the padding
         theirs = librosa.feature.melspectrogram(
             y=wav[0, 0].numpy(), sr=c.sr, n_fft=c.n_fft, hop_length=c.hop, pad_mode="reflect",
-            power=1, n_mels=c.n_mels, fmax=c.fmax,
+            power=1, n_mels=c.n_mels, fmin=c.fmin, fmax=c.fmax,
         )  # fmt: skip
         assert np.abs(ours[0].numpy() - np.log(np.maximum(theirs, c.floor))).max() < 1e-4
 
