@@ -1,5 +1,6 @@
 """Figures: spectrograms that can be compared, because they share one colour scale and say what it is."""
 
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -71,7 +72,7 @@ def compare(wavs: dict, sr: int, path=None, note: str = ""):
     axes[-1, 0].set_xlabel("seconds")
     figure.colorbar(image, ax=axes[:, 0], label="dB re full scale", pad=0.01, aspect=30)
     if note:
-        figure.suptitle(note, x=0.01, ha="left", fontsize=9, color=SOFT)
+        figure.suptitle(textwrap.fill(note, 110), x=0.01, ha="left", fontsize=9, color=SOFT)
     if path is not None:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path)
