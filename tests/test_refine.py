@@ -73,10 +73,24 @@ def test_a_known_posterior_is_recovered_in_mean_and_variance(sigma):
     assert float((out - slope * noisy).var()) == pytest.approx(sigma**2 / (1 + sigma**2), abs=0.03)
 
 
-def test_the_noise_map_is_what_was_taken_away():
-    noisy, cleaned = torch.randn(1, 2, 4, 5), torch.randn(1, 2, 4, 5)
+def test_the_noise_map_is_the_deviation_of_one_part_of_what_was_taken_away():
+    noisy, cleaned = torch.randn(1, 2, 4, 5, generator=seeded()), torch.randn(1, 2, 4, 5, generator=seeded(1))
     complex_ = lambda x: torch.complex(x[:, 0], x[:, 1])  # noqa: E731
-    assert torch.allclose(r.noise_map(noisy, cleaned)[:, 0], (complex_(noisy) - complex_(cleaned)).abs())
+    assert torch.allclose(r.noise_map(noisy, cleaned)[:, 0], (complex_(noisy) - complex_(cleaned)).abs() / math.sqrt(2))
+    noise = 0.3 * torch.randn(SHAPE, generator=seeded(2))
+    assert float(r.noise_map(noise, torch.zeros(SHAPE)).square().mean()) == pytest.approx(0.09, rel=0.02)
+
+
+@pytest.mark.parametrize("then", [0.3, 0.9])  # before and after the step's noise has fallen to the observation's
+def test_with_the_map_of_the_true_noise_every_step_has_the_noise_it_says(then):
+    g, a, s = seeded(3), math.sqrt(then), math.sqrt(1 - then)
+    x0, noise = (torch.randn(SHAPE, generator=g) for _ in range(2))
+    level = r.noise_map(x0 + noise, x0)
+    leaning, inner = r.towards(x0, x0 + noise, level, then, 0.9, g), r.within(x0, x0 + noise, level, then, 0.5, g)
+    small = s >= a * level
+    rest = (torch.where(small, leaning, inner) - a * x0).square().mean(1, keepdim=True)
+    for where in (small, ~small):
+        assert where.float().mean() > 0.05 and float(rest[where].mean()) == pytest.approx(s * s, rel=0.05)
 
 
 def test_errors_say_what_to_do():

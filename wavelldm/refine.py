@@ -1,7 +1,8 @@
 """Diffiner (arXiv 2210.17287): a prior of clean speech refines what any denoiser left, bin by bin, by DDRM's updates (arXiv 2201.11793).
 
 Arrays are complex spectra as two channels (B, 2, bins, T). The observation is the noisy spectrum, and `sigma` (B, 1, bins, T) says
-how much noise lies in each bin: where there is little the observation is kept, where there is much the prior speaks.
+how much noise lies in each bin: where there is little the observation is kept, where there is much the prior speaks. It is the
+deviation of real and imaginary part, each, as all noise of the diffusion is.
 """
 
 import math
@@ -15,8 +16,12 @@ from .schedule import Schedule
 
 
 def noise_map(noisy: Tensor, cleaned: Tensor) -> Tensor:
-    """(B, 2, bins, T) each -> (B, 1, bins, T): what the first denoiser took away is what it held for noise (section 3.2)."""
-    return (noisy - cleaned).square().sum(1, keepdim=True).sqrt()
+    """(B, 2, bins, T) each -> (B, 1, bins, T): what the first denoiser took away is what it held for noise (section 3.2).
+
+    The paper and its release take the magnitude |Y - X|. Noise of that magnitude and any phase has the variance |Y - X|^2 / 2 in each of its
+    two parts, and the updates hold for parts: hence the mean and not the sum. With the sum every step would come out with too little noise.
+    """
+    return (noisy - cleaned).square().mean(1, keepdim=True).sqrt()
 
 
 def towards(x0: Tensor, noisy: Tensor, sigma: Tensor, then: float, eta_b: float, generator=None) -> Tensor:
