@@ -23,7 +23,8 @@ ROLES = {"vocoder": vocoder.Vocoder, "vae": vae.MelVAE, "wide": vae.MelVAE, "wor
 SHIPPED = {"wide": "ladder-wide-vae", "words": "ladder-words-vae", "codec": "voice16k"}  # the others: ladder-ROLE
 ITERATIONS = 60  # of Griffin-Lim
 LEVELS = 8  # three bits a number, where normalisations are compared
-REACH = {"zscore": (-3.0, 3.0), "percentile": (-1.0, 1.0), "tanh": (-1.0, 1.0)}  # the range those levels share
+END = math.tanh(2.5)  # where the normalisation puts the extremes; beyond it is what no clip has
+REACH = {"zscore": (-3.0, 3.0), "percentile": (-1.0, 1.0), "tanh": (-END, END)}  # the range those levels share
 KBITS = (2, 4, 8, 16)
 
 
@@ -149,7 +150,6 @@ def normalisation_rungs(config: MelConfig = MELS["audioldm2"]) -> list[Rung]:
             low, high = REACH.get(kind) or (norm.forward(torch.tensor(x)).item() for x in (math.log(config.floor), 4.0))
             y = ((norm.forward(mel) - low) / (high - low)).clamp(0, 1)
             mel = norm.inverse((y * (LEVELS - 1)).round() / (LEVELS - 1) * (high - low) + low)
-            mel = mel.clamp(math.log(config.floor), 6.0)  # tanh's ends lie far out
             bits = config.n_mels * config.frame_rate * math.log2(LEVELS) + 64 * config.sr / wav.shape[-1]
             return Left(mel_to_wav(mel, config, ITERATIONS, length=wav.shape[-1]), bits=bits)
 
