@@ -1,6 +1,6 @@
 """Measure the codec beside Opus and Griffin-Lim on the same clips in the same run; table, CSV and picture.
 
-    python benchmarks/codec.py [--manifest TABLE] [--clips 40] [--weights voice16k base16k]
+    python benchmarks/codec.py [--manifest TABLE] [--clips 40] [--weights voice16k ...]
 
 Without a manifest it takes the held-out voices of the embedded corpus. Opus runs through libsndfile, which comes with soundfile.
 """
@@ -313,7 +313,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--manifest", help="a manifest.tsv (default: the embedded corpus)")
     parser.add_argument("--clips", type=int, default=40)
-    parser.add_argument("--weights", nargs="+", default=["voice16k", "base16k"], help="names or .safetensors files")
+    parser.add_argument("--weights", nargs="+", default=["voice16k"], help="names or .safetensors files")
     args = parser.parse_args()
     torch.set_num_threads(1)
     codecs = {name: weights.load_codec(name) for name in args.weights}

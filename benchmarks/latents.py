@@ -1,6 +1,6 @@
 """What cached latents save: the seconds before a training step of the latent diffusion may begin, with and without the cache.
 
-    python benchmarks/latents.py [--manifest TABLE] [--codec base16k]
+    python benchmarks/latents.py [--manifest TABLE] [--codec voice16k]
 
 Without a manifest it takes the embedded corpus.
 """
@@ -37,7 +37,7 @@ def median(make) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--manifest", help="a manifest.tsv (default: the embedded corpus)")
-    parser.add_argument("--codec", default="base16k", help="weights of the codec")
+    parser.add_argument("--codec", default="voice16k", help="weights of the codec")
     args = parser.parse_args()
     torch.set_num_threads(1)
     codec, heard = weights.load_codec(args.codec), material.gather(manifest=args.manifest)
@@ -46,7 +46,7 @@ def main() -> None:
         began = time.process_time()
         held = build(codec, speech, noise, RECIPE, 64, 4.0, cache=folder, progress=False)
         build_seconds = (time.process_time() - began) / (64 * 4.0)
-        task = DiffusionTask(preset("base16k"), codec, held, held)
+        task = DiffusionTask(preset(codec.preset.name), codec, held, held)
         model, frames, step = task.networks["model"], codec.frames(round(SECONDS * codec.sr)), iter(range(10**9))
         pairs = iter(batches(speech, noise, RECIPE, codec.sr, SECONDS, BATCH))
 
@@ -62,7 +62,7 @@ def main() -> None:
         fresh, cached, itself = median(encode), median(lambda: held.batch(next(step), BATCH, frames)), median(train)
     text = f"""## Cached latents
 
-CPU seconds on one thread for one training step of the `base16k` diffusion, {BATCH} pairs of {SECONDS} s, the median of {REPEATS}; latents of `{args.codec}`.
+CPU seconds on one thread for one training step of the diffusion over `{args.codec}`, {BATCH} pairs of {SECONDS} s, the median of {REPEATS}.
 
 | | seconds |
 | --- | ---: |

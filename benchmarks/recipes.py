@@ -1,6 +1,6 @@
 """Train the weights that ship as they were trained: same numbers, same seeds, one CPU thread (or a GPU); Ctrl-C and the same command go on.
 
-    python benchmarks/recipes.py codec|denoiser [--manifest TABLE] [--out runs]
+    python benchmarks/recipes.py codec|denoiser|diffusion|ladder|refining [--manifest TABLE] [--out runs]
 
 On the same recordings this gives weights much like those that ship; what differs is said at each recipe.
 """
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from wavelldm import material, train_codec, train_mask
+from wavelldm import material, train_codec, train_diffusion, train_ladder, train_mask, train_prior, train_segan, train_wave, weights
 from wavelldm.config import override, preset
 from wavelldm.train import Plan
 
@@ -46,14 +46,50 @@ def denoiser(heard, out: Path):
     return start
 
 
+def diffusion(heard, out: Path):
+    """On the latents of the codec that ships; about 45 minutes on one CPU thread."""
+    plan = Plan(steps=8_000, lr=1e-3, warmup=300, final=0.02, valid_every=1000, save_every=500)
+    train_diffusion.run(preset("voice16k"), weights.load_codec("voice16k"), heard, plan, out / "diffusion", seconds=1.5, hours=12, decoded=1.0)
+    return out / "diffusion" / "voice16k-diffusion.safetensors"
+
+
+def ladder(heard, out: Path):
+    """Six small networks, about 1.5 hours on one CPU thread; the refinement repairs the VAE's mels."""
+    roles = {  # kind, preset, steps, seconds of a crop
+        "vocoder": ("vocoder", "ladder", 9_000, 1.0),
+        "vae": ("vae", "ladder", 1_500, 1.28),
+        "wide": ("vae", "ladder-wide", 1_200, 1.28),
+        "words": ("vae", "ladder-words", 1_200, 1.28),
+        "refinement": ("refinement", "ladder", 2_500, 1.28),
+        "autoencoder": ("autoencoder", "ladder", 4_500, 2.0),
+    }
+    for role, (kind, name, steps, seconds) in roles.items():
+        plan = Plan(steps=steps, lr=1e-3, warmup=200, valid_every=500, save_every=250)
+        vae = out / "ladder-vae" / "ladder-vae.safetensors" if kind == "refinement" else None
+        train_ladder.run(kind, preset(name), heard, plan, out / f"ladder-{role}", 8, seconds, vae=vae)
+    return ", ".join(str(out / f"ladder-{role}") for role in roles)
+
+
+def refining(heard, out: Path):
+    """The speech prior, SEGAN and the waveform denoiser, the last two narrower than their presets; about 1.5 hours on one CPU thread."""
+    p = override(preset("base16k"), ["segan.widths=8,16,16,32,32,64,64,128", "wave.widths=32,64,96,160"])
+    train_prior.run(p, heard, Plan(6_000, 1e-3, 500, final=0.02, ema=0.9995, valid_every=1000), out / "prior", 8, 1.024)
+    train_segan.run(p, heard, train_segan.schedule(Plan(2_400, 4e-4, 200, final=0.05, valid_every=500)), out / "segan", 8, 1.024)
+    train_wave.run(p, heard, train_wave.schedule(Plan(6_000, 1e-3, valid_every=500)), out / "waveform", 8, 1.0)
+    return ", ".join(str(out / name) for name in ("prior", "segan", "waveform"))
+
+
+RECIPES = {"codec": codec, "denoiser": denoiser, "diffusion": diffusion, "ladder": ladder, "refining": refining}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=["codec", "denoiser"])
+    parser.add_argument("what", choices=list(RECIPES))
     parser.add_argument("--manifest", help="a manifest.tsv of speech and noise (default: the embedded corpus)")
     parser.add_argument("--out", type=Path, default=Path("runs"))
     args = parser.parse_args()
     torch.set_num_threads(1)
-    print({"codec": codec, "denoiser": denoiser}[args.what](material.gather(manifest=args.manifest), args.out))
+    print(RECIPES[args.what](material.gather(manifest=args.manifest), args.out))
 
 
 if __name__ == "__main__":

@@ -135,7 +135,7 @@ def test_models_by_name_and_by_file(tmp_path, capsys):
     with pytest.raises(WavelldmError, match="missing"):
         enhance.load(tmp_path / "nothing.safetensors")
     with pytest.raises(WavelldmError, match="do not clean by themselves"):
-        enhance.load(weights.SHIPPED / "base16k.safetensors")
+        enhance.load(weights.SHIPPED / "voice16k.safetensors")
     same = enhance.load(weights.SHIPPED / "base16k-mask.safetensors")
     wav = 0.1 * torch.randn(1, 4_000, generator=torch.Generator().manual_seed(0))
     assert torch.equal(same.enhance(wav, SR), enhance.load("base16k").enhance(wav, SR))

@@ -31,7 +31,7 @@ def test_weights_go_round_in_half_precision(saved):
 def test_a_path_is_found_with_and_without_its_ending(saved):
     _, saved = saved
     assert weights.locate(saved) == weights.locate(saved.with_suffix("")) == weights.locate(str(saved.with_suffix(""))) == saved
-    assert weights.locate("base16k").parent == weights.SHIPPED
+    assert weights.locate("voice16k").parent == weights.SHIPPED
     for nobody in ("", ".", str(saved.parent / "nothing")):
         with pytest.raises(WavelldmError, match="no weights called"):
             weights.locate(nobody)
@@ -40,8 +40,8 @@ def test_a_path_is_found_with_and_without_its_ending(saved):
 def test_truncated_foreign_and_missing_files_are_named(saved, tmp_path):
     _, path = saved
     whole = path.read_bytes()
-    with pytest.raises(WavelldmError, match="'tiny', not 'base16k'"):
-        weights.load_codec(path, preset="base16k")
+    with pytest.raises(WavelldmError, match="'tiny', not 'voice16k'"):
+        weights.load_codec(path, preset="voice16k")
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(WavelldmError, match="not a whole safetensors file"):
         weights.load_codec(path)
@@ -82,10 +82,10 @@ def test_what_ships_speaks():
     """The codec that comes with the package, on a voice it has never heard."""
     from wavelldm import metrics, synth
 
-    codec = weights.load_codec("base16k", preset="base16k")
+    codec = weights.load_codec("voice16k", preset="voice16k")
     wav = synth.speak("The neural codec repeats this sentence.", "en-us+f4").reshape(1, 1, -1)
     with torch.no_grad():
         decoded = codec(wav).wav
     assert decoded.shape == wav.shape
     assert metrics.METRICS["stoi"].function(wav[0, 0].numpy(), decoded[0, 0].numpy(), 16_000) > 60
-    assert (weights.SHIPPED / "base16k.md").exists()
+    assert (weights.SHIPPED / "voice16k.md").exists()

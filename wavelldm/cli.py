@@ -65,8 +65,11 @@ def run_evaluate(args) -> None:
 
 
 def run_denoise(args) -> None:
+    import torch
+
     from . import cleaner, enhance, pipe
 
+    torch.set_num_threads(1)  # the networks are so small that more threads would mostly wait for each other
     settings = cleaner.Settings(args.steps, args.sampler, args.strength, args.keep_background, args.seed, args.restore)
     if "-" in args.input:
         if len(args.input) > 1:
@@ -100,7 +103,7 @@ def run_train(args) -> None:
     from . import config, material, train, train_codec, train_diffusion, train_ladder, train_mask, train_prior, train_segan, train_wave, weights
 
     ladder = args.network in train_ladder.KINDS
-    preset = config.override(config.preset(args.preset or ("ladder" if ladder else "base16k")), args.set)
+    preset = config.override(config.preset(args.preset or ("ladder" if ladder else "voice16k" if args.network in ("codec", "diffusion") else "base16k")), args.set)
     heard = material.gather(args.clean_data_path, args.noisy_data_path, args.manifest)
     seconds = args.seconds or {"codec": 1.0, "diffusion": 1.5, "mask": 2.0, "prior": 1.024, "segan": 1.024, "waveform": 1.0, **train_ladder.SECONDS}[args.network]
     folder = args.out or f"runs/{args.network}"

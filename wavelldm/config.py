@@ -218,6 +218,7 @@ PRESETS["voice16k"] = Preset(
     "voice16k",
     MELS["base16k"],
     CodecConfig((1, 1, 2), (128, 256, 384), expansion=2, hear_pitch=True, decoder="source", decoder_dim=256, decoder_depth=6),
+    UNetConfig((112, 128, 144), embedding=128, cond_dim=64),
 )
 PRESETS["wave48k"] = replace(PRESETS["base16k"], name="wave48k", wave=WaveConfig(sr=48_000, resolutions=(768, 1536, 3072)))
 PRESETS["small"] = replace(PRESETS["base16k"], name="small", unet=UNetConfig((64, 96), embedding=96, cond_dim=48))

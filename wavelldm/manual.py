@@ -176,7 +176,7 @@ def parser(runs: dict) -> argparse.ArgumentParser:
         "--lr 2e-5 --use_scheduler --epochs 100 --num_workers 16",
     )
     sub.add_argument("network", choices=("codec", "diffusion", "mask", "prior", "segan", "waveform", "vocoder", "vae", "refinement", "autoencoder"))
-    sub.add_argument("--preset", help="which numbers to start from: see `wavelldm info` (default: base16k; ladder for vocoder, VAE, refinement, autoencoder)")
+    sub.add_argument("--preset", help="which numbers to start from: see `wavelldm info` (default: voice16k for codec and diffusion, base16k for mask, prior, SEGAN, waveform, ladder for vocoder, VAE, refinement, autoencoder)")
     sub.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="change some of them, such as mel.n_mels=80")
     sub.add_argument("--clean_data_path", help="a folder of clean speech, or of VoiceBank+DEMAND")
     sub.add_argument("--noisy_data_path", help="a folder of noisy recordings of it, under the same names")
@@ -189,7 +189,7 @@ def parser(runs: dict) -> argparse.ArgumentParser:
     length = sub.add_mutually_exclusive_group()
     length.add_argument("--epochs", type=float, default=100.0, help="how often to hear everything (default: 100)")
     length.add_argument("--steps", type=int, help="or how many steps")
-    sub.add_argument("--codec", default="base16k", help="diffusion, mask: weights of the codec, by name or path (default: base16k)")
+    sub.add_argument("--codec", default="voice16k", help="diffusion, mask: weights of the codec, by name or path (default: voice16k)")
     sub.add_argument("--hours", type=float, default=20.0, help="diffusion: hours of noisy and clean latents to keep on disk, 0.4 GB each (default: 20)")
     sub.add_argument("--diffusion", help="mask: weights of the diffusion that guides it (default: none, the mask network alone)")
     sub.add_argument("--vae", help="refinement: weights of the VAE whose mels it repairs, by name or path")

@@ -20,7 +20,7 @@ from .train import Plan, fast_half
 from .weights import load_diffusion
 
 # What the network learns to undo; what is missing altogether, in time or in frequency, is part of it.
-RECIPE = Degradation(snr=(-5.0, 20.0), reverb=0.2, level=1.0, clip=0.05, band=0.15, cutoff=(2_000.0, 7_000.0), dropout=0.15)
+RECIPE = Degradation(snr=(-5.0, 25.0), reverb=0.2, level=1.0, clip=0.1, band=0.25, cutoff=(2_000.0, 7_000.0), dropout=0.3)
 VALID = Degradation(snr=(0.0, 17.5), level=1.0)
 DROP = 0.1  # share of items without their condition
 LAST = 0.5  # share of items at the last step, if what is decoded counts: from there a single step has to get it right

@@ -165,7 +165,7 @@ def run(
             raise WavelldmError("the refinement repairs the mels of a VAE; name its weights with --vae")
         helper = load(vae, MelVAE, preset.name)
     elif kind == "vae" and preset.vae.features:
-        helper = load_codec(codec or "base16k")
+        helper = load_codec(codec or "voice16k")
         if helper.sr != preset.mel.sr:
             raise WavelldmError(f"this codec hears at {helper.sr} Hz, the mels are of {preset.mel.sr} Hz; choose another --codec")
     everything = [material.speech, material.valid_speech]

@@ -94,11 +94,11 @@ def load(name, build, preset: str | None = None, device="cpu") -> nn.Module:
     return model.to(device).eval()
 
 
-def load_codec(name="base16k", preset: str | None = None, device="cpu") -> Codec:
+def load_codec(name="voice16k", preset: str | None = None, device="cpu") -> Codec:
     return load(name, Codec, preset, device)
 
 
-def load_diffusion(name="base16k-diffusion", preset: str | None = None, device="cpu") -> LatentDiffusion:
+def load_diffusion(name="voice16k-diffusion", preset: str | None = None, device="cpu") -> LatentDiffusion:
     return load(name, LatentDiffusion, preset, device)
 
 
