@@ -292,7 +292,7 @@ pages. "Searched": `--search {STEPS}`, the same bits. "Not rounded": through the
   {100 * (1 - (1 - 1 / entries) ** frames):.0f} %.
 * Published by their authors, on other clips and not measured here: EnCodec at 24 kHz, WB-PESQ 1.92 at 3 and 2.54 at
   6; DAC at 16 kHz 3.86 at 6; BigCodec 2.68 at 1.04.
-* SI-SDR compares sample by sample. Both of our decoders make phases of their own, so here it says nothing about how a row of ours sounds.
+* SI-SDR compares sample by sample. Our decoder makes phases of its own, so here it says nothing about how a row of ours sounds.
 
 Python {platform.python_version()}, torch {torch.__version__}. Made by `python benchmarks/codec.py{" --manifest manifest.tsv" if args.manifest else ""} --clips {args.clips}`; rows of
 all clips in `codec.csv`."""
