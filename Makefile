@@ -6,7 +6,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 MANIFEST ?=
 TABLE := $(if $(MANIFEST),--manifest $(MANIFEST))
 
-.PHONY: help demo test unit lab notebooks bench bench-codec train-codec train-denoiser clean
+.PHONY: help demo test unit lab notebooks bench bench-codec train-codec train-denoiser train-ladder train-refining clean
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
@@ -27,7 +27,7 @@ notebooks: $(VENV)/dev ## run all notebooks again and save them with their outpu
 
 bench: $(VENV)/dev ## every benchmark (MANIFEST=table.tsv: on your recordings); tables go to benchmarks/README.md
 	$(BIN)/python benchmarks/mel.py
-	for name in loader latents codec denoise shell; do $(BIN)/python benchmarks/$$name.py $(TABLE) || exit 1; done
+	for name in loader latents codec denoise ladder refine shell; do $(BIN)/python benchmarks/$$name.py $(TABLE) || exit 1; done
 
 bench-codec: $(VENV)/dev ## the codec's benchmark alone
 	$(BIN)/python benchmarks/codec.py $(TABLE)
@@ -35,8 +35,15 @@ bench-codec: $(VENV)/dev ## the codec's benchmark alone
 train-codec: $(VENV)/dev ## train the codec that ships (MANIFEST=table.tsv); about 2.5 hours on one CPU thread
 	$(BIN)/python benchmarks/recipes.py codec $(TABLE)
 
-train-denoiser: $(VENV)/dev ## train the denoiser that ships (MANIFEST=table.tsv); about 5 hours on one CPU thread
+train-denoiser: $(VENV)/dev ## train the denoiser that ships, mask network and diffusion (MANIFEST=table.tsv); about 6 hours on one CPU thread
 	$(BIN)/python benchmarks/recipes.py denoiser $(TABLE)
+	$(BIN)/python benchmarks/recipes.py diffusion $(TABLE)
+
+train-ladder: $(VENV)/dev ## train the networks of the reconstruction ladder; about 1.5 hours on one CPU thread
+	$(BIN)/python benchmarks/recipes.py ladder $(TABLE)
+
+train-refining: $(VENV)/dev ## train the speech prior, SEGAN and the waveform denoiser; about 1.5 hours on one CPU thread
+	$(BIN)/python benchmarks/recipes.py refining $(TABLE)
 
 clean: ## remove the environment and everything made by demo and tests
 	rm -rf $(VENV) demo out notebooks/out .pytest_cache

@@ -1,6 +1,6 @@
 """What each recommended improvement of the waveform denoiser is worth: every switch trained alike, from the same seed; into README.md.
 
-    python benchmarks/ablation_wave.py [--manifest TABLE] [--steps 2000] [--preset base16k] [--out runs/ablation_wave]
+    python benchmarks/ablation_wave.py [--manifest TABLE] [--steps 2000] [--set wave.widths=32,64,96,160] [--out runs/ablation_wave]
 
 Without a manifest it takes the embedded corpus. Ctrl-C and the same command go on where it stopped; what is trained is not trained again.
 """
@@ -15,7 +15,7 @@ import torch
 from report import write_section
 
 from wavelldm import material, train_wave, weights
-from wavelldm.config import preset
+from wavelldm.config import override, preset
 from wavelldm.layers import count_parameters
 from wavelldm.mixtures import mixtures
 from wavelldm.train import Plan, fast_half
@@ -80,6 +80,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--manifest", help="a manifest.tsv with speech and noise (default: the embedded corpus)")
     parser.add_argument("--preset", default="base16k", help="whose waveform denoiser (default: base16k)")
+    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="change some of its numbers")
     parser.add_argument("--steps", type=int, default=2_000, help="of each training (default: 2000)")
     parser.add_argument("--batch", type=int, default=8, help="crops per step (default: 8)")
     parser.add_argument("--seconds", type=float, default=1.0, help="length of a crop (default: 1)")
@@ -88,7 +89,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", help="rows whose names hold one of these words; prints, and writes nothing")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    base, heard = preset(args.preset), material.gather(manifest=args.manifest)
+    base, heard = override(preset(args.preset), args.set), material.gather(manifest=args.manifest)
     held = mixtures(heard, base.wave.sr, args.seconds, args.batch)[1]
     judge = train_wave.WaveTask(base.wave, held)  # one loss for all rows: that of all resolutions
     lines = [
@@ -108,13 +109,13 @@ def main() -> None:
 
 {args.steps} steps of {args.batch} × {args.seconds:g} s with each switch alone, then with all of them, from one seed, on {"a manifest" if args.manifest else "the embedded corpus"}; measured on {clips} held-out
 mixtures of 4 s at 0 to 17.5 dB, in overlapping segments of one second. Valid loss: STFT magnitude, phase and L1, at all resolutions for
-every row. Only mixed precision aims at speed in training{"" if fast_half(torch.device("cpu")) else "; this processor has none, so its row repeats the first"}. {args.preset}, peak learning rate {args.lr:g}, one seed: differences of the last
+every row. Only mixed precision aims at speed in training{"" if fast_half(torch.device("cpu")) else "; this processor has none, so its row repeats the first"}. {' '.join([args.preset, *args.set])}, peak learning rate {args.lr:g}, one seed: differences of the last
 digit mean nothing.
 
 {chr(10).join(lines)}
 
 Python {platform.python_version()}, torch {torch.__version__}, one thread. Made by `python benchmarks/ablation_wave.py\
-{" --manifest manifest.tsv" if args.manifest else ""} --steps {args.steps}`."""
+{" --manifest manifest.tsv" if args.manifest else ""} --steps {args.steps}{" ".join([" --set", *args.set]) if args.set else ""}`."""
     print(text)
     if not args.only:
         write_section("ablation_wave", text)

@@ -1,4 +1,4 @@
-"""`wavelldm demo`: one noisy clip, cleaned; the sounds, a before/after picture and a table say what happened."""
+"""`wavelldm demo`: one noisy clip with two dropouts, cleaned; the sounds, a before/after picture and a table say what happened."""
 
 import time
 from pathlib import Path
@@ -6,10 +6,12 @@ from pathlib import Path
 import torch
 
 from . import audio, enhance, metrics, plots
+from .cleaner import Settings
 from .errors import WavelldmError
 
 SHOWN = ("pesq_wb", "stoi", "si_sdr", "lsd")
 SNR = 10.0  # dB on active speech
+LOST = ((1.1, 0.12), (4.6, 0.2))  # seconds: where a stretch is lost, how long it is
 
 
 def clip(sr: int = 16_000):
@@ -26,17 +28,26 @@ def clip(sr: int = 16_000):
     return speech, levels.mix_at_snr(speech, rain, SNR, sr)
 
 
+def drop(wav, sr: int, lost=LOST):
+    """wav (1, N) with stretches of digital silence, as after lost packets -> (1, N)."""
+    wav = wav.clone()
+    for start, length in lost:
+        wav[:, round(start * sr) : round((start + length) * sr)] = 0
+    return wav
+
+
 def run(source=None, out="demo", model: str = "best") -> dict:
     """Write noisy, denoised (and clean) sounds and a picture to `out`; return the figures."""
     out = Path(out)
     if source is None:
         sr = 16_000
         clean, noisy = clip(sr)
+        noisy = drop(noisy, sr)
     else:
         clean, (noisy, sr) = None, audio.load(source, mono=True, seconds=60.0)
     denoiser = enhance.load(model)
     began = time.perf_counter()
-    cleaned = denoiser.enhance(noisy, sr)
+    cleaned = denoiser.enhance(noisy, sr, Settings(restore=True))  # the mask takes the noise, the diffusion fills what is lost
     took = time.perf_counter() - began
     versions = {"clean": clean, "noisy": noisy, "denoised": cleaned}
     versions = {name: wav for name, wav in versions.items() if wav is not None}
