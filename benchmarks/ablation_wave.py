@@ -34,7 +34,7 @@ ROWS = {
     "all but spectral normalisation": GOOD,
     "all": GOOD | {"spectral": True},
 }
-COLUMNS = {"score": ("valid loss", 3), "valid_pesq_wb": ("WB-PESQ", 2), "valid_stoi": ("STOI", 1), "valid_si_sdr": ("SI-SDR", 2)}
+COLUMNS = {"valid_loss": ("valid loss", 3), "valid_pesq_wb": ("WB-PESQ", 2), "valid_stoi": ("STOI", 1), "valid_si_sdr": ("SI-SDR", 2)}
 
 
 def configured(base, choices: dict):

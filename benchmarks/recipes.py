@@ -74,7 +74,7 @@ def refining(heard, out: Path):
     """The speech prior, SEGAN and the waveform denoiser, the last two narrower than their presets; about 1.5 hours on one CPU thread."""
     p = override(preset("base16k"), ["segan.widths=8,16,16,32,32,64,64,128", "wave.widths=32,64,96,160"])
     train_prior.run(p, heard, Plan(6_000, 1e-3, 500, final=0.02, ema=0.9995, valid_every=1000), out / "prior", 8, 1.024)
-    train_segan.run(p, heard, train_segan.schedule(Plan(2_400, 4e-4, 200, final=0.05, valid_every=500)), out / "segan", 8, 1.024)
+    train_segan.run(p, heard, train_segan.schedule(Plan(5_000, 4e-4, 200, final=0.05, valid_every=500)), out / "segan", 8, 1.024)
     train_wave.run(p, heard, train_wave.schedule(Plan(6_000, 1e-3, valid_every=500)), out / "waveform", 8, 1.0)
     return ", ".join(str(out / name) for name in ("prior", "segan", "waveform"))
 

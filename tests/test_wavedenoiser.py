@@ -227,7 +227,7 @@ def test_one_batch_is_overfitted_and_the_best_checkpoint_is_whole(tmp_path):
     plan = train.Plan(steps=60, lr=6e-3, warmup=5, valid_every=30, ema=0.8)
     result = train.fit(task, lambda first: iter([pair] * 99), plan, tmp_path, progress=False)
     after = task.validate(task.networks["model"])
-    assert after["score"] < 0.75 * before["score"] and after["valid_si_sdr"] > before["valid_si_sdr"] + 3
+    assert after["valid_loss"] < 0.75 * before["valid_loss"] and after["valid_si_sdr"] > before["valid_si_sdr"] + 3
     assert after["valid_level"] < 0.05
     best = train.load_checkpoint(tmp_path / "best.pt")
     assert {"model", "networks", "optimisers", "plan", "lr", "step", "score"} <= set(best)
