@@ -16,7 +16,7 @@ from wavelldm.train_diffusion import DiffusionTask
 
 torch.set_num_threads(1)
 HAND = definitions("10")
-NAMES = "my_statistics my_error my_between learn magnitudes".split()
+NAMES = "my_statistics my_error my_between learn outline".split()
 TINY = preset("tiny")
 D = TINY.codec.latent_dim
 
@@ -84,7 +84,7 @@ def test_what_is_heard(monkeypatch):
     task = task_of(decoded=1.0)
     monkeypatch.setitem(HAND, "codec", task.codec)
     z = noise(2, D, 15)
-    assert torch.allclose(HAND["magnitudes"](z), task.outline(z), atol=1e-5)
+    assert torch.allclose(HAND["outline"](z), task.outline(z), atol=1e-5)
 
 
 @pytest.mark.parametrize("weighed", (False, True))
