@@ -25,8 +25,9 @@ from wavelldm import material, metrics, train_prior
 from wavelldm.config import override, preset
 from wavelldm.enhance import load
 from wavelldm.layers import count_parameters
-from wavelldm.refiner import Choices, load_prior, refine
+from wavelldm.refiner import Choices, refine
 from wavelldm.train import Plan, update
+from wavelldm.weights import load_prior
 
 HERE = Path(__file__).parent
 SHOWN = {"pesq_wb": 2, "estoi": 1, "si_sdr": 1, "dnsmos_ovrl": 2}  # and how many decimals
@@ -119,7 +120,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--manifest", help="a manifest.tsv (default: the embedded corpus)")
     parser.add_argument("--clips", type=int, default=4, help="clips for each signal-to-noise ratio (default: 4)")
-    parser.add_argument("--prior", help="weights of the prior (default: those that ship)")
+    parser.add_argument("--prior", default="prior16k", help="weights of the prior (default: those that ship)")
     parser.add_argument("--steps", type=int, nargs="+", default=[10, 30, 100], help=f"steps beside {STEPS}, for the first and the last refinement")
     parser.add_argument("--only", nargs="+", help="only first stages whose names hold one of these words; prints, and writes nothing")
     parser.add_argument("--network", type=int, metavar="STEPS", help="compare networks, each trained for so many steps, and nothing else")

@@ -88,13 +88,13 @@ def run_denoise(args) -> None:
 
 
 def run_refine(args) -> None:
-    from . import refiner
+    from . import refiner, weights
 
     defaults = refiner.PAPER_PLUS if args.plus else refiner.PAPER
     eta_a, eta_b, eta_c = (default if given is None else given for given, default in zip((args.eta_a, args.eta_b, args.eta_c), defaults))
     choices = refiner.Choices(args.steps, None if eta_a == "none" else eta_a, eta_b, eta_c, args.seed)
     target = args.output or Path(args.noisy).with_suffix(f".refined{Path(args.noisy).suffix}")
-    prior = refiner.load_prior(args.prior)
+    prior = weights.load_prior(args.prior)
     facts = refiner.refine_file(args.noisy, args.enhanced, target, prior, choices, args.first, args.force, progress=not args.json)
     say(args, facts, "\n".join([*facts["notes"], f"{args.noisy} -> {target} ({facts['seconds']:.1f} s of sound, {args.steps} steps)"]))
 

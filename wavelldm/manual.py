@@ -77,7 +77,7 @@ def parser(runs: dict) -> argparse.ArgumentParser:
     sub.add_argument("enhanced", nargs="?", help="what a denoiser made of it: as long, at the same rate")
     sub.add_argument("-o", "--output", help="the file to write (default: noisy.refined.wav beside the input)")
     sub.add_argument("--first", metavar="MODEL", help="instead of ENHANCED: run one of our denoisers first (base16k, wavelldm, logmmse)")
-    sub.add_argument("--prior", help="weights of the speech prior, by name or path (default: the one that ships)")
+    sub.add_argument("--prior", default="prior16k", help="weights of the speech prior, by name or path (default: the one that ships)")
     sub.add_argument("--steps", type=int, default=30, help="steps of the diffusion (default: 30)")
     sub.add_argument("--plus", action="store_true", help="Diffiner+: keep a share of the noise from step to step")
     sub.add_argument("--eta_a", type=lambda x: x if x == "none" else float(x), help="fresh noise where the observation is good: 0 to 1, or none for DDPM's own step (default: 0.9, with --plus 0.4)")

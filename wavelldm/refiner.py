@@ -8,11 +8,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from . import audio, delay, enhance, weights
+from . import audio, delay, enhance
 from .errors import AudioError, WavelldmError
 from .prior import SpeechPrior
 
-SHIPPED = "prior16k"
 LONGEST_DELAY = 0.2  # seconds by which a program may answer late
 LENGTH = 0.1  # seconds by which it may give back less or more
 LOOKED_AT = 30  # seconds, the loudest, from which delay and level are taken
@@ -29,13 +28,6 @@ class Choices:
     eta_b: float = PAPER[1]
     eta_c: float | None = PAPER[2]
     seed: int = 0
-
-
-def load_prior(name=None) -> SpeechPrior:
-    """The prior that ships, or one by name or path."""
-    if name is None and not (weights.SHIPPED / f"{SHIPPED}.safetensors").exists():
-        raise WavelldmError("no speech prior ships with wavelldm yet; train one with `wavelldm train prior` and name it with --prior runs/prior/base16k-prior.safetensors")
-    return weights.load_prior(name or SHIPPED)
 
 
 def loudest(wav: Tensor, size: int) -> slice:
