@@ -33,8 +33,8 @@ def test_griffin_lim_is_the_modules():
     size = HAND["to_magnitudes"](mel, bank_of(MEL))
     assert torch.allclose(size, griffin.mel_to_magnitude(mel, MEL), atol=1e-6)
     for iterations, momentum, seed in ((0, 0.99, 0), (1, 0.0, 1), (6, 0.99, 2)):
-        mine = HAND["griffin_lim"](size, MEL, iterations, 19_000, momentum, seed)
-        assert torch.allclose(mine, griffin.griffin_lim(size, MEL, iterations, momentum, seed, 19_000), atol=1e-3 * mine.abs().max())
+        mine = HAND["griffin_lim"](size, MEL, iterations, WAV.shape[-1], momentum, seed)
+        assert torch.allclose(mine, griffin.griffin_lim(size, MEL, iterations, momentum, seed, WAV.shape[-1]), atol=1e-3 * mine.abs().max())
 
 
 def test_physics_is_the_modules():
@@ -127,11 +127,11 @@ def test_side_information_is_worth_most_where_the_latent_is_narrow():
     def classes(seed):
         return {name: 2 * some(1, 12, seed=k) + some(400, 12, seed=10 * k + seed) for k, name in enumerate("abc", start=1)}
 
-    results = [HAND["side_information"](classes(0), classes(1), k) for k in (0, 2, 6, 12)]
+    results = [HAND["side_information"](classes(0), classes(1), k) for k in (0, 1, 6, 12)]
     nothing, told, wrong = zip(*results)
     assert told[0] < 0.8 * nothing[0] and wrong[0] > 1.2 * nothing[0]
     gains = [n - t for n, t in zip(nothing, told)]
-    assert gains[0] > gains[1] > abs(gains[2]) and max(nothing[3], told[3]) < 1e-4
+    assert gains[0] > gains[1] > 0.05 + abs(gains[2]) and max(nothing[3], told[3]) < 1e-4  # and with all 12 numbers nothing is left to say
 
 
 def test_the_table_is_the_modules(tmp_path, monkeypatch):
@@ -219,6 +219,6 @@ def test_moving_a_slider_changes_the_sound(name, values, monkeypatch):
 def test_more_bits_lower_the_water(monkeypatch):
     controls, places = explorer("allocate", monkeypatch)
     controls["kbits"].value = 64
-    titles = [figure.axes[0].get_title() for figure in places[0].items]
+    titles = [figure.axes[0].get_title(loc="left") for figure in places[0].items]
     shares = [int(title.split(": ")[1].split("%")[0]) for title in titles]
     assert shares[1] > shares[0]
