@@ -115,7 +115,7 @@ digit mean nothing.
 {chr(10).join(lines)}
 
 Python {platform.python_version()}, torch {torch.__version__}, one thread. Made by `python benchmarks/ablation_wave.py\
-{" --manifest manifest.tsv" if args.manifest else ""} --steps {args.steps}{" ".join([" --set", *args.set]) if args.set else ""}`."""
+{" --manifest manifest.tsv" if args.manifest else ""} --steps {args.steps} --lr {args.lr:g}{" ".join([" --set", *args.set]) if args.set else ""}`."""
     print(text)
     if not args.only:
         write_section("ablation_wave", text)
