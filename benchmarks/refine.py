@@ -150,7 +150,7 @@ def main() -> None:
     rows, costs = measure(systems(found, prior, args.steps, args.only), found)
     text = f"""## Refining by the speech prior
 
-{args.clips} clips of {SECONDS:.0f} s for each of {", ".join(usual)}: held-out voices with held-out noises of {"a manifest" if args.manifest else "the embedded corpus"}.
+Clips of {SECONDS:.0f} s, {args.clips} for each of {", ".join(usual)}: held-out voices with held-out noises of {"a manifest" if args.manifest else "the embedded corpus"}.
 The numbers of a refinement are eta_a, eta_b and, for Diffiner+, eta_c; with DDPM's own step there is no eta_a. "The clean speech itself" as the first stage gives the true
 noise map. CPU s per s: of the refinement alone. Prior: {count_parameters(prior) / 1e6:.2f} M parameters.
 

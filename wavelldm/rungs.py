@@ -117,8 +117,8 @@ def mel_rungs(nets: dict, published: dict) -> list[Rung]:
         net, fix = nets["vae"], nets["refinement"]
         voices = [None, *(v for v, (_, c, _) in spoken.items() if c == base)]
         used = {"nets_used": [net, fix], "floats": net.floats_per_second}
-        add("VAE's mel, refined", "stages", base, lambda mel, words: fix(net(mel)), voices[-1], **used)
-        add("VAE's mel, refined, post-filter", "stages", base, lambda mel, words: post_filter(fix(net(mel))), voices[-1], **used)
+        add("VAE's mel, refined", "stages", base, lambda mel, words, net=net: fix(net(mel)), voices[-1], **used)
+        add("VAE's mel, refined, post-filter", "stages", base, lambda mel, words, net=net: post_filter(fix(net(mel))), voices[-1], **used)
     if "words" in nets:
         net = nets["words"]
         voices = [None, *(v for v, (_, c, _) in spoken.items() if c == net.preset.mel)]
