@@ -56,6 +56,8 @@ def test_every_rung_runs_and_says_what_it_keeps(quick, clip, paths, tmp_path):
     assert lines["autoencoder at 4 kbit/s"]["bits"] == pytest.approx(4_000, rel=0.1)
     assert lines["log, 3 bits a number"]["bits"] == pytest.approx(3 * 64 * 100 + 64 / 1.2)
     assert lines["VAE's mel, refined, our vocoder"]["parameters"] > lines["VAE's mel, our vocoder"]["parameters"] > 0
+    for score in ("mel_distance", "stoi"):  # an untrained refinement changes nothing of the VAE's mel, and of no other's
+        assert lines["VAE's mel, refined, our vocoder"][score] == pytest.approx(lines["VAE's mel, our vocoder"][score])
     # as physics demands: a true mel is no worse than one through a (random) VAE, and only what keeps phase has a positive SNR
     for score, sign in (("stoi", 1), ("mel_distance", -1), ("lsd", -1)):
         assert sign * lines["true mel, Griffin-Lim"][score] > sign * lines["VAE's mel, Griffin-Lim"][score], score
