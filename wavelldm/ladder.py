@@ -154,5 +154,5 @@ def text(facts: dict) -> str:
         f"phase: the same magnitudes under random phases have an SNR of {p['snr']:.2f} dB, at the best gain {p['at_best_gain']:.2f} dB; "
         f"no gain passes -10 log10(1 - rho^2), so +5 dB needs rho >= {phase.needed_correlation(5):.2f}"
     )
-    where = f"{facts['clips']} clips; ladder.csv, quality.png, spectrograms.png and audio/ are in {facts['folder']}"
+    where = f"{facts['clips']} clip{'s' * (facts['clips'] > 1)}; ladder.csv, quality.png, spectrograms.png and audio/ are in {facts['folder']}"
     return "\n".join([table(facts["rungs"]), "", *skipped, physics, where])
