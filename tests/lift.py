@@ -26,3 +26,44 @@ def _is_definition(node: ast.stmt) -> bool:
     if isinstance(node, ast.Assign):
         return all(isinstance(t, ast.Name) and t.id.isupper() for t in node.targets)
     return isinstance(node, (ast.FunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom))
+
+
+class Place:
+    """Stands for what `display(..., display_id=True)` gives back: keeps all that was ever shown there."""
+
+    def __init__(self, item):
+        self.items = [item]
+
+    def update(self, item):
+        self.items.append(item)
+
+
+def catch_displays(monkeypatch, widgets) -> list:
+    """From now on the sliders of `widgets` display into the list that is returned, a Place for each."""
+    places = []
+
+    def display(item, display_id=False):
+        if display_id:
+            places.append(Place(item))
+            return places[-1]
+
+    monkeypatch.setattr(widgets, "display", display)
+    return places
+
+
+def slider_cell(notebook: str, name: str) -> str:
+    """The notebook's cell that shows the sliders of function `name`."""
+    (path,) = NOTEBOOKS.glob(f"{notebook}*.ipynb")
+    sources = ["".join(c["source"]) for c in json.loads(path.read_text())["cells"] if c["cell_type"] == "code"]
+    (cell,) = [s for s in sources if f"widgets.sliders({name}," in s]
+    return cell
+
+
+def move(controls, places, values: dict) -> None:
+    """Move sliders one by one: each time a new figure and a new sound are shown, and in the end it sounds different."""
+    for control, value in values.items():
+        assert controls[control].value != value
+        controls[control].value = value
+    figures, sounds = (place.items for place in places)
+    assert len(figures) == len(sounds) == 1 + len(values)
+    assert sounds[0].data != sounds[-1].data

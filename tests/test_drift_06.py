@@ -1,11 +1,10 @@
 """What notebook 06 builds by hand is what the module has, and its sliders change what is heard."""
 
-import json
 import math
 
 import pytest
 import torch
-from lift import NOTEBOOKS, definitions
+from lift import catch_displays, definitions, move, slider_cell
 
 from wavelldm import analysis, nb, widgets
 from wavelldm.codec import Codec
@@ -95,29 +94,11 @@ def test_principal_components_are_those_of_the_covariance():
 # --- the sliders, moved from code, with a small untrained codec in place of the shipped one
 
 
-class Place:
-    def __init__(self, item):
-        self.items = [item]
-
-    def update(self, item):
-        self.items.append(item)
-
-
 def explorer(name: str, monkeypatch):
     """Run the notebook's cell that shows the sliders of function `name` -> its controls, what it displayed."""
     torch.manual_seed(0)
     codec = Codec(preset("tiny")).eval()
-    space, places = definitions("06"), []
-
-    def display(item, display_id=False):
-        if display_id:
-            places.append(Place(item))
-            return places[-1]
-
-    monkeypatch.setattr(widgets, "display", display)
-    (path,) = NOTEBOOKS.glob("06*.ipynb")
-    sources = ["".join(c["source"]) for c in json.loads(path.read_text())["cells"] if c["cell_type"] == "code"]
-    (cell,) = [s for s in sources if f"widgets.sliders({name}," in s]
+    space, places, cell = definitions("06"), catch_displays(monkeypatch, widgets), slider_cell("06", name)
     wav, other = some_sound(), some_sound(seed=1)
     with torch.no_grad():
         z, codes = space["encode"](codec, wav)
@@ -148,12 +129,7 @@ MOVES = [
 def test_moving_a_slider_changes_the_sound(name, values, monkeypatch):
     controls, places = explorer(name, monkeypatch)
     with torch.no_grad():
-        for control, value in values.items():
-            assert controls[control].value != value
-            controls[control].value = value
-    figures, sounds = (place.items for place in places)
-    assert len(figures) == len(sounds) == 1 + len(values)
-    assert sounds[0].data != sounds[-1].data
+        move(controls, places, values)
 
 
 def test_a_slider_that_is_put_back_brings_the_same_sound_back(monkeypatch):

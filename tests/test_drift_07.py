@@ -1,11 +1,10 @@
 """What notebook 07 builds by hand is what the module has, and its sliders change what is heard."""
 
-import json
 import math
 
 import pytest
 import torch
-from lift import NOTEBOOKS, definitions
+from lift import catch_displays, definitions, move, slider_cell
 from signals import speechlike
 
 from wavelldm import audio, autoencoder, griffin, ladder, mdct, nb, phase, refinenet, rungs, vae, widgets
@@ -154,28 +153,10 @@ def test_the_table_is_the_modules(tmp_path, monkeypatch):
 # --- the sliders, moved from code, with networks that have learnt nothing
 
 
-class Place:
-    def __init__(self, item):
-        self.items = [item]
-
-    def update(self, item):
-        self.items.append(item)
-
-
 def explorer(name: str, monkeypatch):
     """Run the notebook's cell that shows the sliders of function `name` -> its controls, what it displayed."""
     torch.manual_seed(0)
-    space, places = definitions("07"), []
-
-    def display(item, display_id=False):
-        if display_id:
-            places.append(Place(item))
-            return places[-1]
-
-    monkeypatch.setattr(widgets, "display", display)
-    (path,) = NOTEBOOKS.glob("07*.ipynb")
-    sources = ["".join(c["source"]) for c in json.loads(path.read_text())["cells"] if c["cell_type"] == "code"]
-    (cell,) = [s for s in sources if f"widgets.sliders({name}," in s]
+    space, places, cell = definitions("07"), catch_displays(monkeypatch, widgets), slider_cell("07", name)
     p = preset("ladder")
     voice, coder, fix, trained = (kind(p).eval() for kind in (rungs.ROLES[r] for r in ("vocoder", "vae", "refinement", "autoencoder")))
     torch.nn.init.normal_(fix.out.weight, std=0.1)
@@ -208,12 +189,7 @@ MOVES = [
 def test_moving_a_slider_changes_the_sound(name, values, monkeypatch):
     controls, places = explorer(name, monkeypatch)
     with torch.no_grad():
-        for control, value in values.items():
-            assert controls[control].value != value
-            controls[control].value = value
-    figures, sounds = (place.items for place in places)
-    assert len(figures) == len(sounds) == 1 + len(values)
-    assert sounds[0].data != sounds[-1].data
+        move(controls, places, values)
 
 
 def test_more_bits_lower_the_water(monkeypatch):

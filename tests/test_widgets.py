@@ -1,26 +1,12 @@
 import pytest
+from lift import catch_displays
 
 from wavelldm import widgets
 from wavelldm.errors import WavelldmError
 
 
-class Place:
-    def __init__(self, item):
-        self.items = [item]
-
-    def update(self, item):
-        self.items.append(item)
-
-
 def test_moving_a_slider_redraws_with_its_value(monkeypatch):
-    places = []
-
-    def display(item, display_id=False):
-        if display_id:
-            places.append(Place(item))
-            return places[-1]
-
-    monkeypatch.setattr(widgets, "display", display)
+    places = catch_displays(monkeypatch, widgets)
     controls = widgets.sliders(lambda hop, mels, on, gain: [hop * mels, (on, gain)], hop=[128, 160, 256], mels=(40, 128, 8, 80), on=True, gain=(0.0, 1.0, 0.1, 0.5))
     assert [p.items for p in places] == [[160 * 80], [(True, 0.5)]]
     controls["hop"].value = 256
