@@ -17,7 +17,7 @@ FLOORS = [
     ["config"],
     ["audio", "stft", "layers", "fsq", "noise", "levels", "espeak", "sentences", "plots", "parallel", "entropy", "schedule", "published"],
     ["pitch", "mel", "perceptual", "degrade", "logmmse", "synth", "fetch", "container", "masknet", "samplers", "unet", "mdct", "phase", "windowed"],
-    ["griffin", "clips", "composite", "source", "refine", "unet2d", "vae", "refinenet", "autoencoder", "segan", "wavedenoiser"],
+    ["griffin", "grow", "clips", "composite", "source", "refine", "unet2d", "vae", "refinenet", "autoencoder", "segan", "wavedenoiser"],
     ["decoders", "diffusion", "prior", "vocoder"],
     ["codec"],
     ["weights", "data", "delay", "metrics", "analysis", "adversarial", "train"],

@@ -36,18 +36,10 @@ def banks(c: MaskConfig) -> tuple[Tensor, Tensor]:
     return member / member.sum(0), member.T.contiguous()
 
 
-class Norm(nn.Module):
-    """Layer norm over channels and bands of each frame of x (B, C, T, F)."""
-
-    def __init__(self, channels: int, bands: int):
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(channels, 1, bands))
-        self.bias = nn.Parameter(torch.zeros(channels, 1, bands))
-
-    def forward(self, x: Tensor) -> Tensor:
-        mean = x.mean((1, 3), keepdim=True)
-        centred = x - mean
-        return centred * (centred.square().mean((1, 3), keepdim=True) + 1e-5).rsqrt() * self.weight + self.bias
+def over_bands(conv: nn.Module, x: Tensor) -> Tensor:
+    """A convolution over the bands of x (T, B, F, C). Channels lie last in memory, where all else here is fastest."""
+    y = conv(x.flatten(0, 1)[:, None].permute(0, 3, 1, 2))  # (T * B, C, 1, F)
+    return y.permute(0, 2, 3, 1)[:, 0].unflatten(0, x.shape[:2])
 
 
 class Block(nn.Module):
@@ -57,20 +49,19 @@ class Block(nn.Module):
         super().__init__()
         self.near = nn.Conv2d(channels, channels, (1, 5), padding=(0, 2), groups=channels)
         self.far = nn.Linear(bands, bands)
-        self.mix = nn.Conv2d(channels, channels, 1)
-        self.norm = Norm(channels, bands)
-        self.gru = nn.GRU(channels, channels, batch_first=True)
+        self.mix = nn.Linear(channels, channels)
+        self.norm = nn.LayerNorm((bands, channels))
+        self.gru = nn.GRU(channels, channels)
         self.out = nn.Linear(channels, channels)
-        self.norm_time = Norm(channels, bands)
+        self.norm_time = nn.LayerNorm((bands, channels))
 
     def forward(self, x: Tensor, state: Tensor | None):
-        """x (B, C, T, F), state (1, B * F, C)."""
-        y = self.near(x)
-        x = x + self.norm(self.mix(F.silu(y + self.far(y))))
-        b, c, t, f = x.shape
-        y, state = self.gru(x.permute(0, 3, 2, 1).reshape(b * f, t, c), state)  # (B * F, T, C)
-        y = self.out(y).view(b, f, t, c).permute(0, 3, 2, 1)
-        return x + self.norm_time(y), state
+        """x (T, B, F, C), state (1, B * F, C)."""
+        y = over_bands(self.near, x)
+        y = y + self.far.weight @ y + self.far.bias[:, None]
+        x = x + self.norm(self.mix(F.silu(y)))
+        y, state = self.gru(x.flatten(1, 2), state)  # (T, B * F, C)
+        return x + self.norm_time(self.out(y).view(x.shape)), state
 
 
 class MaskNet(nn.Module):
@@ -86,7 +77,7 @@ class MaskNet(nn.Module):
         w = c.width
         self.first = nn.Conv2d(9, w // 2, (1, 5), (1, 2), (0, 2))
         self.second = nn.Conv2d(w // 2, w, (1, 5), (1, 2), (0, 2))
-        self.norm = Norm(w, c.bands // 4)
+        self.norm = nn.LayerNorm((c.bands // 4, w))
         self.blocks = nn.ModuleList(Block(w, c.bands // 4) for _ in range(c.blocks))
         self.up = nn.ConvTranspose2d(2 * w, w // 2, (1, 4), (1, 2), (0, 1))
         self.last = nn.ConvTranspose2d(w, 6, (1, 4), (1, 2), (0, 1))
@@ -148,15 +139,15 @@ class MaskNet(nn.Module):
         longer = torch.cat([past, x], dim=2)
         state[0], t = longer[:, :, -2:], x.shape[2]
         x = torch.cat([longer[:, :, i : i + t] for i in range(3)], dim=1)  # (B, 9, T, bands)
-        one = F.silu(self.first(x))  # (B, w / 2, T, bands / 2)
-        x = two = self.norm(self.second(one))  # (B, w, T, bands / 4)
+        one = F.silu(over_bands(self.first, x.permute(2, 0, 3, 1)))  # (T, B, bands / 2, w / 2)
+        x = two = self.norm(over_bands(self.second, one))  # (T, B, bands / 4, w)
         if latent is not None:
-            guide = self.guide_out(F.silu(self.guide(latent.transpose(1, 2))))  # (B, T, w * bands / 4)
-            x = x + guide.unflatten(-1, (self.config.width, -1)).transpose(1, 2)
+            guide = self.guide_out(F.silu(self.guide(latent.permute(2, 0, 1))))  # (T, B, w * bands / 4)
+            x = x + guide.unflatten(-1, (self.config.width, -1)).transpose(2, 3)
         for i, block in enumerate(self.blocks):
             x, state[i + 1] = block(x, state[i + 1])
-        x = F.silu(self.up(torch.cat([x, two], dim=1)))
-        x = self.last(torch.cat([x, one], dim=1))  # (B, 6, T, bands)
-        x = x @ self.back  # (B, 6, T, bins)
-        gain = torch.sigmoid(x[:, 0])
-        return torch.complex(gain * (1 + x[:, 1]), gain * x[:, 2]), state
+        x = F.silu(over_bands(self.up, torch.cat([x, two], dim=-1)))
+        x = over_bands(self.last, torch.cat([x, one], dim=-1))[..., :3]  # (T, B, bands, 3)
+        x = x.permute(3, 1, 0, 2) @ self.back  # (3, B, T, bins)
+        gain = torch.sigmoid(x[0])
+        return torch.complex(gain * (1 + x[1]), gain * x[2]), state

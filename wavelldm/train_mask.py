@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from . import parallel
+from .adversarial import SpectrumCritic, adversarial_loss, critic_loss, feature_loss
 from .clips import Clips
 from .codec import Codec
 from .config import MaskConfig, Preset
@@ -14,6 +15,7 @@ from .degrade import Degradation
 from .diffusion import LatentDiffusion
 from .errors import WavelldmError
 from .finish import train_to_weights
+from .grow import begin_as
 from .masknet import MaskNet
 from .material import Material
 from .perceptual import disturbance, unlike
@@ -48,21 +50,32 @@ def weighed(parts: dict):
     return sum(weight * parts[name] for name, weight in WEIGHTS.items())
 
 
-class MaskTask:
-    """`guide`: a function from noisy wav (B, 1, N) to the latent (B, D, T) that the network may look at, or None."""
+def balanced(loss: Tensor, other: Tensor, wav: Tensor, share: float) -> Tensor:
+    """loss + other, weighed so that the second pulls at the sound `share` times as hard (EnCodec's balancer, arXiv 2210.13438)."""
+    ours, theirs = (torch.autograd.grad(x, wav, retain_graph=True)[0].norm() for x in (loss, other))
+    return loss + share * ours / theirs.clamp_min(1e-12) * other
 
-    def __init__(self, config: MaskConfig, valid: list, guide=None, device="cpu", seed: int = 0):
+
+class MaskTask:
+    """`guide`: a function from noisy wav (B, 1, N) to the latent (B, D, T) that the network may look at, or None.
+
+    `critic`: how hard a critic of spectra that learns meanwhile pulls at the sound, as a share of all other losses; 0: none.
+    """
+
+    def __init__(self, config: MaskConfig, valid: list, guide=None, device="cpu", seed: int = 0, critic: float = 0.0):
         torch.manual_seed(seed)
-        self.sr, self.valid, self.guide, self.device = config.sr, valid, guide, torch.device(device)
+        self.sr, self.valid, self.guide, self.device, self.critic = config.sr, valid, guide, torch.device(device), critic
         self.networks = {"model": MaskNet(config).to(device)}
         self.groups = {"mask": ["model"]}
+        if critic:
+            self.networks["critic"] = SpectrumCritic(config.n_fft).to(device)
+            self.groups["critic"] = ["critic"]
 
     @torch.no_grad()
     def latent(self, noisy: Tensor) -> Tensor | None:
         return None if self.guide is None else self.guide(noisy)
 
-    def distances(self, net: MaskNet, noisy: Tensor, clean: Tensor) -> dict:
-        wav = net(noisy, self.latent(noisy))
+    def distances(self, net: MaskNet, wav: Tensor, clean: Tensor) -> dict:
         return {
             "spectral": spectral_loss(net, wav, clean),
             "si_sdr": si_sdr(wav, clean).clamp(-20, 40).mean(),
@@ -72,12 +85,23 @@ class MaskTask:
 
     def losses(self, batch):
         noisy, clean = (x.to(self.device) for x in batch)  # (B, 1, N)
-        parts = self.distances(self.networks["model"], noisy, clean)
-        yield "mask", weighed(parts), {k: v.detach() for k, v in parts.items()}
+        wav = self.networks["model"](noisy, self.latent(noisy))
+        parts = self.distances(self.networks["model"], wav, clean)
+        logged = {k: v.detach() for k, v in parts.items()}
+        if not self.critic:
+            yield "mask", weighed(parts), logged
+            return
+        critic = self.networks["critic"]
+        yield "critic", critic_loss([critic(clean, noisy)], [critic(wav.detach(), noisy)]), {}
+        real, fake = [critic(clean, noisy)], [critic(wav, noisy)]
+        adversarial, features = adversarial_loss(fake), feature_loss(real, fake)
+        loss = balanced(weighed(parts), adversarial + 2 * features, wav, self.critic)
+        yield "mask", loss, logged | {"adversarial": adversarial.detach(), "features": features.detach()}
 
     @torch.no_grad()
     def validate(self, model: MaskNet) -> dict:
-        rows = [self.distances(model, noisy.to(self.device), clean.to(self.device)) for noisy, clean in self.valid]
+        pairs = [(noisy.to(self.device), clean.to(self.device)) for noisy, clean in self.valid]
+        rows = [self.distances(model, model(noisy, self.latent(noisy)), clean) for noisy, clean in pairs]
         means = {name: sum(float(row[name]) for row in rows) / len(rows) for name in WEIGHTS}
         return {"score": weighed(means), **{f"valid_{name}": value for name, value in means.items()}}
 
@@ -96,18 +120,6 @@ def guide_of(codec: Codec, diffusion: LatentDiffusion):
     return guide
 
 
-def begin_as(model: MaskNet, other: MaskNet, name: str = "the other network") -> None:
-    """Give `model` the weights of `other`, which may lack a guide or have fewer blocks: both then do the same."""
-    begun = other.state_dict()
-    if set(begun) - set(model.state_dict()):
-        raise WavelldmError(f"{name} is guided by a latent or has more blocks; give --diffusion too, or set mask.blocks")
-    missing = model.load_state_dict(begun, strict=False).missing_keys
-    with torch.no_grad():
-        for key, value in model.named_parameters():
-            if key in missing and "norm" in key:
-                value.zero_()  # what a new block adds
-
-
 def run(
     preset: Preset,
     material: Material,
@@ -118,13 +130,14 @@ def run(
     codec: Codec | None = None,
     diffusion: LatentDiffusion | None = None,
     start: str | None = None,
+    critic: float = 0.0,
     workers: int = 0,
     progress: bool = True,
 ) -> dict:
     """Train the mask network in `folder`, or go on where it stopped; the result is in best.pt. Returns what `train.fit` does.
 
-    With a codec and a diffusion their estimate guides it. `start`: weights to begin with; a guide and further blocks may be
-    new to them, and do nothing at first.
+    With a codec and a diffusion their estimate guides it. `start`: weights to begin with; a guide, further blocks and copies
+    of channels may be new to them, and change nothing at first. `critic`: see MaskTask.
     """
     device, sr = parallel.begin(), preset.mask.sr
     if diffusion is not None:
@@ -135,7 +148,7 @@ def run(
     noise = None if material.recorded else Clips(material.noise, sr)
     valid_recipe = Degradation(snr=None) if material.recorded else VALID
     valid = valid_pairs(material.valid_speech, material.valid_noise, valid_recipe, sr, 4.0, 8, count=48)
-    task = MaskTask(preset.mask, valid, guide_of(codec, diffusion) if diffusion is not None else None, device, plan.seed)
+    task = MaskTask(preset.mask, valid, guide_of(codec, diffusion) if diffusion is not None else None, device, plan.seed, critic)
     if start:
         begin_as(task.networks["model"], load_mask(start), start)
 
