@@ -28,6 +28,18 @@ def test_weights_go_round_in_half_precision(saved):
         assert (codec.decode(codec.encode(wav, 16_000)) - back.decode(back.encode(wav, 16_000))).abs().max() < 1e-2
 
 
+def test_weights_go_round_in_bytes(saved, tmp_path):
+    codec, path = saved
+    with torch.no_grad():
+        next(p for p in codec.parameters() if p.dim() > 1)[0] = 0  # a row without a size
+    small = weights.save(tmp_path / "bytes", codec, codec.preset, {}, eight_bits=True)
+    back = weights.load_codec(small)
+    for (name, a), b in zip(codec.state_dict().items(), back.state_dict().values()):
+        step = a.abs().amax(tuple(range(1, a.dim())), keepdim=True) / 127 if a.dim() > 1 else a.abs() * 2e-3
+        assert ((a - b).abs() <= 0.501 * step + 1e-9).all() and a.shape == b.shape, name
+    assert small.stat().st_size < 0.75 * path.stat().st_size
+
+
 def test_a_path_is_found_with_and_without_its_ending(saved):
     _, saved = saved
     assert weights.locate(saved) == weights.locate(saved.with_suffix("")) == weights.locate(str(saved.with_suffix(""))) == saved

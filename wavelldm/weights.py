@@ -1,6 +1,6 @@
 """Weights that ship: a safetensors file, beside it the config that rebuilds the network, and a model card.
 
-`wavelldm/weights/NAME.safetensors` (16-bit floats, half the size and no loss that a metric sees), `NAME.json`, `NAME.md`.
+`wavelldm/weights/NAME.safetensors` (16-bit floats, half the size and no loss that a metric sees, or rows of bytes), `NAME.json`, `NAME.md`.
 """
 
 import json
@@ -10,7 +10,7 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 
 from .audio import writing
 from .codec import Codec
@@ -26,13 +26,25 @@ SHIPPED = Path(__file__).with_name("weights")
 FORMAT = 1  # raise it when an older program could not read the file
 
 
-def save(path, model: nn.Module, preset: Preset, facts: dict, force: bool = False) -> Path:
-    """Write PATH.safetensors (half precision) and PATH.json (preset and `facts`: steps, seed, metrics ...)."""
+SCALE = "/scale"  # ends the name of what a tensor of bytes is multiplied by
+
+
+def as_bytes(x: Tensor) -> tuple[Tensor, Tensor]:
+    """x (N, ...) -> whole numbers from -127 to 127 of the same shape, and a scale for each of the N rows (N, 1, ...)."""
+    scale = x.float().abs().amax(tuple(range(1, x.dim())), keepdim=True).clamp_min(1e-12) / 127
+    return (x / scale).round().to(torch.int8), scale
+
+
+def save(path, model: nn.Module, preset: Preset, facts: dict, force: bool = False, eight_bits: bool = False) -> Path:
+    """Write PATH.safetensors (half precision, or matrices in bytes) and PATH.json (preset and `facts`: steps, seed, metrics ...)."""
     path = Path(path).with_suffix(".safetensors")
     tensors = {k: v.detach().cpu().half().contiguous() for k, v in model.state_dict().items()}
     lost = next((k for k, v in tensors.items() if not torch.isfinite(v).all()), None)
     if lost:
         raise WavelldmError(f"the weights '{lost}' do not fit into 16-bit floats; they are too large or not finite")
+    for name, x in model.state_dict().items() if eight_bits else ():
+        if x.dim() > 1:
+            tensors[name], tensors[name + SCALE] = as_bytes(x.detach().cpu())
     about = {"format": FORMAT, "kind": type(model).__name__, "preset": preset.to_dict(), **facts}
     with writing(path, force) as part:
         part.write_bytes(safetensors.torch.save(tensors))
@@ -88,7 +100,8 @@ def load(name, build, preset: str | None = None, device="cpu") -> nn.Module:
     except (SafetensorError, OSError) as error:
         raise WavelldmError(f"{path} is not a whole safetensors file ({error}); download or copy it again") from None
     try:
-        model.load_state_dict({k: v.float() for k, v in tensors.items()})
+        scales = {k.removesuffix(SCALE): tensors.pop(k) for k in list(tensors) if k.endswith(SCALE)}
+        model.load_state_dict({k: v.float() * scales.get(k, 1.0) for k, v in tensors.items()})
     except RuntimeError:
         raise WavelldmError(f"{path} does not fit the network its JSON describes; both must come from the same run") from None
     return model.to(device).eval()
