@@ -3,7 +3,6 @@
 MPD and MSD follow HiFi-GAN (arXiv 2010.05646, section 2.3), the losses its equations 1 to 4; the weights are WaveLLDM's.
 """
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
@@ -78,27 +77,6 @@ class Critics(nn.Module):
 
     def forward(self, wav: Tensor) -> list[list[Tensor]]:
         return [critic(wav) for critic in self.critics]
-
-
-class SpectrumCritic(nn.Module):
-    """Magnitudes of a sound beside those of its noisy recording, (B, 1, N) each -> features, the last of them the verdict.
-
-    For a denoiser, whose phases are the recording's: it asks whether what is left between the harmonics is noise.
-    """
-
-    def __init__(self, n_fft: int = 512, width: int = 16):
-        super().__init__()
-        self.n_fft = n_fft
-        sizes = [2, width, 2 * width, 4 * width, 4 * width]
-        self.layers = nn.ModuleList(weight_norm(nn.Conv2d(a, b, 5, 2, 2)) for a, b in zip(sizes, sizes[1:]))
-        self.out = weight_norm(nn.Conv2d(sizes[-1], 1, 3, 1, 1))
-
-    def forward(self, wav: Tensor, noisy: Tensor) -> list[Tensor]:
-        sizes = []
-        for sound in (wav, noisy):
-            spec = stft(sound, self.n_fft, self.n_fft // 4, self.n_fft, "center")  # (B, F, T)
-            sizes.append(magnitude(spec.real, spec.imag).clamp_min(1e-4) ** 0.3)
-        return _through(self.layers, self.out, torch.stack(sizes, dim=1))  # (B, 2, F, T)
 
 
 def critic_loss(real: list, fake: list) -> Tensor:

@@ -92,7 +92,7 @@ class MaskConfig:
     hop: int = 256  # frame t has its middle where latent frame t of the codec has
     low: int = 65  # bins kept one by one (up to 2 kHz)
     bands: int = 128  # these, and wider ones above
-    width: int = 48  # channels
+    width: int = 96  # channels
     blocks: int = 6
     power: float = 0.3  # compression of the magnitudes it sees
     latent_dim: int = 0  # of the guiding latent; 0: none

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from . import parallel
-from .adversarial import SpectrumCritic, adversarial_loss, critic_loss, feature_loss
 from .clips import Clips
 from .codec import Codec
 from .config import MaskConfig, Preset
@@ -50,26 +49,14 @@ def weighed(parts: dict):
     return sum(weight * parts[name] for name, weight in WEIGHTS.items())
 
 
-def balanced(loss: Tensor, other: Tensor, wav: Tensor, share: float) -> Tensor:
-    """loss + other, weighed so that the second pulls at the sound `share` times as hard (EnCodec's balancer, arXiv 2210.13438)."""
-    ours, theirs = (torch.autograd.grad(x, wav, retain_graph=True)[0].norm() for x in (loss, other))
-    return loss + share * ours / theirs.clamp_min(1e-12) * other
-
-
 class MaskTask:
-    """`guide`: a function from noisy wav (B, 1, N) to the latent (B, D, T) that the network may look at, or None.
+    """`guide`: a function from noisy wav (B, 1, N) to the latent (B, D, T) that the network may look at, or None."""
 
-    `critic`: how hard a critic of spectra that learns meanwhile pulls at the sound, as a share of all other losses; 0: none.
-    """
-
-    def __init__(self, config: MaskConfig, valid: list, guide=None, device="cpu", seed: int = 0, critic: float = 0.0):
+    def __init__(self, config: MaskConfig, valid: list, guide=None, device="cpu", seed: int = 0):
         torch.manual_seed(seed)
-        self.sr, self.valid, self.guide, self.device, self.critic = config.sr, valid, guide, torch.device(device), critic
+        self.sr, self.valid, self.guide, self.device = config.sr, valid, guide, torch.device(device)
         self.networks = {"model": MaskNet(config).to(device)}
         self.groups = {"mask": ["model"]}
-        if critic:
-            self.networks["critic"] = SpectrumCritic(config.n_fft).to(device)
-            self.groups["critic"] = ["critic"]
 
     @torch.no_grad()
     def latent(self, noisy: Tensor) -> Tensor | None:
@@ -87,16 +74,7 @@ class MaskTask:
         noisy, clean = (x.to(self.device) for x in batch)  # (B, 1, N)
         wav = self.networks["model"](noisy, self.latent(noisy))
         parts = self.distances(self.networks["model"], wav, clean)
-        logged = {k: v.detach() for k, v in parts.items()}
-        if not self.critic:
-            yield "mask", weighed(parts), logged
-            return
-        critic = self.networks["critic"]
-        yield "critic", critic_loss([critic(clean, noisy)], [critic(wav.detach(), noisy)]), {}
-        real, fake = [critic(clean, noisy)], [critic(wav, noisy)]
-        adversarial, features = adversarial_loss(fake), feature_loss(real, fake)
-        loss = balanced(weighed(parts), adversarial + 2 * features, wav, self.critic)
-        yield "mask", loss, logged | {"adversarial": adversarial.detach(), "features": features.detach()}
+        yield "mask", weighed(parts), {k: v.detach() for k, v in parts.items()}
 
     @torch.no_grad()
     def validate(self, model: MaskNet) -> dict:
@@ -130,14 +108,13 @@ def run(
     codec: Codec | None = None,
     diffusion: LatentDiffusion | None = None,
     start: str | None = None,
-    critic: float = 0.0,
     workers: int = 0,
     progress: bool = True,
 ) -> dict:
     """Train the mask network in `folder`, or go on where it stopped; the result is in best.pt. Returns what `train.fit` does.
 
     With a codec and a diffusion their estimate guides it. `start`: weights to begin with; a guide, further blocks and copies
-    of channels may be new to them, and change nothing at first. `critic`: see MaskTask.
+    of channels may be new to them, and change nothing at first.
     """
     device, sr = parallel.begin(), preset.mask.sr
     if diffusion is not None:
@@ -148,7 +125,7 @@ def run(
     noise = None if material.recorded else Clips(material.noise, sr)
     valid_recipe = Degradation(snr=None) if material.recorded else VALID
     valid = valid_pairs(material.valid_speech, material.valid_noise, valid_recipe, sr, 4.0, 8, count=48)
-    task = MaskTask(preset.mask, valid, guide_of(codec, diffusion) if diffusion is not None else None, device, plan.seed, critic)
+    task = MaskTask(preset.mask, valid, guide_of(codec, diffusion) if diffusion is not None else None, device, plan.seed)
     if start:
         begin_as(task.networks["model"], load_mask(start), start)
 
