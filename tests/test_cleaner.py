@@ -84,8 +84,8 @@ def test_as_long_as_the_input_at_any_rate(chains, kind, sr, n):
 class Nothing(MaskNet):
     """A mask of ones."""
 
-    def mask(self, spec, latent=None, state=None):
-        return torch.ones_like(spec), state
+    def clean(self, spec, latent=None, state=None):
+        return spec, torch.ones_like(spec), state
 
 
 def test_an_idle_network_changes_nothing_at_any_rate_and_any_gain():
@@ -111,11 +111,16 @@ def test_level_and_loudness(chains):
 
 def test_strength_and_background():
     mask = torch.polar(torch.tensor([0.1, 0.5, 1.0]), torch.tensor([0.3, -0.5, 0.0]))
-    assert torch.allclose(adjust(mask, Settings(strength=2)).abs(), mask.abs() ** 2)
-    assert torch.allclose(adjust(mask, Settings(strength=2)).angle(), mask.angle())
-    assert torch.allclose(adjust(mask, Settings(strength=0)).abs(), torch.ones(3))
-    assert torch.allclose(adjust(mask, Settings(background=1.0)), torch.ones(3, dtype=torch.complex64))
-    assert torch.equal(adjust(mask, Settings()), mask)
+    spec, early = torch.tensor([1.0, 2.0j, -0.1]), torch.tensor([0.2, 0.0, 0.1j])  # early: what earlier frames add
+    cleaned = spec * mask + early
+    for strength, expected in ((1, mask), (2, mask * mask.abs()), (0, mask / mask.abs())):
+        out, gain = adjust(spec, cleaned, mask, Settings(strength=strength))
+        assert torch.allclose(gain, expected)
+        assert torch.allclose(out, spec * expected + (0 if strength == 0 else early * mask.abs() ** (strength - 1)))
+    for x, y in zip(adjust(spec, cleaned, mask, Settings(background=1.0)), (spec, torch.ones_like(mask))):
+        assert torch.allclose(x, y)
+    out, gain = adjust(spec, cleaned, mask, Settings())
+    assert torch.equal(out, cleaned) and torch.equal(gain, mask)
     for wrong in ({"steps": 0}, {"strength": 5}, {"background": -0.1}):
         with pytest.raises(WavelldmError, match="steps begin at 1"):
             Settings(**wrong)

@@ -40,8 +40,21 @@ def test_a_mask_of_ones_gives_the_sound_back(n):
 def test_no_frame_sees_a_later_one():
     net = make()
     spec = torch.randn(1, 12, 257, dtype=torch.complex64).requires_grad_()
-    net.mask(spec)[0][:, 6].abs().sum().backward()
+    net.clean(spec)[0][:, 6].abs().sum().backward()
     assert spec.grad[:, 7:].abs().max() == 0 and (spec.grad[:, :7].abs().sum((0, 2)) > 0).all()
+
+
+def test_the_filter_adds_what_its_weights_say_of_earlier_frames():
+    net, spec = make(), torch.randn(2, 9, 257, dtype=torch.complex64)
+    with torch.no_grad():
+        net.last.weight.zero_()
+        net.last.bias.zero_()  # a mask of one half
+        net.last.bias[3 + 1], net.last.bias[3 + net.config.taps + 3] = 2.0, 6.0  # real part of the second tap, imaginary of the fourth
+        out, mask, _ = net.clean(spec)
+    early = torch.zeros_like(spec)
+    early[:, 2:, : net.config.low] += 2 * spec[:, :-2, : net.config.low]
+    early[:, 4:, : net.config.low] += 6j * spec[:, :-4, : net.config.low]
+    assert torch.allclose(mask, torch.full_like(mask, 0.5)) and torch.allclose(out, 0.5 * (spec + early), atol=1e-5)
 
 
 @pytest.mark.parametrize("size", [1, 3, 5])
@@ -50,13 +63,13 @@ def test_streaming_equals_the_whole(size):
     torch.nn.init.normal_(net.guide_out.weight, std=0.3)
     spec, latent = torch.randn(2, 13, 257, dtype=torch.complex64), torch.randn(2, 8, 13)
     with torch.no_grad():
-        whole, _ = net.mask(spec, latent)
-        sound, state, tail, masks, sounds = net.wave(spec * whole, 13 * 256), None, None, [], []
+        whole, mask, _ = net.clean(spec, latent)
+        sound, state, tail, parts, masks, sounds = net.wave(whole, 13 * 256), None, None, [], [], []
         for i in range(0, 13, size):
-            mask, state = net.mask(spec[:, i : i + size], latent[..., i : i + size], state)
-            out, tail = net.overlap(spec[:, i : i + size] * mask, tail)
-            masks.append(mask), sounds.append(out)
-    assert (torch.cat(masks, dim=1) - whole).abs().max() < 1e-5
+            part, piece, state = net.clean(spec[:, i : i + size], latent[..., i : i + size], state)
+            out, tail = net.overlap(part, tail)
+            parts.append(part), masks.append(piece), sounds.append(out)
+    assert (torch.cat(parts, dim=1) - whole).abs().max() < 1e-5 and (torch.cat(masks, dim=1) - mask).abs().max() < 1e-5
     assert (torch.cat(sounds, dim=1)[:, net.side :] - sound[:, 0, : 13 * 256 - net.side]).abs().max() < 1e-4
 
 
@@ -85,6 +98,18 @@ def test_a_deeper_network_goes_on_where_a_shallower_one_was_and_learns():
     assert deep.blocks[-1].norm.weight.grad.abs().max() > 0, "from zero on, the new blocks must be able to leave it"
     with pytest.raises(WavelldmError, match="has more blocks"):
         begin_as(shallow, deep)
+
+
+def test_a_network_with_taps_goes_on_where_one_without_was_and_learns():
+    mask, taps = make(replace(SMALL, taps=0)), make()
+    wav = torch.randn(1, 1, 4_000)
+    with torch.no_grad():
+        begin_as(taps, mask)
+        assert (mask(wav) - taps(wav)).abs().max() < 1e-6
+    taps(wav).square().sum().backward()
+    assert (taps.last.bias.grad[3:].abs() > 0).all()
+    with pytest.raises(WavelldmError, match="other taps"):
+        begin_as(mask, taps)
 
 
 @pytest.mark.parametrize("times", [2, 3])

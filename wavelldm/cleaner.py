@@ -87,9 +87,9 @@ def by_mask(chain: Networks, blocks, settings: Settings, size: int):
         first, last = before * hop - side, (before + count) * hop + side  # of the window: the samples these frames see
         seen = fit(F.pad(wav[:, max(0, first) : last], (max(0, -first), 0)), last - first)
         spec = mask.frames(seen)  # (C, count, bins)
-        gain, state = mask.mask(spec, None if z is None else chain.diffusion.normalise(z), state)
-        gain = adjust(gain, settings)
-        out, tail = mask.overlap(spec * gain, tail)  # (C, count * hop)
+        cleaned, gain, state = mask.clean(spec, None if z is None else chain.diffusion.normalise(z), state)
+        cleaned, gain = adjust(spec, cleaned, gain, settings)
+        out, tail = mask.overlap(cleaned, tail)  # (C, count * hop)
         top = gain.abs()[..., -mask.config.n_fft // 8 :].mean(-1).clamp(max=1)  # (C, count), of the highest quarter
         points = torch.cat([top[:, :1] if level is None else level, top], dim=1)
         rows = torch.cat([out, (points[:, :-1, None] * (1 - ramp) + points[:, 1:, None] * ramp).flatten(1)])
@@ -103,11 +103,14 @@ def by_mask(chain: Networks, blocks, settings: Settings, size: int):
         yield torch.cat([rest, level.expand(-1, side)])[:, : heard - made]
 
 
-def adjust(mask: Tensor, settings: Settings) -> Tensor:
-    """The mask as the user wants it."""
+def adjust(spec: Tensor, cleaned: Tensor, mask: Tensor, settings: Settings) -> tuple[Tensor, Tensor]:
+    """The cleaned spectrum, and the mask that made it, as the user wants them."""
     if settings.strength != 1:
-        mask = mask * mask.abs().clamp_min(1e-4) ** (settings.strength - 1)
-    return mask + settings.background * (1 - mask) if settings.background else mask
+        harder, alone = mask.abs().clamp_min(1e-4) ** (settings.strength - 1), spec * mask
+        cleaned = harder * (alone + min(settings.strength, 1.0) * (cleaned - alone))
+        mask = mask * harder
+    kept = settings.background
+    return (cleaned + kept * (spec - cleaned), mask + kept * (1 - mask)) if kept else (cleaned, mask)
 
 
 def by_decoder(chain: Networks, blocks, settings: Settings, size: int):

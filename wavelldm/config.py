@@ -91,6 +91,7 @@ class MaskConfig:
     n_fft: int = 512
     hop: int = 256  # frame t has its middle where latent frame t of the codec has
     low: int = 65  # bins kept one by one (up to 2 kHz)
+    taps: int = 4  # earlier frames that the filter of these bins reaches back to; 0: a mask alone
     bands: int = 128  # these, and wider ones above
     width: int = 96  # channels
     blocks: int = 6

@@ -1,4 +1,4 @@
-"""A small causal network that cleans a noisy spectrum by a complex mask, alone or guided by the latent diffusion's estimate.
+"""A small causal network that cleans a noisy spectrum by a complex mask and a filter over the last frames, alone or guided by the latent diffusion's estimate.
 
 It keeps the input's fine structure and phase, which no latent holds: the multi-stage idea of StoRM (arXiv 2212.11851),
 in the shape of GTCRN and DPCRN (arXiv 2107.05429): bands, convolutions over frequency, recurrence over time, skips.
@@ -80,7 +80,7 @@ class MaskNet(nn.Module):
         self.norm = nn.LayerNorm((c.bands // 4, w))
         self.blocks = nn.ModuleList(Block(w, c.bands // 4) for _ in range(c.blocks))
         self.up = nn.ConvTranspose2d(2 * w, w // 2, (1, 4), (1, 2), (0, 1))
-        self.last = nn.ConvTranspose2d(w, 6, (1, 4), (1, 2), (0, 1))
+        self.last = nn.ConvTranspose2d(w, 3 + 2 * c.taps, (1, 4), (1, 2), (0, 1))
         if c.latent_dim:
             self.guide = nn.Linear(c.latent_dim, 128)
             self.guide_out = nn.Linear(128, w * c.bands // 4)
@@ -125,16 +125,36 @@ class MaskNet(nn.Module):
 
     def forward(self, wav: Tensor, latent: Tensor | None = None) -> Tensor:
         """`latent`: the guide (B, D, ceil(N / hop)), scaled to deviation 1, for a network built with latent_dim."""
-        spec = self.spectrum(wav)
-        mask, _ = self.mask(spec, latent)
-        return self.wave(spec * mask, wav.shape[-1])
+        cleaned, _, _ = self.clean(self.spectrum(wav), latent)
+        return self.wave(cleaned, wav.shape[-1])
 
-    def mask(self, spec: Tensor, latent: Tensor | None = None, state: list | None = None):
-        """complex (B, T, bins) [, latent (B, D, T)] -> complex mask (B, T, bins), state."""
-        state = list(state or [None] * (len(self.blocks) + 1))
-        if (latent is None) != (self.config.latent_dim == 0):
+    def clean(self, spec: Tensor, latent: Tensor | None = None, state: list | None = None):
+        """complex (B, T, bins) [, latent (B, D, T)] -> the same cleaned, the mask on each frame itself, complex (B, T, bins), state.
+
+        On the `low` bins the mask goes on into the past: a filter of `taps` earlier frames (deep filtering, arXiv 1904.08369, eq. 5),
+        which can tell harmonics from what lies between them and mend phases.
+        """
+        c = self.config
+        state = list(state or [None] * (len(self.blocks) + 2))
+        if (latent is None) != (c.latent_dim == 0):
             raise WavelldmError("this mask network " + ("needs" if latent is None else "takes no") + " latent as a guide")
-        x = self.features(spec)  # (B, 3, T, bands)
+        x, state[1:] = self.estimate(spec, latent, state[1:])  # (3 + 2 * taps, B, T, bands)
+        size, real, imag = x[:3] @ self.back  # (B, T, bins) each
+        size = torch.sigmoid(size)
+        mask = torch.complex(size * (1 + real), size * imag)
+        out, t = spec * mask, spec.shape[1]
+        if c.taps:
+            past = spec.new_zeros(len(spec), c.taps, c.low) if state[0] is None else state[0]
+            longer = torch.cat([past, spec[..., : c.low]], dim=1)  # (B, taps + T, low)
+            state[0] = longer[:, t:]
+            weights = torch.complex(*x[3:, ..., : c.low].chunk(2))  # (taps, B, T, low), the latest frame first
+            earlier = sum(w * longer[:, c.taps - i : c.taps - i + t] for i, w in enumerate(weights, 1))
+            out = torch.cat([out[..., : c.low] + size[..., : c.low] * earlier, out[..., c.low :]], dim=-1)
+        return out, mask, state
+
+    def estimate(self, spec: Tensor, latent: Tensor | None, state: list):
+        """complex (B, T, bins) [, latent (B, D, T)] -> what mask and filter are made of, (3 + 2 * taps, B, T, bands), state."""
+        state, x = list(state), self.features(spec)  # (B, 3, T, bands)
         past = x.new_zeros(x.shape[0], 3, 2, x.shape[3]) if state[0] is None else state[0]
         longer = torch.cat([past, x], dim=2)
         state[0], t = longer[:, :, -2:], x.shape[2]
@@ -147,7 +167,5 @@ class MaskNet(nn.Module):
         for i, block in enumerate(self.blocks):
             x, state[i + 1] = block(x, state[i + 1])
         x = F.silu(over_bands(self.up, torch.cat([x, two], dim=-1)))
-        x = over_bands(self.last, torch.cat([x, one], dim=-1))[..., :3]  # (T, B, bands, 3)
-        x = x.permute(3, 1, 0, 2) @ self.back  # (3, B, T, bins)
-        gain = torch.sigmoid(x[0])
-        return torch.complex(gain * (1 + x[1]), gain * x[2]), state
+        x = over_bands(self.last, torch.cat([x, one], dim=-1))  # (T, B, bands, 3 + 2 * taps)
+        return x.permute(3, 1, 0, 2), state
