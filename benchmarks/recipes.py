@@ -32,7 +32,7 @@ def codec(heard, out: Path):
 
 def denoiser(heard, out: Path):
     """Six legs, each from where the one before stopped: three blocks more in the fourth, twice the channels in the fifth, the filter over earlier
-    frames in the last; some 8 hours on one CPU thread. The weights that ship heard what `perceptual.py` hears only from the fourth leg on, had
+    frames in the last; some 9 hours on one CPU thread. The weights that ship heard what `perceptual.py` hears only from the fourth leg on, had
     products in bfloat16 in the last two, and 400 steps more at 5e-4 between these."""
     legs = {  # blocks, channels, taps, crops a step
         "mask1": (3, 48, 0, 4, Plan(steps=6_000, lr=1e-3, warmup=200, final=0.3, ema=0.998)),
