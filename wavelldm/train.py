@@ -215,6 +215,7 @@ def fit(task, batches, plan: Plan, folder, progress: bool = True) -> dict:
                 save_checkpoint(folder / "last.pt", state())
             if ended:
                 break
+    parallel.wait()  # nobody hangs up while another still measures
     return {"step": step, "best": best if math.isfinite(best) else None, "stopped": step < plan.steps}
 
 
