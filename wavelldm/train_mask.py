@@ -62,7 +62,8 @@ class MaskTask:
     def latent(self, noisy: Tensor) -> Tensor | None:
         return None if self.guide is None else self.guide(noisy)
 
-    def distances(self, net: MaskNet, wav: Tensor, clean: Tensor) -> dict:
+    def distances(self, net: MaskNet, noisy: Tensor, clean: Tensor) -> dict:
+        wav = net(noisy, self.latent(noisy))
         return {
             "spectral": spectral_loss(net, wav, clean),
             "si_sdr": si_sdr(wav, clean).clamp(-20, 40).mean(),
@@ -72,14 +73,12 @@ class MaskTask:
 
     def losses(self, batch):
         noisy, clean = (x.to(self.device) for x in batch)  # (B, 1, N)
-        wav = self.networks["model"](noisy, self.latent(noisy))
-        parts = self.distances(self.networks["model"], wav, clean)
+        parts = self.distances(self.networks["model"], noisy, clean)
         yield "mask", weighed(parts), {k: v.detach() for k, v in parts.items()}
 
     @torch.no_grad()
     def validate(self, model: MaskNet) -> dict:
-        pairs = [(noisy.to(self.device), clean.to(self.device)) for noisy, clean in self.valid]
-        rows = [self.distances(model, model(noisy, self.latent(noisy)), clean) for noisy, clean in pairs]
+        rows = [self.distances(model, noisy.to(self.device), clean.to(self.device)) for noisy, clean in self.valid]
         means = {name: sum(float(row[name]) for row in rows) / len(rows) for name in WEIGHTS}
         return {"score": weighed(means), **{f"valid_{name}": value for name, value in means.items()}}
 
