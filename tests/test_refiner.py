@@ -111,6 +111,25 @@ def test_above_the_priors_band_the_first_denoiser_is_believed(path):
     assert spectrum[:, 9_000:].max() < 0.02 * spectrum.max()
 
 
+@pytest.mark.parametrize("frames", [3, 255, 256, 257, 480, 481])
+def test_the_progress_bar_ends_full(path, monkeypatch, frames):
+    bars = []
+
+    class Bar(refiner.tqdm):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **{**kwargs, "disable": True})
+            bars.append([kwargs["total"], 0])
+
+        def update(self, n=1):
+            bars[-1][1] += n
+
+    monkeypatch.setattr(refiner, "tqdm", Bar), monkeypatch.setattr(refiner, "PIECE", 256), monkeypatch.setattr(p, "PIECE", 256)
+    prior = weights.load_prior(path)
+    noisy = 0.1 * torch.randn(2, frames * prior.config.hop - 5)
+    refiner.refine(prior, noisy, 0.5 * noisy, prior.config.sr, refiner.Choices(steps=2))
+    assert bars == [[bars[0][1]] * 2] and bars[0][1] >= 4
+
+
 def test_with_nothing_taken_away_the_noisy_file_comes_back_at_any_rate(path):
     _, noisy = clean_and_noisy(1.0, 1, 44_100)
     out = refiner.refine(weights.load_prior(path), noisy, noisy, 44_100, refiner.Choices(steps=3, eta_b=1.0))

@@ -9,7 +9,6 @@ from wavelldm.samplers import SAMPLERS, ancestral, ddim, ddpm, dpmpp_2m, inpaint
 from wavelldm.schedule import convert, make, q_sample
 
 torch.set_num_threads(1)
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # the library's, with a new numpy
 COMMON = dict(num_train_timesteps=1000, timestep_spacing="trailing", prediction_type="sample")
 
 
