@@ -35,7 +35,7 @@ bench-codec: $(VENV)/dev ## the codec's benchmark alone
 train-codec: $(VENV)/dev ## train the codec that ships (MANIFEST=table.tsv); about 2.5 hours on one CPU thread
 	$(BIN)/python benchmarks/recipes.py codec $(TABLE)
 
-train-denoiser: $(VENV)/dev ## train the denoiser that ships, mask network and diffusion (MANIFEST=table.tsv); about 10 hours on one CPU thread
+train-denoiser: $(VENV)/dev ## train the denoiser that ships, mask network and diffusion (MANIFEST=table.tsv); about 19 hours on one CPU thread
 	$(BIN)/python benchmarks/recipes.py denoiser $(TABLE)
 	$(BIN)/python benchmarks/recipes.py diffusion $(TABLE)
 

@@ -37,36 +37,54 @@ def test_a_mask_of_ones_gives_the_sound_back(n):
     assert (net.wave(spec, n) - wav).abs().max() < 1e-4
 
 
-def test_no_frame_sees_a_later_one():
-    net = make()
+@pytest.mark.parametrize("ahead", [0, 1, 2])
+def test_a_frame_sees_all_before_it_and_so_many_after_it(ahead):
+    net = make(replace(SMALL, ahead=ahead))
     spec = torch.randn(1, 12, 257, dtype=torch.complex64).requires_grad_()
     net.clean(spec)[0][:, 6].abs().sum().backward()
-    assert spec.grad[:, 7:].abs().max() == 0 and (spec.grad[:, :7].abs().sum((0, 2)) > 0).all()
+    last = 7 + ahead
+    assert spec.grad[:, last:].abs().max() == 0 and (spec.grad[:, :last].abs().sum((0, 2)) > 0).all()
 
 
-def test_the_filter_adds_what_its_weights_say_of_earlier_frames():
+@pytest.mark.parametrize("n", [1, 3_000, 4_096])
+def test_a_cleaned_sample_depends_on_one_window_and_the_frames_ahead(n):
+    net = make()
+    wav = (0.1 * torch.randn(1, 1, n)).requires_grad_()
+    out = net(wav)
+    assert out.shape == wav.shape
+    at = n // 2
+    out[..., at].sum().backward()
+    seen = wav.grad[0, 0].nonzero().max().item()
+    assert at <= seen < min(n, at + net.config.n_fft + net.config.ahead * net.config.hop)
+
+
+def test_the_filter_adds_what_its_weights_say_of_other_frames():
     net, spec = make(), torch.randn(2, 9, 257, dtype=torch.complex64)
+    taps, low = net.config.taps, net.config.low
     with torch.no_grad():
         net.last.weight.zero_()
         net.last.bias.zero_()  # a mask of one half
-        net.last.bias[3 + 1], net.last.bias[3 + net.config.taps + 3] = 2.0, 6.0  # real part of the second tap, imaginary of the fourth
+        net.last.bias[3 + 1], net.last.bias[3 + taps + 3] = 2.0, 6.0  # real part of the second tap, imaginary of the fourth
+        net.last.bias[3 + 2 * taps + 1] = 5.0  # imaginary part of the frame ahead
         out, mask, _ = net.clean(spec)
-    early = torch.zeros_like(spec)
-    early[:, 2:, : net.config.low] += 2 * spec[:, :-2, : net.config.low]
-    early[:, 4:, : net.config.low] += 6j * spec[:, :-4, : net.config.low]
-    assert torch.allclose(mask, torch.full_like(mask, 0.5)) and torch.allclose(out, 0.5 * (spec + early), atol=1e-5)
+    others, now = torch.zeros_like(spec), spec[:, :-1]
+    others[:, 2:, :low] += 2 * spec[:, :-2, :low]
+    others[:, 4:, :low] += 6j * spec[:, :-4, :low]
+    others[:, :-1, :low] += 5j * spec[:, 1:, :low]
+    assert torch.allclose(mask, torch.full_like(mask, 0.5)) and torch.allclose(out, 0.5 * (now + others[:, :-1]), atol=1e-5)
 
 
+@pytest.mark.parametrize("ahead", [0, 1, 2])
 @pytest.mark.parametrize("size", [1, 3, 5])
-def test_streaming_equals_the_whole(size):
-    net = make(replace(SMALL, latent_dim=8))
+def test_streaming_equals_the_whole(size, ahead):
+    net = make(replace(SMALL, latent_dim=8, ahead=ahead))
     torch.nn.init.normal_(net.guide_out.weight, std=0.3)
-    spec, latent = torch.randn(2, 13, 257, dtype=torch.complex64), torch.randn(2, 8, 13)
+    spec, latent = torch.randn(2, 13 + ahead, 257, dtype=torch.complex64), torch.randn(2, 8, 13)
     with torch.no_grad():
         whole, mask, _ = net.clean(spec, latent)
         sound, state, tail, parts, masks, sounds = net.wave(whole, 13 * 256), None, None, [], [], []
         for i in range(0, 13, size):
-            part, piece, state = net.clean(spec[:, i : i + size], latent[..., i : i + size], state)
+            part, piece, state = net.clean(spec[:, i : min(i + size, 13) + ahead], latent[..., i : i + size], state)
             out, tail = net.overlap(part, tail)
             parts.append(part), masks.append(piece), sounds.append(out)
     assert (torch.cat(parts, dim=1) - whole).abs().max() < 1e-5 and (torch.cat(masks, dim=1) - mask).abs().max() < 1e-5
@@ -101,7 +119,7 @@ def test_a_deeper_network_goes_on_where_a_shallower_one_was_and_learns():
 
 
 def test_a_network_with_taps_goes_on_where_one_without_was_and_learns():
-    mask, taps = make(replace(SMALL, taps=0)), make()
+    mask, taps = make(replace(SMALL, taps=0, ahead=0)), make()
     wav = torch.randn(1, 1, 4_000)
     with torch.no_grad():
         begin_as(taps, mask)
@@ -110,6 +128,22 @@ def test_a_network_with_taps_goes_on_where_one_without_was_and_learns():
     assert (taps.last.bias.grad[3:].abs() > 0).all()
     with pytest.raises(WavelldmError, match="other taps"):
         begin_as(mask, taps)
+
+
+@pytest.mark.parametrize("ahead", [1, 2])
+def test_a_network_that_sees_ahead_goes_on_where_one_that_does_not_was_and_learns(ahead):
+    now, then = make(replace(SMALL, ahead=0)), make(replace(SMALL, ahead=ahead))
+    wav = torch.randn(1, 1, 4_000)
+    with torch.no_grad():
+        begin_as(then, now)
+        assert (now(wav) - then(wav)).abs().max() < 1e-6
+    then(wav).square().sum().backward()
+    later = 3 + 2 * SMALL.taps
+    assert (then.last.bias.grad[later:].abs() > 0).all() and (then.first.weight.grad[:, 9:].abs().sum((0, 2, 3)) > 0).all()
+    with pytest.raises(WavelldmError, match="more frames ahead"):
+        begin_as(now, then)
+    with pytest.raises(WavelldmError, match="other taps"):
+        begin_as(then, make(replace(SMALL, taps=0)))
 
 
 @pytest.mark.parametrize("times", [2, 3])

@@ -64,10 +64,11 @@ class Networks(nn.Module):
             raise WavelldmError(f"a latent frame has {codec.hop} samples and a mask frame {mask.config.hop}; make them equal")
 
 
-def latents(chain: Networks, blocks, settings: Settings, size: int):
-    """wav blocks (C, any) -> (clean latent (C, D, count), the window of samples it comes from, frames before, count)."""
+def latents(chain: Networks, blocks, settings: Settings, size: int, margin: int = 0):
+    """wav blocks (C, any) -> (clean latent (C, D, count), the window of samples it comes from, frames before, count). The window has
+    at least `margin` frames on either side, except at the ends."""
     codec, state, generator = chain.codec, None, torch.Generator().manual_seed(settings.seed)
-    for wav, before, count in windows(blocks, codec.hop, encoder_margin(codec), size):
+    for wav, before, count in windows(blocks, codec.hop, max(margin, encoder_margin(codec)), size):
         z = codec.encode(wav[:, None], codec.sr)[..., before : before + count]
         z, state = chain.diffusion.stream(z, state, settings.steps, settings.sampler, generator, alike=True)
         yield z, wav, before, count
@@ -75,20 +76,20 @@ def latents(chain: Networks, blocks, settings: Settings, size: int):
 
 def by_mask(chain: Networks, blocks, settings: Settings, size: int):
     """wav blocks (C, any) -> rows (2 C, n): the cleaned sound, and the gain of the highest bins for each of its samples."""
-    mask, hop, side = chain.mask, chain.mask.config.hop, chain.mask.side
+    mask, hop, side, ahead = chain.mask, chain.mask.config.hop, chain.mask.side, chain.mask.config.ahead
     state = tail = level = None
     heard = made = 0
     if not chain.guided:
-        source = ((None, *window) for window in windows(blocks, hop, 2, size))
+        source = ((None, *window) for window in windows(blocks, hop, 1 + ahead, size))
     else:
-        source = latents(chain, blocks, settings, size)
+        source = latents(chain, blocks, settings, size, 1 + ahead)
     ramp = torch.arange(1, hop + 1) / hop
     for z, wav, before, count in source:
-        first, last = before * hop - side, (before + count) * hop + side  # of the window: the samples these frames see
+        first, last = before * hop - side, (before + count + ahead) * hop + side  # of the window: the samples these frames see
         seen = fit(F.pad(wav[:, max(0, first) : last], (max(0, -first), 0)), last - first)
-        spec = mask.frames(seen)  # (C, count, bins)
+        spec = mask.frames(seen)  # (C, count + ahead, bins)
         cleaned, gain, state = mask.clean(spec, None if z is None else chain.diffusion.normalise(z), state)
-        cleaned, gain = adjust(spec, cleaned, gain, settings)
+        cleaned, gain = adjust(spec[:, :count], cleaned, gain, settings)
         out, tail = mask.overlap(cleaned, tail)  # (C, count * hop)
         top = gain.abs()[..., -mask.config.n_fft // 8 :].mean(-1).clamp(max=1)  # (C, count), of the highest quarter
         points = torch.cat([top[:, :1] if level is None else level, top], dim=1)

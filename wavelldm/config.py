@@ -85,12 +85,13 @@ class UNetConfig:
 
 @dataclass(frozen=True)
 class MaskConfig:
-    """The network that cleans a noisy spectrum by a complex mask (masknet.py)."""
+    """The network that cleans a noisy spectrum by a complex mask and a filter over frames (masknet.py)."""
 
     sr: int = 16_000
     n_fft: int = 512
     hop: int = 256  # frame t has its middle where latent frame t of the codec has
     low: int = 65  # bins kept one by one (up to 2 kHz)
+    ahead: int = 1  # frames to come that the network looks at, and the filter reaches forward to
     taps: int = 4  # earlier frames that the filter of these bins reaches back to; 0: a mask alone
     bands: int = 128  # these, and wider ones above
     width: int = 96  # channels

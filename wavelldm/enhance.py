@@ -123,7 +123,7 @@ def base16k() -> Callable:
 # name -> (what a user should know of it, what loads it)
 MODELS = {
     "base16k": (
-        "a complex mask on the noisy spectrum, and the latent diffusion for what is missing (--restore); trained on speech and noise, 16 kHz",
+        "a complex mask and a filter on the noisy spectrum, and the latent diffusion for what is missing (--restore); trained on speech and noise, 16 kHz",
         base16k,
     ),
     "wavelldm": (

@@ -1,7 +1,7 @@
 """Begin a larger mask network as a smaller one that is trained already: at first both do the same (Net2Net, arXiv 1511.05641).
 
 More channels: each stands several times, and whatever reads it shares its weight unevenly among the copies, so that their
-gradients differ. More blocks, taps of the filter, or a guide: they add nothing yet.
+gradients differ. More blocks, taps of the filter, frames ahead, or a guide: they add nothing yet.
 """
 
 import torch
@@ -35,7 +35,7 @@ def widened(name: str, x: Tensor, shape: tuple) -> Tensor:
     for dim, (have, want) in enumerate(zip(x.shape, shape)):
         if have == want:
             continue
-        if name == "last.bias" or (name == "last.weight" and dim == 1):  # more taps: what makes them comes last
+        if name == "last.bias" or (name in ("first.weight", "last.weight") and dim == 1):  # frames ahead, taps: the new ones come last
             x = torch.cat([x, x.new_zeros(*x.shape[:dim], want - have, *x.shape[dim + 1 :])], dim)
             continue
         reads = "norm" not in name and dim == (0 if name in ("up.weight", "last.weight") else 1)
@@ -44,12 +44,16 @@ def widened(name: str, x: Tensor, shape: tuple) -> Tensor:
 
 
 def begin_as(model: MaskNet, other: MaskNet, name: str = "the other network") -> None:
-    """Give `model` the weights of `other`, which may lack a guide, have fewer blocks or taps or an even part of the channels."""
+    """Give `model` the weights of `other`, which may lack a guide, have fewer blocks, taps or frames ahead, or an even part of the channels."""
     wanted, begun = model.state_dict(), other.state_dict()
-    if set(begun) - set(wanted) or other.config.taps not in (0, model.config.taps):
-        raise WavelldmError(f"{name} is guided by a latent or has more blocks or other taps; give --diffusion too, or set mask.blocks and mask.taps")
-    if model.config.width % other.config.width or model.config.bands != other.config.bands:
-        raise WavelldmError(f"{name} has {other.config.width} channels on {other.config.bands} bands; set mask.width to a multiple, and the same bands")
+    ours, its = model.config, other.config
+    filtered = its.taps == ours.taps and its.ahead <= ours.ahead or its.taps == its.ahead == 0
+    if set(begun) - set(wanted) or not filtered:
+        raise WavelldmError(
+            f"{name} is guided by a latent or has more blocks, other taps or more frames ahead; give --diffusion too, or set mask.blocks, mask.taps and mask.ahead"
+        )
+    if ours.width % its.width or ours.bands != its.bands:
+        raise WavelldmError(f"{name} has {its.width} channels on {its.bands} bands; set mask.width to a multiple, and the same bands")
     grown = {key: widened(key, x, wanted[key].shape) for key, x in begun.items()}
     missing = model.load_state_dict(grown, strict=False).missing_keys
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""A small causal network that cleans a noisy spectrum by a complex mask and a filter over the last frames, alone or guided by the latent diffusion's estimate.
+"""A small network that cleans a noisy spectrum as it arrives, by a complex mask and a filter over neighbouring frames, alone or guided by the latent diffusion's estimate.
 
 It keeps the input's fine structure and phase, which no latent holds: the multi-stage idea of StoRM (arXiv 2212.11851),
 in the shape of GTCRN and DPCRN (arXiv 2107.05429): bands, convolutions over frequency, recurrence over time, skips.
@@ -65,7 +65,7 @@ class Block(nn.Module):
 
 
 class MaskNet(nn.Module):
-    """noisy wav (B, 1, N) -> cleaned wav (B, 1, N). Frame t sees no later frame; so the delay is one window."""
+    """noisy wav (B, 1, N) -> cleaned wav (B, 1, N). Frame t sees `ahead` later frames and no more; so the delay is one window and these."""
 
     def __init__(self, config: MaskConfig = MaskConfig()):
         super().__init__()
@@ -75,12 +75,12 @@ class MaskNet(nn.Module):
         self.register_buffer("back", back, persistent=False)  # (bands, bins)
         self.register_buffer("window", torch.hann_window(c.n_fft).sqrt(), persistent=False)
         w = c.width
-        self.first = nn.Conv2d(9, w // 2, (1, 5), (1, 2), (0, 2))
+        self.first = nn.Conv2d(3 * (3 + c.ahead), w // 2, (1, 5), (1, 2), (0, 2))
         self.second = nn.Conv2d(w // 2, w, (1, 5), (1, 2), (0, 2))
         self.norm = nn.LayerNorm((c.bands // 4, w))
         self.blocks = nn.ModuleList(Block(w, c.bands // 4) for _ in range(c.blocks))
         self.up = nn.ConvTranspose2d(2 * w, w // 2, (1, 4), (1, 2), (0, 1))
-        self.last = nn.ConvTranspose2d(w, 3 + 2 * c.taps, (1, 4), (1, 2), (0, 1))
+        self.last = nn.ConvTranspose2d(w, 3 + 2 * (c.taps + c.ahead), (1, 4), (1, 2), (0, 1))
         if c.latent_dim:
             self.guide = nn.Linear(c.latent_dim, 128)
             self.guide_out = nn.Linear(128, w * c.bands // 4)
@@ -125,40 +125,44 @@ class MaskNet(nn.Module):
 
     def forward(self, wav: Tensor, latent: Tensor | None = None) -> Tensor:
         """`latent`: the guide (B, D, ceil(N / hop)), scaled to deviation 1, for a network built with latent_dim."""
-        cleaned, _, _ = self.clean(self.spectrum(wav), latent)
+        cleaned, _, _ = self.clean(self.spectrum(F.pad(wav, (0, self.config.ahead * self.config.hop))), latent)
         return self.wave(cleaned, wav.shape[-1])
 
     def clean(self, spec: Tensor, latent: Tensor | None = None, state: list | None = None):
-        """complex (B, T, bins) [, latent (B, D, T)] -> the same cleaned, the mask on each frame itself, complex (B, T, bins), state.
+        """complex (B, T + ahead, bins) [, latent (B, D, T)] -> the first T cleaned, the mask on each frame itself, complex (B, T, bins),
+        state. The frames ahead are only looked at; give them again with the next ones.
 
-        On the `low` bins the mask goes on into the past: a filter of `taps` earlier frames (deep filtering, arXiv 1904.08369, eq. 5),
-        which can tell harmonics from what lies between them and mend phases.
+        On the `low` bins the mask goes on into other frames: a filter of `taps` earlier and `ahead` later ones (deep filtering,
+        arXiv 1904.08369, eq. 5), which can tell harmonics from what lies between them and mend phases.
         """
         c = self.config
         state = list(state or [None] * (len(self.blocks) + 2))
         if (latent is None) != (c.latent_dim == 0):
             raise WavelldmError("this mask network " + ("needs" if latent is None else "takes no") + " latent as a guide")
-        x, state[1:] = self.estimate(spec, latent, state[1:])  # (3 + 2 * taps, B, T, bands)
+        x, state[1:] = self.estimate(spec, latent, state[1:])  # (3 + 2 * (taps + ahead), B, T, bands)
         size, real, imag = x[:3] @ self.back  # (B, T, bins) each
-        size = torch.sigmoid(size)
+        size, t = torch.sigmoid(size), x.shape[2]
         mask = torch.complex(size * (1 + real), size * imag)
-        out, t = spec * mask, spec.shape[1]
-        if c.taps:
+        out = spec[:, :t] * mask
+        if c.taps + c.ahead:
             past = spec.new_zeros(len(spec), c.taps, c.low) if state[0] is None else state[0]
-            longer = torch.cat([past, spec[..., : c.low]], dim=1)  # (B, taps + T, low)
-            state[0] = longer[:, t:]
-            weights = torch.complex(*x[3:, ..., : c.low].chunk(2))  # (taps, B, T, low), the latest frame first
-            earlier = sum(w * longer[:, c.taps - i : c.taps - i + t] for i, w in enumerate(weights, 1))
-            out = torch.cat([out[..., : c.low] + size[..., : c.low] * earlier, out[..., c.low :]], dim=-1)
+            longer = torch.cat([past, spec[..., : c.low]], dim=1)  # (B, taps + T + ahead, low)
+            state[0] = longer[:, t : t + c.taps]
+            weights = x[3:, ..., : c.low].split([2 * c.taps, 2 * c.ahead])
+            earlier, later = (torch.complex(w[: len(w) // 2], w[len(w) // 2 :]) for w in weights)  # (taps or ahead, B, T, low)
+            others = sum(w * longer[:, c.taps - i : c.taps - i + t] for i, w in enumerate(earlier, 1))
+            others = others + sum(w * longer[:, c.taps + i : c.taps + i + t] for i, w in enumerate(later, 1))
+            out = torch.cat([out[..., : c.low] + size[..., : c.low] * others, out[..., c.low :]], dim=-1)
         return out, mask, state
 
     def estimate(self, spec: Tensor, latent: Tensor | None, state: list):
-        """complex (B, T, bins) [, latent (B, D, T)] -> what mask and filter are made of, (3 + 2 * taps, B, T, bands), state."""
-        state, x = list(state), self.features(spec)  # (B, 3, T, bands)
+        """complex (B, T + ahead, bins) [, latent (B, D, T)] -> what mask and filter are made of, (3 + 2 * (taps + ahead), B, T, bands), state."""
+        state, x = list(state), self.features(spec)  # (B, 3, T + ahead, bands)
         past = x.new_zeros(x.shape[0], 3, 2, x.shape[3]) if state[0] is None else state[0]
         longer = torch.cat([past, x], dim=2)
-        state[0], t = longer[:, :, -2:], x.shape[2]
-        x = torch.cat([longer[:, :, i : i + t] for i in range(3)], dim=1)  # (B, 9, T, bands)
+        t = x.shape[2] - self.config.ahead
+        state[0] = longer[:, :, t : t + 2]
+        x = torch.cat([longer[:, :, i : i + t] for i in range(3 + self.config.ahead)], dim=1)  # (B, 9 or more, T, bands)
         one = F.silu(over_bands(self.first, x.permute(2, 0, 3, 1)))  # (T, B, bands / 2, w / 2)
         x = two = self.norm(over_bands(self.second, one))  # (T, B, bands / 4, w)
         if latent is not None:
@@ -167,5 +171,5 @@ class MaskNet(nn.Module):
         for i, block in enumerate(self.blocks):
             x, state[i + 1] = block(x, state[i + 1])
         x = F.silu(over_bands(self.up, torch.cat([x, two], dim=-1)))
-        x = over_bands(self.last, torch.cat([x, one], dim=-1))  # (T, B, bands, 3 + 2 * taps)
+        x = over_bands(self.last, torch.cat([x, one], dim=-1))  # (T, B, bands, 3 + 2 * (taps + ahead))
         return x.permute(3, 1, 0, 2), state
