@@ -207,7 +207,8 @@ def test_the_demo_writes_sounds_a_picture_and_figures(capsys, tmp_path):
 def test_ctrl_c_leaves_nothing_behind(tmp_path):
     audio.save(tmp_path / "long.wav", noise(1200.0), SR)
     command = [sys.executable, "-m", "wavelldm", "denoise", str(tmp_path / "long.wav")]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    heeding = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731  tests that run in the background inherit a deaf ear
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, preexec_fn=heeding)
     for _ in range(600):  # until it has begun to write
         if len(os.listdir(tmp_path)) > 1:
             break
