@@ -23,13 +23,18 @@ WINDOW, OVERLAP = 256, 32  # frames that the network sees at once, and that two 
 PIECE = 15 * WINDOW  # frames refined at once, for the sake of memory: a minute
 
 
+def starts(total: int, size: int, overlap: int) -> range:
+    """Where windows of `size` begin that share `overlap` and reach to `total` together; one if it fits into one."""
+    return range(0, max(1, total - overlap), size - overlap)
+
+
 def overlapped(function, x: Tensor, size: int, overlap: int) -> Tensor:
     """`function` of windows of x (..., T) that share `overlap` and fade into each other there -> (..., T)."""
     total = x.shape[-1]
     if total <= size:
         return function(x)
     rise, out = (torch.arange(overlap, device=x.device) + 0.5) / overlap, None
-    for start in range(0, total - overlap, size - overlap):
+    for start in starts(total, size, overlap):
         y = function(x[..., start : start + size])
         fade = torch.ones(y.shape[-1], device=y.device)
         if start:

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from . import audio, delay, enhance
 from .errors import AudioError, WavelldmError
-from .prior import OVERLAP, PIECE, SpeechPrior
+from .prior import OVERLAP, PIECE, SpeechPrior, starts
 
 LONGEST_DELAY = 0.2  # seconds by which a program may answer late
 LENGTH = 0.1  # seconds by which it may give back less or more
@@ -84,7 +84,8 @@ def refine(prior: SpeechPrior, noisy: Tensor, cleaned: Tensor, sr: int, choices:
     """noisy, cleaned (C, N) at any rate -> refined (C, N). What lies above the prior's band stays as the first denoiser left it."""
     own = prior.config.sr
     y, x = (audio.resample(wav, sr, own) for wav in (noisy, cleaned))
-    pieces = len(range(0, max(1, y.shape[-1] - OVERLAP * prior.config.hop), (PIECE - OVERLAP) * prior.config.hop))
+    hop = prior.config.hop
+    pieces = len(starts(y.shape[-1], PIECE * hop, OVERLAP * hop))
     with tqdm(total=pieces * len(y) * choices.steps, unit="step", disable=not progress, delay=1.0, leave=False) as bar:
         refined = prior.refine_wav(y, x, choices.steps, choices.eta_a, choices.eta_b, choices.eta_c, choices.seed, lambda *_: bar.update())
     if sr == own:

@@ -112,8 +112,8 @@ def run(
 ) -> dict:
     """Train the mask network in `folder`, or go on where it stopped; the result is in best.pt. Returns what `train.fit` does.
 
-    With a codec and a diffusion their estimate guides it. `start`: weights to begin with; a guide, further blocks and copies
-    of channels may be new to them, and change nothing at first.
+    With a codec and a diffusion their estimate guides it. `start`: weights to begin with; a guide, further blocks, taps, frames ahead
+    and copies of channels may be new to them, and change nothing at first.
     """
     device, sr = parallel.begin(), preset.mask.sr
     if diffusion is not None:
