@@ -14,12 +14,15 @@ from pathlib import Path
 import torch
 from report import write_section
 
-from wavelldm import material, train_wave, weights
-from wavelldm.config import override, preset
-from wavelldm.layers import count_parameters
-from wavelldm.mixtures import mixtures
-from wavelldm.train import Plan, fast_half
-from wavelldm.wavedenoiser import WaveDenoiser
+from wavelldm import weights
+from wavelldm.config import override
+from wavelldm.data import corpora
+from wavelldm.denoise.waveform import WaveDenoiser
+from wavelldm.nn.layers import count_parameters
+from wavelldm.training import waveform
+from wavelldm.training.loop import Plan, fast_half
+from wavelldm.training.mixtures import mixtures
+from wavelldm.training.presets import preset
 
 PLAIN = {"skips": False, "leveled": False, "spectral": False, "resolutions": 1, "ema": 0.0, "half": False}
 GOOD = {"skips": True, "leveled": True, "spectral": False, "resolutions": 3, "ema": 0.999, "half": True}
@@ -46,8 +49,8 @@ def configured(base, choices: dict):
 def trained(name: str, choices: dict, base, heard, args) -> WaveDenoiser:
     """The network that validated best."""
     folder, chosen = args.out / name.replace(" ", "_"), configured(base, choices)
-    plan = train_wave.schedule(Plan(args.steps, args.lr, ema=choices["ema"], valid_every=max(1, args.steps // 4)))
-    train_wave.run(chosen, heard, plan, folder, args.batch, args.seconds, half=choices["half"])
+    plan = waveform.schedule(Plan(args.steps, args.lr, ema=choices["ema"], valid_every=max(1, args.steps // 4)))
+    waveform.run(chosen, heard, plan, folder, args.batch, args.seconds, half=choices["half"])
     return weights.load_wave(folder / f"{chosen.name}-waveform.safetensors")
 
 
@@ -62,7 +65,7 @@ def cost(net: WaveDenoiser) -> float:
 
 def step_cost(choices: dict, base, pair, args) -> float:
     """CPU seconds of one training step."""
-    task = train_wave.WaveTask(configured(base, choices).wave, [], half=choices["half"])
+    task = waveform.WaveTask(configured(base, choices).wave, [], half=choices["half"])
     crops = [x.repeat(args.batch, 1, 1)[: args.batch, :, : round(args.seconds * task.sr)] for x in pair]
     for i in range(6):
         began = time.process_time() if i < 2 else began  # the first one is slower and does not count
@@ -84,14 +87,14 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2_000, help="of each training (default: 2000)")
     parser.add_argument("--batch", type=int, default=8, help="crops per step (default: 8)")
     parser.add_argument("--seconds", type=float, default=1.0, help="length of a crop (default: 1)")
-    parser.add_argument("--lr", type=float, default=train_wave.LR, help=f"peak of the learning rate (default: {train_wave.LR:g})")
+    parser.add_argument("--lr", type=float, default=waveform.LR, help=f"peak of the learning rate (default: {waveform.LR:g})")
     parser.add_argument("--out", type=Path, default=Path("runs/ablation_wave"), help="folder of the runs (default: runs/ablation_wave)")
     parser.add_argument("--only", nargs="+", help="rows whose names hold one of these words; prints, and writes nothing")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    base, heard = override(preset(args.preset), args.set), material.gather(manifest=args.manifest)
+    base, heard = override(preset(args.preset), args.set), corpora.gather(manifest=args.manifest)
     held = mixtures(heard, base.wave.sr, args.seconds, args.batch)[1]
-    judge = train_wave.WaveTask(base.wave, held)  # one loss for all rows: that of all resolutions
+    judge = waveform.WaveTask(base.wave, held)  # one loss for all rows: that of all resolutions
     lines = [
         "| | " + " | ".join(label for label, _ in COLUMNS.values()) + " | CPU s per s | CPU s per training step | parameters |",
         "| --- |" + " ---: |" * (len(COLUMNS) + 3),

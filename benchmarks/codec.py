@@ -24,11 +24,15 @@ import torch
 from report import FRONT, write_section
 from tqdm import tqdm
 
-from wavelldm import audio, compress, data, metrics, plots, synth, weights
-from wavelldm.griffin import mel_to_wav
-from wavelldm.layers import count_parameters
-from wavelldm.search import search
-from wavelldm.source import SourceHead
+from wavelldm import plots, weights
+from wavelldm.audio import files
+from wavelldm.audio.mel import mel_to_wav
+from wavelldm.codec import compress
+from wavelldm.codec.pulse import SourceHead
+from wavelldm.codec.search import search
+from wavelldm.data import corpora, voices
+from wavelldm.metrics import scores as metrics
+from wavelldm.nn.layers import count_parameters
 
 os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that measure
 HERE = Path(__file__).parent
@@ -61,7 +65,7 @@ def opus(wav: np.ndarray, kbits: float):
     bits = 8 * opus_bytes(file.getvalue()) / (len(wav) / SR)
     file.seek(0)
     back, _ = sf.read(file, dtype="float32")
-    return audio.fit(torch.from_numpy(back), len(wav)).numpy(), bits
+    return files.fit(torch.from_numpy(back), len(wav)).numpy(), bits
 
 
 def systems(codecs: dict) -> dict:
@@ -97,8 +101,8 @@ def systems(codecs: dict) -> dict:
 
 def clips(manifest, count: int) -> list:
     """`count` held-out files of 2 to 12 s, spread evenly over the sources."""
-    (items,) = data.manifest(manifest or synth.build_corpus(), "valid", ("speech",))
-    items = [item for item in items if 2 <= audio.info(item.path).seconds <= 12]
+    (items,) = corpora.manifest(manifest or voices.build_corpus(), "valid", ("speech",))
+    items = [item for item in items if 2 <= files.info(item.path).seconds <= 12]
     groups = defaultdict(list)
     for item in items:
         groups[item.path.parent.name].append(item)
@@ -108,7 +112,7 @@ def clips(manifest, count: int) -> list:
 
 def usage(codec, items) -> list:
     """Per codebook: share of its entries used, and perplexity, over all clips."""
-    seen = [codec.quantise(codec.encode(audio.load(i.path, SR, mono=True)[0][None], SR))[1][0] for i in items]
+    seen = [codec.quantise(codec.encode(files.load(i.path, SR, mono=True)[0][None], SR))[1][0] for i in items]
     codes = torch.cat(seen, dim=1)  # (Q, T)
     rows = []
     for book in codes:
@@ -172,7 +176,7 @@ print(peak, took)
 """
     with tempfile.TemporaryDirectory() as folder:
         block = (0.1 * torch.randn(1, 60 * SR)).clamp(-1, 1)
-        audio.save_blocks(Path(folder) / "hour.flac", [block] * 60, SR)
+        files.save_blocks(Path(folder) / "hour.flac", [block] * 60, SR)
         done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True)
         if done.returncode:
             raise SystemExit(done.stderr)
@@ -207,7 +211,7 @@ def prepare(names) -> None:
 
 @torch.no_grad()
 def measure_clip(item) -> list[dict]:
-    rows, wav = [], audio.load(item.path, SR, mono=True)[0]  # (1, N)
+    rows, wav = [], files.load(item.path, SR, mono=True)[0]  # (1, N)
     for name, run in RUNS.items():
         decoded, bits = run(wav[None])
         scores = {score: metrics.METRICS[score].function(wav[0].numpy(), decoded, SR) for score in SCORES}
@@ -318,7 +322,7 @@ def main() -> None:
     torch.set_num_threads(1)
     codecs = {name: weights.load_codec(name) for name in args.weights}
     items = clips(args.manifest, args.clips)
-    (everything,) = data.manifest(args.manifest or synth.build_corpus(), "valid", ("speech",))
+    (everything,) = corpora.manifest(args.manifest or voices.build_corpus(), "valid", ("speech",))
     rows = measure(list(codecs), items)
     with open(HERE / "codec.csv", "w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))

@@ -25,11 +25,15 @@ import torch
 from report import FRONT, write_section
 from tqdm import tqdm
 
-from wavelldm import audio, data, delay, metrics, plots, synth, weights
-from wavelldm.cleaner import Networks, Settings
-from wavelldm.degrade import Degradation
-from wavelldm.enhance import Denoiser, load, look_at, neural
-from wavelldm.layers import count_parameters
+from wavelldm import plots, weights
+from wavelldm.audio import files as audio
+from wavelldm.data import corpora, loader, voices
+from wavelldm.data.degrade import Degradation
+from wavelldm.denoise.chain import Networks, Settings
+from wavelldm.denoise.denoiser import Denoiser, load, look_at, neural
+from wavelldm.metrics import alignment
+from wavelldm.metrics import scores as metrics
+from wavelldm.nn.layers import count_parameters
 
 os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that measure
 HERE = Path(__file__).parent
@@ -88,7 +92,7 @@ def pointer(array: np.ndarray):
 
 def aligned(out: torch.Tensor, noisy: torch.Tensor) -> torch.Tensor:
     """Programs that answer late are moved back by their delay, which only the noisy sound is asked for."""
-    late = delay.align(noisy[0].numpy(), audio.fit(out, noisy.shape[-1])[0].numpy(), SR // 10)
+    late = alignment.align(noisy[0].numpy(), audio.fit(out, noisy.shape[-1])[0].numpy(), SR // 10)
     return audio.fit(out[:, max(0, round(late)) :], noisy.shape[-1])
 
 
@@ -185,14 +189,14 @@ def systems(args) -> dict:
 
 def clips(manifest, count: int) -> list:
     """(what was done to it, noisy (1, N), clean (1, N)): held-out speech and held-out noise, always the same."""
-    speech, noise = (data.manifest(manifest or synth.build_corpus(), "valid", (kind,))[0] for kind in ("speech", "noise"))
+    speech, noise = (corpora.manifest(manifest or voices.build_corpus(), "valid", (kind,))[0] for kind in ("speech", "noise"))
     rng = np.random.default_rng(0)
     recipes = {f"{snr:g} dB": Degradation(snr=(snr, snr)) for snr in SNRS} | OTHERS
     found = []
     for k, (damage, recipe) in enumerate(recipes.items()):
         chosen = [speech[i] for i in rng.permutation(len(speech))[:count]]
         recipe = replace(recipe, level=1.0, level_db=(-32.0, -20.0))
-        found += [(damage, n[0], c[0]) for n, c in data.valid_pairs(chosen, noise, recipe, SR, SECONDS, 1, count, seed=k)]
+        found += [(damage, n[0], c[0]) for n, c in loader.valid_pairs(chosen, noise, recipe, SR, SECONDS, 1, count, seed=k)]
     return found
 
 

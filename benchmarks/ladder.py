@@ -14,20 +14,20 @@ from pathlib import Path
 import torch
 from report import write_section
 
-from wavelldm import ladder
-from wavelldm.metrics import METRICS
+from wavelldm.ladder import report
+from wavelldm.metrics.scores import METRICS
 
 HERE = Path(__file__).parent
 
 
 def cells(line: dict) -> list[str]:
     size = f"{line['bits'] / 1000:.2f} kbit/s" if line["bits"] is not None else f"{line['floats']:,.0f} floats/s"
-    scores = ["" if line[s] is None else f"{line[s]:.2f}" for s in ladder.SCORES]
+    scores = ["" if line[s] is None else f"{line[s]:.2f}" for s in report.SCORES]
     return [line["family"], line["rung"], size, *scores, f"{line['parameters'] / 1e6:.2f} M", f"{line['rtf']:.3f}"]
 
 
 def table(lines: list[dict]) -> str:
-    head = ["family", "rung", "kept", *(METRICS[s].label for s in ladder.SCORES), "parameters", "RTF"]
+    head = ["family", "rung", "kept", *(METRICS[s].label for s in report.SCORES), "parameters", "RTF"]
     rows = [head, ["---", "---", *["---:"] * (len(head) - 2)], *map(cells, lines)]
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
@@ -39,7 +39,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        facts = ladder.run(manifest=args.manifest, out=folder, number=args.clips)
+        facts = report.run(manifest=args.manifest, out=folder, number=args.clips)
         shutil.copyfile(Path(folder) / "ladder.csv", HERE / "ladder.csv")
         shutil.copyfile(Path(folder) / "quality.png", HERE / "ladder.png")
     for role, why in facts["skipped"].items():

@@ -14,12 +14,13 @@ import numpy as np
 import torch
 from report import write_section
 
-from wavelldm import material, weights
-from wavelldm.clips import Clips
-from wavelldm.config import preset
-from wavelldm.data import batches
-from wavelldm.latents import build
-from wavelldm.train_diffusion import RECIPE, DiffusionTask
+from wavelldm import weights
+from wavelldm.data import corpora
+from wavelldm.data.clips import Clips
+from wavelldm.data.loader import batches
+from wavelldm.training.diffusion import RECIPE, DiffusionTask
+from wavelldm.training.latents import build
+from wavelldm.training.presets import preset
 
 BATCH, SECONDS, REPEATS = 16, 1.5, 15
 
@@ -40,7 +41,7 @@ def main() -> None:
     parser.add_argument("--codec", default="voice16k", help="weights of the codec")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    codec, heard = weights.load_codec(args.codec), material.gather(manifest=args.manifest)
+    codec, heard = weights.load_codec(args.codec), corpora.gather(manifest=args.manifest)
     speech, noise = Clips(heard.speech, codec.sr), Clips(heard.noise, codec.sr)
     with tempfile.TemporaryDirectory() as folder:
         began = time.process_time()

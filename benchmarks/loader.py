@@ -18,9 +18,10 @@ import torch
 from report import write_section
 from tqdm import tqdm
 
-from wavelldm import audio, data, synth
-from wavelldm.clips import Clips
-from wavelldm.degrade import RECIPES
+from wavelldm.audio import files
+from wavelldm.data import corpora, loader, voices
+from wavelldm.data.clips import Clips
+from wavelldm.data.degrade import RECIPES
 
 SR, SECONDS, BATCH = 16_000, 2.0, 16
 
@@ -28,8 +29,8 @@ SR, SECONDS, BATCH = 16_000, 2.0, 16
 def copies(items, folder: Path, suffix: str):
     """The same sounds again as another kind of file."""
     for i, item in enumerate(tqdm(items, f"writing {suffix}", delay=2, mininterval=1, leave=False)):
-        audio.save(folder / f"{i:05d}{suffix}", audio.load(item.path, SR, mono=True)[0], SR)
-    return data.folder(folder)
+        files.save(folder / f"{i:05d}{suffix}", files.load(item.path, SR, mono=True)[0], SR)
+    return corpora.folder(folder)
 
 
 def straight_from_files(speech, noise, count: int = 300) -> float:
@@ -39,13 +40,13 @@ def straight_from_files(speech, noise, count: int = 300) -> float:
     for _ in range(count):
         for items in (speech, noise):
             path = items[rng.integers(len(items))].path
-            room = max(0.0, audio.info(path).seconds - SECONDS)
-            audio.load(path, SR, start=rng.uniform(0, room), seconds=SECONDS)
+            room = max(0.0, files.info(path).seconds - SECONDS)
+            files.load(path, SR, start=rng.uniform(0, room), seconds=SECONDS)
     return count * SECONDS / (time.perf_counter() - begun)
 
 
 def from_loader(speech, noise, recipe, workers: int, steps: int = 60) -> float:
-    found = data.batches(speech, noise, RECIPES[recipe], SR, SECONDS, BATCH, workers=workers)
+    found = loader.batches(speech, noise, RECIPES[recipe], SR, SECONDS, BATCH, workers=workers)
     for _ in islice(found, 2 + 2 * workers):  # beyond what the workers made ahead while they started
         pass
     begun = time.perf_counter()
@@ -60,7 +61,7 @@ def main():
     parser.add_argument("--files", type=int, default=600, help="at most this many files of each kind (default: 600)")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    lists = data.manifest(args.manifest or synth.build_corpus())
+    lists = corpora.manifest(args.manifest or voices.build_corpus())
     order = np.random.default_rng(0).permutation
     speech, noise = ([items[i] for i in order(len(items))[: args.files]] for items in lists)
     lines = [

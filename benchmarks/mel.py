@@ -15,9 +15,7 @@ import librosa
 import numpy as np
 import torch
 
-from wavelldm.config import MELS
-from wavelldm.griffin import griffin_lim, mel_to_magnitude
-from wavelldm.mel import LogMel
+from wavelldm.audio.mel import MELS, LogMel, griffin_lim, mel_to_magnitude
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "tests"))

@@ -12,9 +12,9 @@ import torch
 from denoise import SECONDS, SNRS, average, chain, clips, enhancer, line, measure, of, through_codec
 from report import write_section
 
-from wavelldm import metrics, weights
-from wavelldm.config import MaskConfig
-from wavelldm.masknet import MaskNet
+from wavelldm import weights
+from wavelldm.denoise.mask import MaskConfig, MaskNet
+from wavelldm.metrics import scores
 
 SHOWN = {"pesq_wb": 2, "estoi": 1, "si_sdr": 1, "dnsmos_ovrl": 2}  # and how many decimals
 
@@ -70,7 +70,7 @@ def main() -> None:
     text = f"""## What limits the denoiser
 
 {args.clips} clips of {SECONDS:.0f} s for each of {", ".join(levels)}: held-out voices with held-out noises of {"a manifest" if args.manifest else "the embedded corpus"}. Each row but the first and
-the last knows the clean speech. {" / ".join(metrics.METRICS[s].label for s in SHOWN)}:
+the last knows the clean speech. {" / ".join(scores.METRICS[s].label for s in SHOWN)}:
 
 {chr(10).join(lines)}
 

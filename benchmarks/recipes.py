@@ -10,9 +10,15 @@ from pathlib import Path
 
 import torch
 
-from wavelldm import material, train_codec, train_diffusion, train_ladder, train_mask, train_prior, train_segan, train_wave, weights
-from wavelldm.config import override, preset
-from wavelldm.train import Plan
+from wavelldm import weights
+from wavelldm.config import override
+from wavelldm.data import corpora
+from wavelldm.training import codec as train_codec
+from wavelldm.training import diffusion as train_diffusion
+from wavelldm.training import ladder as train_ladder
+from wavelldm.training import mask, prior, segan, waveform
+from wavelldm.training.loop import Plan
+from wavelldm.training.presets import preset
 
 
 def codec(heard, out: Path):
@@ -47,7 +53,7 @@ def denoiser(heard, out: Path):
     for name, (blocks, width, taps, ahead, batch, plan) in legs.items():
         settings = {"blocks": blocks, "width": width, "taps": taps, "ahead": ahead}
         p = override(preset("base16k"), [f"mask.{key}={value}" for key, value in settings.items()])
-        train_mask.run(p, heard, plan, out / name, batch=batch, start=start)
+        mask.run(p, heard, plan, out / name, batch=batch, start=start)
         start = out / name / "base16k-mask.safetensors"
     return start
 
@@ -81,9 +87,9 @@ def ladder(heard, out: Path):
 def refining(heard, out: Path):
     """The speech prior, SEGAN and the waveform denoiser, the last two narrower than their presets; about 1.5 hours on one CPU thread."""
     p = override(preset("base16k"), ["segan.widths=8,16,16,32,32,64,64,128", "wave.widths=32,64,96,160"])
-    train_prior.run(p, heard, Plan(6_000, 1e-3, 500, final=0.02, ema=0.9995, valid_every=1000), out / "prior", 8, 1.024)
-    train_segan.run(p, heard, train_segan.schedule(Plan(5_000, 4e-4, 200, final=0.05, valid_every=500)), out / "segan", 8, 1.024)
-    train_wave.run(p, heard, train_wave.schedule(Plan(6_000, 1e-3, valid_every=500)), out / "waveform", 8, 1.0)
+    prior.run(p, heard, Plan(6_000, 1e-3, 500, final=0.02, ema=0.9995, valid_every=1000), out / "prior", 8, 1.024)
+    segan.run(p, heard, segan.schedule(Plan(5_000, 4e-4, 200, final=0.05, valid_every=500)), out / "segan", 8, 1.024)
+    waveform.run(p, heard, waveform.schedule(Plan(6_000, 1e-3, valid_every=500)), out / "waveform", 8, 1.0)
     return ", ".join(str(out / name) for name in ("prior", "segan", "waveform"))
 
 
@@ -97,7 +103,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs"))
     args = parser.parse_args()
     torch.set_num_threads(1)
-    print(RECIPES[args.what](material.gather(manifest=args.manifest), args.out))
+    print(RECIPES[args.what](corpora.gather(manifest=args.manifest), args.out))
 
 
 if __name__ == "__main__":

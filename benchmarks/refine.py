@@ -21,12 +21,15 @@ from denoise import SECONDS, SNRS, SR, average, chain, clips, deepfilter, enhanc
 from report import write_section
 from tqdm import tqdm
 
-from wavelldm import material, metrics, train_prior
-from wavelldm.config import override, preset
-from wavelldm.enhance import load
-from wavelldm.layers import count_parameters
-from wavelldm.refiner import Choices, refine
-from wavelldm.train import Plan, update
+from wavelldm.config import override
+from wavelldm.data import corpora
+from wavelldm.denoise.denoiser import load
+from wavelldm.metrics import scores
+from wavelldm.nn.layers import count_parameters
+from wavelldm.refine.files import Choices, refine
+from wavelldm.training import prior as train_prior
+from wavelldm.training.loop import Plan, update
+from wavelldm.training.presets import preset
 from wavelldm.weights import load_prior
 
 HERE = Path(__file__).parent
@@ -79,7 +82,7 @@ def systems(found: list, prior, steps: list, only) -> dict:
 
 
 def table(rows: list, costs: dict) -> str:
-    head = ["first", "refined", "steps", *(metrics.METRICS[s].label for s in SHOWN), "CPU s per s"]
+    head = ["first", "refined", "steps", *(scores.METRICS[s].label for s in SHOWN), "CPU s per s"]
     lines = [line(head), "| --- | --- |" + " ---: |" * (len(head) - 2)]
     for key, cost in costs.items():
         mine = [r for r in rows if r["system"] == key]
@@ -101,7 +104,7 @@ def seconds_per_step(task, batch, tries: int = 5) -> float:
 
 def networks(args) -> str:
     """Train every network of NETWORKS for as many steps on the same batches -> a table."""
-    heard, batch, seconds = material.gather(manifest=args.manifest), 8, 1.024
+    heard, batch, seconds = corpora.gather(manifest=args.manifest), 8, 1.024
     lines = [line(["network", "M parameters", "CPU s per step", "validation loss", "nearly clean", "nearly noise"]), "| --- |" + " ---: |" * 5]
     for name, settings in NETWORKS.items():
         chosen = override(preset(args.preset), settings)

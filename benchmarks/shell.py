@@ -16,7 +16,8 @@ import numpy as np
 import soundfile as sf
 from report import write_section
 
-from wavelldm import audio, data, synth
+from wavelldm.audio import files
+from wavelldm.data import corpora, voices
 
 SR = 16_000
 WAYS = {"default": [], "`--restore`": ["--restore"], "`--stream`": ["--stream"]}
@@ -24,8 +25,8 @@ WAYS = {"default": [], "`--restore`": ["--restore"], "`--stream`": ["--stream"]}
 
 def recording(manifest, minutes: float, path: Path) -> None:
     """Held-out voices with held-out noise, again and again until the time is full."""
-    speech, noise = (data.manifest(manifest or synth.build_corpus(), "valid", (kind,))[0][:40] for kind in ("speech", "noise"))
-    wavs = [np.concatenate([audio.load(item.path, SR, mono=True)[0][0].numpy() for item in items]) for items in (speech, noise)]
+    speech, noise = (corpora.manifest(manifest or voices.build_corpus(), "valid", (kind,))[0][:40] for kind in ("speech", "noise"))
+    wavs = [np.concatenate([files.load(item.path, SR, mono=True)[0][0].numpy() for item in items]) for items in (speech, noise)]
     size = min(map(len, wavs))
     mixed = wavs[0][:size] + 0.3 * wavs[1][:size] * wavs[0].std() / wavs[1].std()
     mixed *= 0.5 / abs(mixed).max()

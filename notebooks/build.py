@@ -33,9 +33,9 @@ def setup(path: Path) -> str:
 except ModuleNotFoundError:  # Colab, or a fresh environment
     %pip install -q "wavelldm[metrics] @ git+{address()}"
 
-from wavelldm import nb
+from wavelldm import course
 
-session = nb.start("{path.stem}")"""
+session = course.start("{path.stem}")"""
 
 
 def heads(notebook, path: Path) -> None:

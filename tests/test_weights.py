@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from wavelldm import weights
-from wavelldm.codec import Codec
-from wavelldm.config import preset
+from wavelldm.codec.model import Codec
 from wavelldm.errors import WavelldmError
+from wavelldm.training.presets import preset
 
 
 @pytest.fixture
@@ -92,12 +92,13 @@ def test_nothing_is_overwritten_and_nothing_infinite_is_saved(saved, tmp_path):
 
 def test_what_ships_speaks():
     """The codec that comes with the package, on a voice it has never heard."""
-    from wavelldm import metrics, synth
+    from wavelldm.data import voices
+    from wavelldm.metrics import scores
 
     codec = weights.load_codec("voice16k", preset="voice16k")
-    wav = synth.speak("The neural codec repeats this sentence.", "en-us+f4").reshape(1, 1, -1)
+    wav = voices.speak("The neural codec repeats this sentence.", "en-us+f4").reshape(1, 1, -1)
     with torch.no_grad():
         decoded = codec(wav).wav
     assert decoded.shape == wav.shape
-    assert metrics.METRICS["stoi"].function(wav[0, 0].numpy(), decoded[0, 0].numpy(), 16_000) > 60
+    assert scores.METRICS["stoi"].function(wav[0, 0].numpy(), decoded[0, 0].numpy(), 16_000) > 60
     assert (weights.SHIPPED / "voice16k.md").exists()

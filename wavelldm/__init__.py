@@ -9,6 +9,6 @@ __version__ = "0.1.0"
 
 def load(name: str = "best"):
     """A denoiser by name, ready to use (see `enhance.MODELS`); torch is imported only now."""
-    from .enhance import load
+    from .denoise.denoiser import load
 
     return load(name)

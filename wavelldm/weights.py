@@ -12,15 +12,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from .audio import writing
-from .codec import Codec
-from .config import Preset, from_dict
-from .diffusion import LatentDiffusion
+from .audio.files import writing
+from .codec.model import Codec
+from .config import from_dict
+from .denoise.mask import MaskNet
+from .denoise.segan import Segan
+from .denoise.waveform import WaveDenoiser
+from .diffusion.latent import LatentDiffusion
 from .errors import WavelldmError
-from .masknet import MaskNet
-from .prior import SpeechPrior
-from .segan import Segan
-from .wavedenoiser import WaveDenoiser
+from .refine.prior import SpeechPrior
+from .training.presets import Preset
 
 SHIPPED = Path(__file__).with_name("weights")
 FORMAT = 1  # raise it when an older program could not read the file

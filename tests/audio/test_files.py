@@ -1,0 +1,258 @@
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import soundfile as sf
+import torch
+
+from wavelldm.audio import files
+from wavelldm.errors import AudioError
+
+SR = 16_000
+
+
+def tone(n=SR, channels=1, sr=SR, hz=440.0):
+    t = torch.arange(n, dtype=torch.float64) / sr
+    return (0.5 * torch.sin(2 * torch.pi * hz * t)).float().repeat(channels, 1)
+
+
+# --- reading what is out there --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", files.SUFFIXES)
+@pytest.mark.parametrize("channels", [1, 2])
+def test_every_format_goes_round(tmp_path, suffix, channels):
+    sr = 48_000 if suffix == ".opus" else 44_100
+    wav = tone(sr, channels, sr)
+    files.save(tmp_path / f"a{suffix}", wav, sr)
+    back, rate = files.load(tmp_path / f"a{suffix}")
+    assert rate == sr and back.shape[0] == channels and abs(back.shape[1] - sr) <= 2_400  # MP3 pads
+    level = back.std() / wav.std()
+    assert 0.9 < level < 1.1
+
+
+@pytest.mark.parametrize("subtype, error", [("PCM_U8", 2**-7), ("PCM_16", 2**-15), ("PCM_24", 2**-23), ("FLOAT", 0.0), ("DOUBLE", 0.0)])
+def test_bit_depths(tmp_path, subtype, error):
+    wav = tone()
+    sf.write(tmp_path / "a.wav", wav.T.numpy(), SR, subtype=subtype)
+    back, _ = files.load(tmp_path / "a.wav")
+    assert (back - wav).abs().max() <= error
+    files.save(tmp_path / "b.wav", back, SR, like=files.info(tmp_path / "a.wav"))
+    assert sf.info(tmp_path / "b.wav").subtype == subtype
+
+
+def test_six_channels_stay_apart_and_mix_to_their_mean(tmp_path):
+    wav = torch.stack([torch.full((800,), 0.1 * i) for i in range(6)])
+    files.save(tmp_path / "a.wav", wav, 8_000, like=files.AudioInfo(8_000, 6, 800, "WAV", "FLOAT"))
+    back, sr = files.load(tmp_path / "a.wav")
+    assert sr == 8_000 and torch.equal(back, wav)
+    mono, _ = files.load(tmp_path / "a.wav", mono=True)
+    assert mono.shape == (1, 800) and torch.allclose(mono, wav.mean(0, keepdim=True))
+
+
+def test_a_part_of_a_file(tmp_path):
+    ramp = torch.arange(SR) / SR
+    files.save(tmp_path / "a.wav", ramp, SR, like=files.AudioInfo(SR, 1, SR, "WAV", "FLOAT"))
+    part, _ = files.load(tmp_path / "a.wav", start=0.25, seconds=0.5)
+    assert torch.equal(part[0], ramp[4_000:12_000])
+    with pytest.raises(AudioError, match="from 2 s on"):
+        files.load(tmp_path / "a.wav", start=2.0)
+
+
+# --- rates and lengths ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sr_in, sr_out", [(48_000, 16_000), (44_100, 16_000), (8_000, 16_000), (16_000, 44_100), (22_050, 48_000)])
+def test_resampling_keeps_pitch_level_and_a_known_length(sr_in, sr_out):
+    for n in (sr_in, sr_in + 1, 12_345):
+        out = files.resample(tone(n, 2, sr_in), sr_in, sr_out)
+        assert out.shape == (2, -(-n * sr_out // sr_in))
+    inner = slice(sr_out // 20, -sr_out // 20)
+    wanted = tone(out.shape[1], 2, sr_out)
+    assert (out - wanted)[:, inner].abs().max() < 1e-3
+
+
+def test_resampling_does_not_alias():
+    high = tone(48_000, 1, 48_000, hz=10_000.0)
+    assert files.resample(high, 48_000, 16_000)[:, 800:-800].abs().max() < 1e-4  # the ends are steps, which hold all frequencies
+
+
+def test_fit_crops_and_pads():
+    x = torch.ones(1, 5)
+    assert torch.equal(files.fit(x, 3), torch.ones(1, 3))
+    assert torch.equal(files.fit(x, 7), torch.tensor([[1.0, 1, 1, 1, 1, 0, 0]]))
+
+
+@pytest.mark.parametrize("sr", [None, 16_000, 44_100])
+def test_blocks_are_the_whole(tmp_path, sr):
+    wav = 0.1 * torch.randn(2, 100_003, generator=torch.Generator().manual_seed(0))
+    files.save(tmp_path / "a.wav", wav, 22_050, like=files.AudioInfo(22_050, 2, 0, "WAV", "FLOAT"))
+    whole, _ = files.load(tmp_path / "a.wav", sr)
+    blocks = torch.cat(list(files.read_blocks(tmp_path / "a.wav", 0.37, sr)), dim=1)
+    assert abs(blocks.shape[1] - whole.shape[1]) <= 1
+    n = min(blocks.shape[1], whole.shape[1])
+    assert (blocks[:, :n] - whole[:, :n]).abs().max() < 1e-5
+
+
+def test_three_hours_in_little_memory(tmp_path):
+    """A three-hour file is worked through in a process that could not hold half of it."""
+    path, hours = tmp_path / "long.flac", 3
+    with sf.SoundFile(path, "w", 8_000, 1, "PCM_16", format="FLAC") as file:
+        block = np.zeros(8_000 * 600, np.int16)
+        block[::1000] = 3_000
+        for _ in range(hours * 6):
+            file.write(block)
+    code = (
+        "import resource, sys; from wavelldm import audio\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        f"n = audio.save_blocks({str(tmp_path / 'out.flac')!r}, audio.read_blocks({str(path)!r}), 8_000)\n"
+        "print(n, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
+    )
+    frames, grew = map(int, subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split())
+    assert frames == hours * 3_600 * 8_000
+    assert grew < 120_000  # kB; the whole file as float32 would be 337,500
+
+
+# --- files that are not what they should be -------------------------------------------------------------------------
+
+
+def test_missing_empty_folder_and_text(tmp_path):
+    (tmp_path / "empty.wav").touch()
+    (tmp_path / "text.wav").write_text("this is not audio at all, but it is called wav" * 10)
+    with pytest.raises(AudioError, match="does not exist"):
+        files.load(tmp_path / "no.wav")
+    with pytest.raises(AudioError, match="0 bytes"):
+        files.load(tmp_path / "empty.wav")
+    with pytest.raises(AudioError, match="is a folder"):
+        files.load(tmp_path)
+    with pytest.raises(AudioError, match="convert it to wav or flac"):
+        files.load(tmp_path / "text.wav")
+
+
+def test_a_header_without_samples(tmp_path):
+    sf.write(tmp_path / "a.wav", np.zeros((0, 1)), SR)
+    with pytest.raises(AudioError, match="no samples"):
+        files.load(tmp_path / "a.wav")
+    with pytest.raises(AudioError, match="no samples"):
+        list(files.read_blocks(tmp_path / "a.wav"))
+
+
+def test_silence_is_sound(tmp_path):
+    files.save(tmp_path / "a.wav", torch.zeros(1, SR), SR)
+    assert torch.equal(files.load(tmp_path / "a.wav")[0], torch.zeros(1, SR))
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_nan_is_named_with_its_place(tmp_path, bad):
+    wav = np.zeros((SR, 2), np.float32)
+    wav[4_000, 1] = bad
+    sf.write(tmp_path / "a.wav", wav, SR, subtype="FLOAT")
+    for read in (files.load, lambda p: list(files.read_blocks(p, 0.1))):
+        with pytest.raises(AudioError, match=r"1 NaN or infinite samples, the first at 0\.250 s"):
+            read(tmp_path / "a.wav")
+    with pytest.raises(AudioError, match="NaN"):
+        files.save(tmp_path / "b.wav", torch.from_numpy(wav.T), SR)
+    assert os.listdir(tmp_path) == ["a.wav"]
+
+
+def test_a_wav_cut_short_gives_what_is_there(tmp_path):
+    files.save(tmp_path / "a.wav", tone(), SR)
+    data = (tmp_path / "a.wav").read_bytes()
+    (tmp_path / "cut.wav").write_bytes(data[: len(data) // 2])
+    wav, _ = files.load(tmp_path / "cut.wav")
+    assert wav.shape[1] == pytest.approx(SR / 2, abs=50)
+    assert torch.equal(wav, files.load(tmp_path / "a.wav")[0][:, : wav.shape[1]])
+
+
+@pytest.mark.parametrize("suffix", [".flac", ".ogg", ".mp3"])
+def test_other_formats_cut_short_are_an_error_or_their_beginning(tmp_path, suffix):
+    wav = 0.1 * torch.randn(1, 4 * SR, generator=torch.Generator().manual_seed(0))
+    files.save(tmp_path / f"a{suffix}", wav, SR)
+    data = (tmp_path / f"a{suffix}").read_bytes()
+    (tmp_path / f"cut{suffix}").write_bytes(data[: len(data) // 2])
+    try:
+        back, _ = files.load(tmp_path / f"cut{suffix}")
+    except AudioError as error:
+        assert "cut short" in str(error)
+    else:
+        whole, _ = files.load(tmp_path / f"a{suffix}")
+        n = back.shape[1] - 2_000
+        assert 0.1 * whole.shape[1] < n and torch.allclose(back[:, :n], whole[:, :n], atol=1e-3)
+
+
+def test_clipped_audio_is_read_as_it_is_and_never_wraps(tmp_path):
+    loud = 3 * tone()
+    files.save(tmp_path / "a.wav", loud, SR)  # 16 bit: clamped, not wrapped round
+    back, _ = files.load(tmp_path / "a.wav")
+    assert torch.allclose(back, loud.clamp(-1, 1), atol=1e-4)
+    files.save(tmp_path / "f.wav", loud, SR, like=files.AudioInfo(SR, 1, 0, "WAV", "FLOAT"))
+    assert torch.equal(files.load(tmp_path / "f.wav")[0], loud)  # float keeps it
+
+
+# --- writing whole or not at all ------------------------------------------------------------------------------------
+
+
+def test_nothing_is_overwritten_unless_forced(tmp_path):
+    path = tmp_path / "a.wav"
+    files.save(path, tone(), SR)
+    before = path.read_bytes()
+    with pytest.raises(AudioError, match="--force"):
+        files.save(path, 0 * tone(), SR)
+    assert path.read_bytes() == before
+    files.save(path, 0 * tone(), SR, force=True)
+    assert path.read_bytes() != before
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_an_interruption_leaves_the_old_file_and_no_half_one(tmp_path, error):
+    path = tmp_path / "a.wav"
+    files.save(path, tone(), SR)
+    before = path.read_bytes()
+
+    def blocks():
+        yield tone()
+        raise error
+
+    with pytest.raises(error):
+        files.save_blocks(path, blocks(), SR, force=True)
+    assert path.read_bytes() == before and os.listdir(tmp_path) == ["a.wav"]
+
+
+def test_a_full_disk_changes_nothing(tmp_path):
+    """A limit on the size of files stands in for the full disk."""
+    path = tmp_path / "a.wav"
+    files.save(path, tone(), SR)
+    before = path.read_bytes()
+    code = f"""
+import resource, torch
+from wavelldm import audio
+from wavelldm.errors import AudioError
+resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, resource.RLIM_INFINITY))
+try:
+    audio.save({str(path)!r}, torch.zeros(1, 1_000_000), 16_000, force=True)
+except AudioError as error:
+    print(error)
+"""
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
+    assert "nothing was changed" in said
+    assert path.read_bytes() == before and os.listdir(tmp_path) == ["a.wav"]
+
+
+def test_formats_and_rates_that_cannot_be_written(tmp_path):
+    with pytest.raises(AudioError, match="use one of"):
+        files.save(tmp_path / "a.m4a", tone(), SR)
+    with pytest.raises(AudioError, match="Opus knows the rates"):
+        files.save(tmp_path / "a.opus", tone(), 44_100)
+    with pytest.raises(AudioError, match="no samples"):
+        files.save(tmp_path / "a.wav", torch.zeros(1, 0), SR)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_written_file_has_ordinary_permissions(tmp_path):
+    files.save(tmp_path / "a.wav", tone(), SR)
+    (tmp_path / "plain").touch()
+    assert (tmp_path / "a.wav").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+

@@ -1,0 +1,62 @@
+"""What notebook 11 builds by hand is what the module has."""
+
+import pytest
+import torch
+from lift import definitions
+
+from wavelldm.codec.model import CodecConfig
+from wavelldm.diffusion import samplers, schedule
+from wavelldm.diffusion.latent import LatentDiffusion
+from wavelldm.diffusion.unet import UNetConfig
+from wavelldm.training.presets import Preset
+
+HAND = definitions("11")
+
+
+def some(*shape, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def network(z_t, t):
+    """Some z0 estimate, smooth, of z_t and t alike."""
+    return torch.tanh(z_t.flip(2) * 1.5 - z_t) * (1 + t / 1000)[:, None, None]
+
+
+def test_the_definitions_are_the_notebooks_own():
+    for name in ("guided", "repaint", "noised"):
+        assert HAND[name].__module__ == "11_ddpm_ddim_sampling"
+
+
+@pytest.mark.parametrize("kind", ("linear", "cosine"))
+@pytest.mark.parametrize(("steps", "jump", "resample"), ((1, 1, 1), (6, 6, 1), (10, 5, 3), (13, 5, 2)))
+def test_repaint_is_the_modules(kind, steps, jump, resample):
+    table, known = schedule.make(kind), some(2, 3, 9)
+    keep = torch.ones(2, 1, 9, dtype=torch.bool)
+    keep[0, :, 3:6], keep[1, :, 7:] = False, False
+    mine = HAND["repaint"](network, known, keep, table, steps, jump, resample, torch.Generator().manual_seed(1))
+    theirs = samplers.inpaint(network, known, keep, table, steps, None, torch.Generator().manual_seed(1), jump, resample)
+    torch.testing.assert_close(mine, theirs, rtol=1e-6, atol=1e-6)
+    spread = keep.expand_as(known)
+    assert torch.equal(mine[spread], known[spread]) and not torch.isclose(mine, known)[~spread].all()
+
+
+@pytest.mark.parametrize("weight", (0.5, 1.5, 3.0))
+def test_guidance_is_the_modules(weight):
+    torch.manual_seed(0)
+    unet = UNetConfig(dims=(8, 8), depth=1, stride=2, embedding=8, cond_dim=8, heads=2, window=8, predicts="z0", path="noise")
+    model = LatentDiffusion(Preset("tiny", unet=unet, codec=CodecConfig(latent_dim=6))).eval()
+    for p in model.parameters():  # new blocks hand on what they get, whatever the condition
+        torch.nn.init.normal_(p, std=0.3)
+    z_t, cond, t = some(2, 6, 12), some(2, 6, 12, seed=1), torch.tensor([999, 400])
+    with torch.no_grad():
+        mine, theirs = HAND["guided"](model, z_t, t, cond, weight), model.denoise(z_t, t, cond, weight)
+        plain = model.denoise(z_t, t, cond)
+    torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-5)
+    assert (mine - plain).abs().max() > 0.01
+
+
+def test_noise_leaves_the_share_it_says():
+    z = torch.full((1, 1, 100_000), 2.0)
+    out = HAND["noised"](z, 0.36, torch.Generator().manual_seed(2))
+    assert out.mean() == pytest.approx(1.2, abs=0.02) and out.std() == pytest.approx(0.8, abs=0.02)
+    assert HAND["noised"](z, 1, None) is z

@@ -1,0 +1,68 @@
+import pytest
+import torch
+
+from wavelldm.course import notebook
+from wavelldm.errors import WavelldmError
+
+
+def test_check_tells_exact_from_close_from_different(capsys):
+    x = torch.arange(4.0)
+    notebook.check("a", x, x.clone())
+    notebook.check("b", x, x + 1e-5)
+    notebook.check("c", x, x + 0.5)
+    notebook.check("d", x, x[:3])
+    notebook.check("e", x, x * float("nan"))
+    lines = capsys.readouterr().out.splitlines()
+    assert [line[0] for line in lines] == list("✓✓✗✗✗")
+    assert "exact" in lines[0] and "close" in lines[1] and "0.5" in lines[2]
+
+
+def test_check_sees_a_difference_in_the_imaginary_part(capsys):
+    z = torch.tensor([1 + 1j])
+    notebook.check("phase", z, z.conj())
+    assert capsys.readouterr().out.startswith("✗")
+
+
+def test_an_exercise_waits_for_its_answer(capsys):
+    notebook.exercise("a", None, 1.0)
+    notebook.exercise("b", 1.0, 1.0)
+    notebook.exercise("c", 2.0, 1.0)
+    assert [line[0] for line in capsys.readouterr().out.splitlines()] == list("…✓✗")
+
+
+def test_pick_follows_the_profile(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WAVELLDM_PROFILE", "quick")
+    session = notebook.start("99_test")
+    assert session.pick(quick=1, cpu=2) == 1 and session.pick(cpu=2, gpu=3) == 2
+    with pytest.raises(WavelldmError, match="cpu at least"):
+        session.pick(quick=1)
+    monkeypatch.setenv("WAVELLDM_PROFILE", "fast")
+    with pytest.raises(WavelldmError, match="quick, cpu, gpu"):
+        notebook.start("99_test")
+
+
+def test_start_makes_runs_repeatable(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    draws = [(notebook.start("99_test", seed=s), torch.rand(3))[1] for s in (1, 1, 2)]
+    assert torch.equal(draws[0], draws[1]) and not torch.equal(draws[0], draws[2])
+
+
+def test_a_player_is_small_and_keeps_loudness():
+    pytest.importorskip("IPython")
+    shown = []
+    import IPython.display as d
+
+    real, d.display = d.display, shown.append
+    try:
+        notebook.hear(0.1 * torch.randn(1, 16_000 * 30), 16_000, "noise")
+    finally:
+        d.display = real
+    data = shown[-1].data
+    assert len(data) < 150_000
+    import io
+
+    import soundfile as sf
+
+    wav, sr = sf.read(io.BytesIO(data))
+    assert sr == 16_000 and abs(len(wav) / sr - 6) < 0.2 and abs(wav.std() - 0.1) < 0.01

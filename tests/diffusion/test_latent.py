@@ -1,0 +1,197 @@
+import csv
+from dataclasses import replace
+
+import pytest
+import torch
+
+from wavelldm.codec.model import Codec
+from wavelldm.config import override
+from wavelldm.diffusion.latent import LatentDiffusion, frame_noise
+from wavelldm.errors import WavelldmError
+from wavelldm.training import loop
+from wavelldm.training.diffusion import DiffusionTask
+from wavelldm.training.latents import Latents
+from wavelldm.training.presets import preset
+
+TINY = preset("tiny")
+D = TINY.codec.latent_dim
+PATHS = {"noise": ["unet.predicts=z0"], "v": ["unet.predicts=v"], "eps": ["unet.predicts=eps"], "bridge": ["unet.path=bridge", "unet.predicts=z0"],
+         "none": ["unet.path=none", "unet.predicts=z0"]}  # fmt: skip
+
+
+def make(kind="noise", seed=0):
+    torch.manual_seed(seed)
+    model = LatentDiffusion(override(TINY, PATHS[kind])).eval()
+    for p in model.unet.parameters():
+        torch.nn.init.normal_(p, std=0.1) if p.ndim > 1 else None
+    model.measure(torch.randn(D), 0.5 + torch.rand(D))
+    return model
+
+
+def some(frames=21, seed=3, batch=2):
+    return 2 * torch.randn(batch, D, frames, generator=torch.Generator().manual_seed(seed)) + 1
+
+
+def test_the_scale_of_latents_is_taken_off_put_back_and_kept_with_the_weights():
+    model, z = make(), some(500)
+    model.measure(z.mean((0, 2)), z.std((0, 2)))
+    scaled = model.normalise(z)
+    assert scaled.mean((0, 2)).abs().max() < 1e-5 and (scaled.std((0, 2)) - 1).abs().max() < 1e-4
+    assert torch.allclose(model.restore(scaled), z, atol=1e-5)
+    assert {"mean", "deviation"} <= set(model.state_dict())
+    with pytest.raises(WavelldmError, match="statistics"):
+        model.measure(torch.zeros(D), torch.zeros(D))
+
+
+@pytest.mark.parametrize("kind", ["noise", "v", "eps", "bridge"])
+def test_who_knows_z0_gets_it_in_any_number_of_steps(kind):
+    """With an oracle in the network's place every path ends at the clean latent exactly."""
+    model, noisy, clean = make(kind), some(seed=1), some(seed=2)
+    z0 = model.normalise(clean)
+    model.denoise = lambda z_t, t, cond, guidance=1.0: z0
+    for steps in (1, 2, 7):
+        assert torch.allclose(model.sample(noisy, steps), clean, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["noise", "bridge"])
+def test_the_path_begins_and_ends_where_it_should(kind):
+    model, noisy, clean = make(kind), model_latent(1), model_latent(2)
+    eps = torch.randn(noisy.shape)
+    last = torch.full((2,), model.schedule.steps - 1)
+    assert torch.allclose(model.between(clean, noisy, last, eps), model.start(noisy, eps), atol=1e-5)
+    near = model.between(clean, noisy, torch.zeros(2, dtype=torch.long), eps)
+    assert (near - clean).abs().max() < 0.1
+
+
+def model_latent(seed):
+    return torch.randn(2, D, 11, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("kind", ["noise", "bridge", "none"])
+@pytest.mark.parametrize("steps, size", [(1, 1), (1, 6), (3, 4)])
+def test_streaming_equals_the_whole(kind, steps, size):
+    if kind == "none" and steps > 1:
+        with pytest.raises(WavelldmError, match="1 step"):
+            make(kind).sample(some(), steps)
+        return
+    model, noisy = make(kind), some(23)
+    whole = model.sample(noisy, steps, generator=torch.Generator().manual_seed(5))
+    generator, state, parts = torch.Generator().manual_seed(5), None, []
+    for i in range(0, 23, size):
+        z, state = model.stream(noisy[..., i : i + size], state, steps, generator=generator)
+        parts.append(z)
+    apart = (torch.cat(parts, dim=-1) - whole).abs().amax((0, 1))
+    assert apart.max() < 1e-3, f"first difference at frame {int((apart > 1e-3).nonzero()[0])}"
+
+
+def test_noise_frame_by_frame_is_noise_at_once():
+    z = torch.zeros(1, D, 40)
+    whole = frame_noise(z, torch.Generator().manual_seed(1))
+    generator = torch.Generator().manual_seed(1)
+    assert torch.equal(torch.cat([frame_noise(z[..., :n], generator) for n in (1, 7, 32)], dim=-1), whole)
+    assert abs(whole.std() - 1) < 0.05
+
+
+def test_guidance_one_is_none_and_zero_forgets_the_condition():
+    model, z, t = make(), some(), torch.tensor([500, 900])
+    with torch.no_grad():
+        model.unet.nothing.normal_()
+        one, zero, two = (model.denoise(z, t, z, g) for g in (1.0, 0.0, 2.0))
+        assert torch.allclose(zero, model.denoise(z, t, None), atol=1e-5)
+        assert torch.allclose(two - one, one - zero, atol=1e-3) and (one - zero).abs().max() > 1e-3
+
+
+def test_filling_keeps_what_is_known():
+    model, z = make(), some(30)
+    missing = torch.zeros(2, 1, 30, dtype=torch.bool)
+    missing[..., 10:15] = True
+    filled = model.fill(z, missing, z, steps=5)
+    kept = ~missing.expand_as(z)
+    assert torch.allclose(filled[kept], z[kept], atol=1e-4) and (filled - z)[~kept].abs().min() > 0
+
+
+def test_samplers_and_paths_that_do_not_fit_are_named():
+    with pytest.raises(WavelldmError, match="does not sample this model; choose ddpm or ddim"):
+        make().sample(some(), 1, "bridge")
+    with pytest.raises(WavelldmError, match="choose bridge"):
+        make("bridge").sample(some(), 1, "ddim")
+    with pytest.raises(WavelldmError, match="pure noise"):
+        make("bridge").fill(some(), torch.zeros(2, 1, 21, dtype=torch.bool), some())
+    for wrong in (["unet.path=tunnel"], ["unet.predicts=x"], ["unet.path=bridge", "unet.predicts=v"]):
+        with pytest.raises(WavelldmError, match="unet.predicts=z0|predicts eps"):
+            LatentDiffusion(override(TINY, wrong))
+
+
+# --- training ---------------------------------------------------------------------------------------------------------
+
+
+def latents(count=8, frames=40, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    clean = torch.randn(count, D, 1, generator=g) + 0.1 * torch.randn(count, D, frames, generator=g)
+    noisy = clean + 0.3 * torch.randn(clean.shape, generator=g)
+    return Latents(noisy.half().numpy(), clean.half().numpy(), clean.mean((0, 2)), clean.std((0, 2)))
+
+
+@pytest.mark.parametrize("kind", list(PATHS))
+def test_one_batch_is_overfitted(tmp_path, kind):
+    held, p = latents(4), override(TINY, [*PATHS[kind], "unet.dims=64,96"])
+    task = DiffusionTask(p, Codec(p), held, held)
+    batch = held.batch(0, 4, 40)
+    plan = loop.Plan(steps=150, lr=4e-3, warmup=10, valid_every=150, ema=0.9)
+    before = task.validate(task.networks["model"])
+    result = loop.fit(task, lambda start: iter([batch] * 200), plan, tmp_path, progress=False)
+    (row,) = csv.DictReader(open(tmp_path / "log.csv"))
+    assert result["best"] < {"v": 0.8, "eps": 0.7}.get(kind, 0.5) * before["score"]  # v and eps hold noise, which cannot be learnt
+    if kind != "eps":  # where nothing of the signal is left, an error in eps becomes a hundred times as large in z0
+        assert float(row["steps_1"]) < 0.6 * before["steps_1"]
+    names = {"score", "at_end", "steps_1", "unet"} | (set() if kind == "none" else {"steps_5"})
+    assert names <= set(row)
+
+
+@pytest.mark.parametrize("decoder", ["istft", "source"])
+def test_what_is_decoded_can_count_too(tmp_path, decoder):
+    held, p = latents(4), override(TINY, ["unet.dims=64,96", f"codec.decoder={decoder}"])
+    task = DiffusionTask(p, Codec(p), held, held, decoded=2.0)
+    batch, plan = held.batch(0, 4, 40), loop.Plan(steps=60, lr=4e-3, warmup=5, valid_every=60, ema=0.9)
+    before = task.validate(task.networks["model"])
+    loop.fit(task, lambda start: iter([batch] * 99), plan, tmp_path, progress=False)
+    after = task.validate(task.networks["model"])
+    assert after["heard_1"] < 0.8 * before["heard_1"] and not any(q.requires_grad for q in task.codec.parameters())
+    hifigan = override(TINY, ["codec.decoder=hifigan", "codec.decoder_dim=16", "codec.upsample=8,8,2,2"])
+    with pytest.raises(WavelldmError, match="no outline"):
+        DiffusionTask(hifigan, Codec(hifigan), held, held, decoded=1.0)
+
+
+def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(tmp_path):
+    held = latents()
+
+    def run(folder, *ends):
+        for end in ends:
+            task = DiffusionTask(TINY, Codec(TINY), held, held, half=False)
+            stream = lambda start: (held.batch(k, 4, 20) for k in range(start, 99))  # noqa: E731
+            plan = loop.Plan(steps=6, warmup=2, valid_every=3)
+            if end < 6:
+                stream = lambda start: (held.batch(k, 4, 20) for k in range(start, end))  # noqa: E731
+                plan = replace(plan, save_every=end)
+            loop.fit(task, stream, plan, folder, progress=False)
+        return loop.load_checkpoint(folder / "last.pt")
+
+    once, twice = run(tmp_path / "once", 6), run(tmp_path / "twice", 3, 6)
+    assert once["step"] == twice["step"] == 6
+    for name, weight in once["networks"]["model"].items():
+        assert torch.equal(weight, twice["networks"]["model"][name]), name
+
+
+def test_crops_depend_on_seed_and_step_alone_and_fit_their_twins():
+    held = latents(count=5, frames=50)
+    noisy, clean = held.batch(3, 6, 20, seed=1)
+    again = held.batch(3, 6, 20, seed=1)
+    assert noisy.shape == clean.shape == (6, D, 20) and torch.equal(noisy, again[0])
+    assert not torch.equal(held.batch(4, 6, 20, seed=1)[0], noisy)
+    for k in range(6):  # every crop lies at the same place of the same pair
+        places = [
+            (r, s) for r in range(5) for s in range(31)
+            if torch.equal(torch.from_numpy(held.clean[r, :, s : s + 20].astype("float32")), clean[k])
+        ]  # fmt: skip
+        ((r, s),) = places
+        assert torch.equal(torch.from_numpy(held.noisy[r, :, s : s + 20].astype("float32")), noisy[k])

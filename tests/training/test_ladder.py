@@ -1,0 +1,129 @@
+import pytest
+import torch
+from signals import speechlike
+
+from wavelldm import weights
+from wavelldm.audio import files
+from wavelldm.cli import main
+from wavelldm.codec.model import Codec
+from wavelldm.config import override
+from wavelldm.data.clips import Clips
+from wavelldm.data.corpora import Item, Material
+from wavelldm.errors import WavelldmError
+from wavelldm.mel.vae import MelVAE, words_of
+from wavelldm.training import ladder, loop
+from wavelldm.training.ladder import KINDS, LadderTask
+from wavelldm.training.presets import preset
+
+SR = 16_000
+
+
+def batch(n=2, seconds=0.5):
+    return torch.stack([torch.from_numpy(speechlike(seconds, seed=s)).float()[None] for s in range(n)]), torch.arange(n)
+
+
+@pytest.fixture(scope="module")
+def heard(tmp_path_factory):
+    folder, items = tmp_path_factory.mktemp("speech"), []
+    for i in range(3):
+        path = folder / f"{i}.wav"
+        files.save(path, torch.from_numpy(speechlike(1.0, seed=i))[None].float(), SR)
+        items.append(Item(path, label=f"f{i}"))
+    return Material(items[:2], None, items[2:], None, False)
+
+
+def improve(task, steps=25, lr=1e-2):
+    """Score on its one batch before and after a few steps."""
+    model = task.networks["model"]
+    before = task.validate(model)["score"]
+    optimiser = torch.optim.Adam(model.parameters(), lr)
+    for _ in range(steps):
+        torch.manual_seed(0)
+        ((_, loss, _),) = task.losses(task.valid[0])
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    return before, task.validate(model)["score"]
+
+
+def test_the_vae_and_its_refinement_learn_their_batch():
+    data = [batch(2, 0.3)]
+    task = LadderTask("vae", preset("tiny"), data)
+    before, after = improve(task, 15)
+    assert after < 0.8 * before
+    torch.manual_seed(0)
+    repair = LadderTask("refinement", preset("tiny"), data, helper=task.networks["model"])
+    before, after = improve(repair, 15)
+    assert after < 0.97 * before
+    assert not any(p.requires_grad for p in repair.helper.parameters())
+
+
+@pytest.mark.parametrize("kind,lr", [("vocoder", 1e-2), ("autoencoder", 4e-3)])
+def test_the_others_learn_theirs(kind, lr):
+    before, after = improve(LadderTask(kind, preset("tiny"), [batch()]), 25, lr)
+    assert after < 0.99 * before
+
+
+def test_a_run_trains_stops_and_loads(heard, tmp_path):
+    plan = loop.Plan(steps=2, valid_every=2, warmup=1)
+    result = ladder.run("vae", preset("tiny"), heard, plan, tmp_path / "vae", batch=2, seconds=0.5, progress=False)
+    assert result["step"] == 2 and result["best"] is not None
+    path = tmp_path / "vae" / "tiny-vae.safetensors"
+    assert isinstance(weights.load(path, MelVAE), MelVAE)
+    done = ladder.run("refinement", preset("tiny"), heard, plan, tmp_path / "fix", batch=2, seconds=0.5, vae=str(path), progress=False)
+    assert done["step"] == 2 and weights.facts(tmp_path / "fix" / "tiny-refinement.safetensors")["kind"] == "Refinement"
+    with pytest.raises(WavelldmError, match="--vae"):
+        ladder.run("refinement", preset("tiny"), heard, plan, tmp_path / "x", progress=False)
+
+
+def test_words_are_told_and_sometimes_withheld(heard):
+    p = override(preset("tiny"), ["vae.words=64"])
+    words = tuple([words_of(item) for item in items] for items in (heard.speech, heard.valid_speech))
+    assert [w.split()[-1] for w in words[0]] == ["f", "f"]
+    task = LadderTask("vae", p, [(batch(1)[0], torch.tensor([0]))], words)
+    told = []
+    task.networks["model"].decode = lambda z, frames=None, texts=None: told.append(texts) or torch.zeros(len(z), 100, frames, requires_grad=True)
+    wav = batch()[0]
+    for _ in range(40):
+        next(task.losses((wav, torch.tensor([0, 1]))))
+    task.validate(task.networks["model"])
+    assert told.pop() == [words[1][0]]
+    silent = sum(t == "" for pair in told for t in pair)
+    assert 4 < silent < 30 and {t for pair in told for t in pair} == {"", *words[0]}
+
+
+def test_losses_on_sound_reach_the_mel():
+    p = override(preset("tiny"), ["vae.stft=1", "vae.features=1"])
+    torch.manual_seed(0)
+    task = LadderTask("vae", p, [batch()], helper=Codec(preset("tiny")))
+    ((_, loss, parts),) = task.losses(batch())
+    assert {"mel", "kl", "stft", "features"} == set(parts)
+    task.networks["model"].zero_grad()
+    loss.backward()
+    assert task.networks["model"].decoder.last.weight.grad.abs().max() > 0
+    wav, net = batch()[0], task.networks["model"]
+    mel = net.mel(wav, SR)
+    same = ladder.with_phase_of(wav, mel, mel, p.mel)
+    assert (same - wav).abs().max() < 1e-3 * wav.abs().max()
+    quieter = ladder.with_phase_of(wav, mel - torch.log(torch.tensor(2.0)), mel, p.mel)
+    middle = slice(1_000, -1_000)
+    assert (quieter - wav / 2)[..., middle].abs().max() < 0.02 * wav.abs().max()
+
+
+def test_crops_depend_on_seed_and_step_alone(heard, tmp_path):
+    clips = Clips(heard.speech, SR, tmp_path)
+    first = ladder.crops(clips, 0.25, 3, seed=1)
+    _, (wav, which) = next(first), next(first)
+    again, at = next(ladder.crops(clips, 0.25, 3, seed=1, first=1))
+    assert torch.equal(wav, again) and torch.equal(which, at) and wav.shape == (3, 1, 4_000)
+    assert not torch.equal(wav, next(ladder.crops(clips, 0.25, 3, seed=2, first=1))[0])
+
+
+def test_command_line(heard, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("WAVELLDM_DATA", str(tmp_path / "data"))
+    monkeypatch.setattr("wavelldm.material.gather", lambda *_: heard)
+    options = "--preset tiny --steps 1 --batch_size 2 --seconds 0.5".split()
+    assert main.main(["train", "autoencoder", *options, "--out", str(tmp_path / "run")]) == 0
+    assert "done: step 1 of 1" in capsys.readouterr().out
+    assert weights.facts(tmp_path / "run" / "tiny-autoencoder.safetensors")["kind"] == "Autoencoder"
+    assert set(KINDS) == {"vocoder", "vae", "refinement", "autoencoder"}

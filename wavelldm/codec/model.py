@@ -1,0 +1,235 @@
+"""The codec: log-mel -> ConvNeXt encoder -> z (B, D, T) -> grouped FSQ -> decoder -> wav of the very same length.
+
+The design is WaveLLDM's (arXiv 2508.21153) after Firefly-GAN (arXiv 2411.01156); every number is in `config.Preset`.
+"""
+
+import math
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..audio import pitch
+from ..audio.mel import LogMel
+from ..errors import AudioError, WavelldmError
+from ..nn.layers import Chain, ChannelNorm, Conv1d, ConvNeXtBlock, ConvTranspose1d
+from ..training.presets import Preset
+from .decoders import HiFiGAN, ISTFTHead
+from .fsq import GFSQ
+from .pulse import SourceHead
+
+
+@dataclass(frozen=True)
+class CodecConfig:
+    """Encoder, grouped residual FSQ and decoder; the numbers follow WaveLLDM (arXiv 2508.21153)."""
+
+    depths: tuple = (3, 3, 9, 3)  # ConvNeXt blocks per stage
+    dims: tuple = (128, 256, 384, 384)  # their widths
+    latent_dim: int = 384  # D in z (B, D, T)
+    expansion: int = 4  # of the channels inside a ConvNeXt block
+    strides: tuple = ()  # extra down-sampling between mel frames and latent frames
+    levels: tuple = (8, 8, 8, 6, 5)  # FSQ levels of one codebook: 15,360 entries
+    groups: int = 4  # slices of the latent's channels ...
+    residuals: int = 1  # ... each quantised this many times
+    hear_pitch: bool = False  # the encoder also sees how well each pitch fits (pitch.py)
+    decoder: str = "hifigan"  # or "istft", "source"
+    decoder_dim: int = 512  # channels it starts with
+    decoder_depth: int = 6  # ConvNeXt blocks (istft, source)
+    polish: int = 0  # steps of Griffin-Lim that make the head's phases fit its magnitudes (istft)
+    upsample: tuple = (8, 8, 2, 2, 2)  # rates that multiply to the mel hop (hifigan)
+    causal: bool = False  # no look-ahead, so that it can stream
+
+    @property
+    def codebooks(self) -> int:
+        return self.groups * self.residuals  # Q in codes (B, Q, T)
+
+    @property
+    def entries(self) -> int:
+        return math.prod(self.levels)
+
+    @property
+    def bits_per_code(self) -> float:
+        return math.log2(self.entries)
+
+
+class Coded(NamedTuple):
+    wav: Tensor  # (B, 1, N), decoded
+    z: Tensor  # (B, D, T), continuous
+    z_q: Tensor  # (B, D, T), quantised
+    codes: Tensor  # (B, Q, T)
+
+
+def make_encoder(p: Preset) -> Chain:
+    """features (B, M, F) -> z (B, D, T): stages of ConvNeXt blocks, then one strided convolution and block per stride."""
+    c = p.codec
+    heard = p.mel.n_mels + (pitch.COUNT if c.hear_pitch else 0)
+    layers = [Conv1d(heard, c.dims[0], 7, causal=c.causal), ChannelNorm(c.dims[0])]
+    for i, (depth, dim) in enumerate(zip(c.depths, c.dims)):
+        if i > 0:
+            layers += [ChannelNorm(c.dims[i - 1]), Conv1d(c.dims[i - 1], dim, 1, causal=c.causal)]
+        layers += [ConvNeXtBlock(dim, c.expansion, c.causal) for _ in range(depth)]
+    if c.dims[-1] != c.latent_dim:
+        layers += [ChannelNorm(c.dims[-1]), Conv1d(c.dims[-1], c.latent_dim, 1, causal=c.causal)]
+    for stride in c.strides:
+        layers += [Conv1d(c.latent_dim, c.latent_dim, stride, stride, causal=c.causal)]
+        layers += [ConvNeXtBlock(c.latent_dim, c.expansion, c.causal)]
+    return Chain(*layers, ChannelNorm(c.latent_dim))
+
+
+def make_upsampler(p: Preset) -> Chain:
+    """z (B, D, T) -> (B, D, F): undo the encoder's strides in reverse."""
+    c, layers = p.codec, []
+    for stride in reversed(c.strides):
+        layers += [ConvTranspose1d(c.latent_dim, c.latent_dim, stride, stride, causal=c.causal)]
+        layers += [ConvNeXtBlock(c.latent_dim, c.expansion, c.causal)]
+    return Chain(*layers)
+
+
+def make_decoder(p: Preset) -> nn.Module:
+    """(B, D, F) -> wav (B, 1, F * hop)."""
+    c = p.codec
+    if c.decoder == "hifigan":
+        if math.prod(c.upsample) != p.mel.hop:
+            raise WavelldmError(
+                f"the upsampling rates {c.upsample} multiply to {math.prod(c.upsample)}, "
+                f"but a mel frame has {p.mel.hop} samples; make them equal"
+            )
+        return HiFiGAN(c.latent_dim, c.decoder_dim, c.upsample, causal=c.causal)
+    if c.decoder == "istft":
+        return ISTFTHead(c.latent_dim, c.decoder_dim, c.decoder_depth, c.expansion, p.mel.n_fft, p.mel.hop, c.causal, c.polish)
+    if c.decoder == "source":
+        return SourceHead(c.latent_dim, c.decoder_dim, c.decoder_depth, c.expansion, p.mel.sr, p.mel.hop, c.causal)
+    raise WavelldmError(f"there is no decoder '{c.decoder}'; choose hifigan, istft or source")
+
+
+class Codec(nn.Module):
+    """Encoder, quantiser and decoder of one preset. Any length goes in and comes out; zeros fill the last frame.
+
+    Built with `causal=True` it also streams: `stream_encode` and `stream_decode` take chunks and an explicit state, and
+    their joined outputs equal `encode` and `decode`. What comes out then lags `latency` samples behind what went in.
+    """
+
+    def __init__(self, preset: Preset):
+        super().__init__()
+        c = preset.codec
+        if len(c.depths) != len(c.dims):
+            raise WavelldmError(f"depths {c.depths} and dims {c.dims} differ in number; give every encoder stage both")
+        self.preset, self.sr, self.hop, self.causal = preset, preset.mel.sr, preset.hop, c.causal
+        mel = replace(preset.mel, padding="causal" if c.causal else "same")
+        self.mel = LogMel(mel)
+        span = max(mel.n_fft, pitch.layout(mel.sr)[2] if c.hear_pitch else 0)
+        self.past = -(-(span - mel.hop) // mel.hop) * mel.hop  # samples before a chunk that its frames need
+        self.encoder = make_encoder(preset)
+        self.quantiser = GFSQ(c.latent_dim, c.groups, c.residuals, c.levels)
+        self.upsampler = make_upsampler(preset)
+        self.decoder = make_decoder(preset)
+
+    @property
+    def latency(self) -> int:
+        return self.hop + self.decoder.delay  # samples, when streaming
+
+    def frames(self, length: int) -> int:
+        return -(-length // self.hop)  # latent frames for `length` samples
+
+    def _check(self, wav: Tensor, sr: int):
+        if sr != self.sr:
+            raise AudioError(f"this codec takes {self.sr} Hz, not {sr} Hz; resample first (wavelldm.audio.resample)")
+        if wav.ndim != 3 or wav.shape[1] != 1 or not wav.is_floating_point():
+            raise AudioError(
+                f"the codec takes float wav (batch, 1, samples), not {wav.dtype} {tuple(wav.shape)}; "
+                "put channels into the batch"
+            )
+
+    def _features(self, wav: Tensor) -> Tensor:
+        """wav -> mel (B, M, F), counted from silence (-2.5) to magnitude one (2.5): for speech about mean 0, deviation 1.
+        With `hear_pitch`, below it how well each pitch fits: (B, M + S, F)."""
+        with torch.autocast(wav.device.type, enabled=False):
+            mel = 2.5 - 5 * self.mel(wav.float(), self.sr) / math.log(self.preset.mel.floor)
+            if not self.preset.codec.hear_pitch:
+                return mel
+            return torch.cat([mel, pitch.scores(wav.float(), self.sr, self.preset.mel.hop, self.causal)], dim=1)
+
+    def encode(self, wav: Tensor, sr: int) -> Tensor:
+        """wav (B, 1, N) -> z (B, D, ceil(N / hop))."""
+        self._check(wav, sr)
+        if wav.shape[-1] == 0:
+            raise AudioError("there are no samples to encode; give at least one")
+        return self.encoder(self._features(F.pad(wav, (0, -wav.shape[-1] % self.hop))))
+
+    def quantise(self, z: Tensor, keep: Tensor | None = None):
+        """z (B, D, T) of the encoder -> z_q (B, D, T), codes (B, Q, T); `keep` (B,) as in `fsq.random_keep`. Of a z_q it makes
+        other codes: the projections before and after the rounding are no inverse of each other."""
+        self._check_latent(z)
+        return self.quantiser(z, keep)
+
+    def decode(self, z_q: Tensor, length: int | None = None) -> Tensor:
+        """z_q (B, D, T) -> wav (B, 1, length), by default T * hop samples."""
+        self._check_latent(z_q)
+        most = z_q.shape[-1] * self.hop
+        length = most if length is None else length
+        if not 0 < length <= most:
+            raise WavelldmError(
+                f"{z_q.shape[-1]} latent frames hold 1 to {most} samples, not {length}; give the encoded length"
+            )
+        return self.decoder(self.upsampler(z_q))[..., :length]
+
+    def decode_window(self, z_q: Tensor, before: int, count: int, state: tuple | None = None):
+        """A window (B, D, T) of a longer latent -> wav (B, 1, count * hop) of its frames from `before` on, state for the window
+        whose new frames come next. The other frames are there to be seen."""
+        self._check_latent(z_q)
+        x = self.upsampler(z_q)
+        if hasattr(self.decoder, "resume"):
+            rate = self.hop // self.preset.mel.hop
+            wav, state = self.decoder.resume(x, before * rate, count * rate, state)
+        else:
+            wav = self.decoder(x)
+        return wav[..., before * self.hop : (before + count) * self.hop], state
+
+    def spectrum(self, z_q: Tensor) -> Tensor:
+        """z_q (B, D, T) -> what the iSTFT head wants to hear: complex (B, n_fft / 2 + 1, F)."""
+        return self.decoder.spectrum(self.decoder.body(self.upsampler(z_q)))
+
+    def _check_latent(self, z: Tensor):
+        dim = self.preset.codec.latent_dim
+        if z.ndim != 3 or z.shape[1] != dim:
+            raise WavelldmError(
+                f"this codec's latents are (batch, {dim}, frames), not {tuple(z.shape)}; use the preset that made them"
+            )
+
+    def codes_to_wav(self, codes: Tensor, length: int | None = None) -> Tensor:
+        """codes (B, K, T), of all codebooks or of the first K -> wav (B, 1, length)."""
+        return self.decode(self.quantiser.decode_codes(codes), length)
+
+    def forward(self, wav: Tensor, keep: Tensor | None = None) -> Coded:
+        """wav (B, 1, N) at the preset's rate -> Coded, its wav (B, 1, N) too."""
+        z = self.encode(wav, self.sr)
+        z_q, codes = self.quantise(z, keep)
+        return Coded(self.decode(z_q, wav.shape[-1]), z, z_q, codes)
+
+    def stream_encode(self, wav: Tensor, sr: int, state: tuple | None = None, last: bool = False):
+        """The next chunk (B, 1, any) -> z (B, D, frames complete by now), state. `last` fills the last frame."""
+        self._check(wav, sr)
+        if not self.causal:
+            raise WavelldmError("this codec looks into the future and cannot stream; build it with causal=True")
+        seen, layers, count = state or (wav.new_zeros(wav.shape[0], 1, self.past), None, 0)
+        count += wav.shape[-1]
+        wav = torch.cat([seen, wav], dim=-1)
+        if last:
+            wav = F.pad(wav, (0, -count % self.hop))
+        hop = self.preset.mel.hop
+        new = (wav.shape[-1] - self.past) // hop  # mel frames
+        features = wav.new_zeros(wav.shape[0], self.encoder[0].in_channels, 0)
+        if new:
+            features = self._features(wav[..., : self.past + new * hop])[..., self.past // hop :]
+        z, layers = self.encoder.stream(features, layers)
+        return z, (wav[..., new * hop :], layers, count % self.hop)
+
+    def stream_decode(self, z_q: Tensor, state: tuple | None = None, last: bool = False):
+        """The next frames (B, D, any) -> wav (B, 1, what is ready), state. `last` lets out what is held back."""
+        self._check_latent(z_q)
+        upsampler, decoder = state or (None, None)
+        x, upsampler = self.upsampler.stream(z_q, upsampler)
+        wav, decoder = self.decoder.stream(x, decoder, last)
+        return wav, (upsampler, decoder)

@@ -1,0 +1,132 @@
+"""A decoder that knows how voices work: a pulse train at the pitch and noise, each shaped by its own envelope.
+
+The source-filter model that DDSP (arXiv 2001.04643) and neural source-filter models (arXiv 1904.12088) put behind a network.
+What a network is slow to learn, a ladder of harmonics with phases that fit, comes for nothing; it says where and how loud.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..audio import pitch
+from ..audio.stft import POWER, hann, overlap_add
+from ..nn.layers import Chain, ChannelNorm, Conv1d, ConvNeXtBlock
+
+BANDS = 80  # points of an envelope, evenly spaced on the mel scale
+TABLE = 256  # frames of noise, again and again
+
+
+def spread(bands: int, bins: int, sr: int) -> Tensor:
+    """(bands, bins): what lies at points of the mel scale, on straight lines between them at the bins."""
+    mel = torch.log1p(torch.linspace(0, sr / 2, bins) / 700)
+    place = mel / mel[-1] * (bands - 1)
+    return (1 - (place - torch.arange(bands)[:, None]).abs()).clamp_min(0)
+
+
+def pulses(f0: Tensor, turns: Tensor, sr: int, n: int) -> Tensor:
+    """Frames (B, T, n) of all harmonics of f0 (B, T) Hz below sr / 2, as cosines that meet `turns` (B, T) in the middle; power 1.
+
+    The sum over harmonics is Dirichlet's kernel, sin((K + 1/2) x) / (2 sin(x / 2)) - 1/2.
+    """
+    count = (sr / 2 / f0).floor()[..., None]  # K
+    angle = turns.double()[..., None] + f0[..., None] * (torch.arange(n, device=f0.device) - n // 2) / sr
+    angle = ((angle - angle.round()) * (2 * math.pi)).float()  # between -pi and pi
+    below = 2 * (angle / 2).sin()
+    peak = below.abs() < 1e-4
+    ratio = ((count + 0.5) * angle).sin() / torch.where(peak, 1.0, below)
+    return (torch.where(peak, count + 0.5, ratio) - 0.5) * (2 / count).sqrt()
+
+
+class SourceHead(nn.Module):
+    """ConvNeXt blocks at the frame rate, then pitch and two envelopes per frame; (B, D, T) -> wav (B, 1, T * hop).
+
+    Frame t is the windowed spectrum of pulses and noise times their envelopes, two hops long; frames overlap by half.
+    """
+
+    def __init__(self, dim, width=256, depth=6, expansion=4, sr=16_000, hop=256, causal=False):
+        super().__init__()
+        self.sr, self.hop, self.n_fft, self.delay = sr, hop, 2 * hop, hop // 2
+        blocks = (ConvNeXtBlock(width, expansion, causal) for _ in range(depth))
+        self.body = Chain(Conv1d(dim, width, 3, causal=causal), ChannelNorm(width), *blocks, ChannelNorm(width))
+        self.pitch = nn.Conv1d(width, pitch.COUNT, 1)
+        self.gains = nn.Conv1d(width, 2 * BANDS, 1)
+        nn.init.constant_(self.gains.bias, -4.0)
+        self.register_buffer("spread", spread(BANDS, self.n_fft // 2 + 1, sr), persistent=False)  # (bands, bins)
+        self.register_buffer("window", hann(self.n_fft, self.n_fft).sqrt(), persistent=False)
+        table = torch.randn(TABLE * hop, generator=torch.Generator().manual_seed(0))
+        self.register_buffer("noise", torch.cat([table, table[: self.n_fft]]), persistent=False)
+
+    def parts(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, D, T) -> logits of the pitch (B, S, T), logarithms of the two envelopes (B, 2 * bands, T)."""
+        y = self.body(x)
+        return self.pitch(y).float(), self.gains(y).float()
+
+    def outline(self, x: Tensor) -> Tensor:
+        """(B, D, T) -> the envelopes it is about to draw, compressed, and how likely each pitch is (B, 2 * bands + S, T)."""
+        logits, gains = self.parts(x)
+        return torch.cat([(POWER * gains).exp(), logits.softmax(1)], dim=1)
+
+    def turns(self, f0: Tensor, before: Tensor | None = None) -> Tensor:
+        """Phase in the middle of each frame, in turns, float64 (B, T); `before`: pitch and phase of the frame before, (B, 2)."""
+        first = f0[:, :1] if before is None else before[:, :1]
+        steps = (torch.cat([first, f0[:, :-1]], dim=1) + f0).double() * (self.hop / 2 / self.sr)
+        if before is None:
+            steps[:, 0] = 0
+        else:
+            steps[:, 0] += before[:, 1]
+        return steps.cumsum(1) % 1.0
+
+    def frames(self, f0: Tensor, turns: Tensor, gains: Tensor, number: Tensor) -> Tensor:
+        """(B, T), (B, T), (B, 2 * bands, T) and each frame's place in the noise (T,) or (B, T) -> windowed frames (B, T, n_fft)."""
+        start = number % TABLE * self.hop
+        noise = self.noise.unfold(0, self.n_fft, 1)[start].expand(*f0.shape, -1)
+        sources = torch.stack([pulses(f0, turns, self.sr, self.n_fft), noise], dim=1)  # (B, 2, T, n_fft)
+        envelopes = gains.unflatten(1, (2, BANDS)).transpose(2, 3) @ self.spread  # (B, 2, T, bins)
+        spectrum = (torch.fft.rfft(sources * self.window) * envelopes.clamp(max=4.0).exp()).sum(1)
+        return torch.fft.irfft(spectrum, n=self.n_fft) * self.window
+
+    def join(self, frames: Tensor) -> Tensor:
+        """Windowed frames (B, T, n_fft) -> wav (B, 1, T * hop). Only the outermost half hops are seen by a single frame."""
+        side = self.delay
+        total = overlap_add(frames, self.hop)
+        seen = overlap_add(self.window.square().expand(frames.shape[1], -1), self.hop)
+        return (total / seen.clamp_min(1e-2))[:, None, side : side + frames.shape[1] * self.hop]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.resume(x)[0]
+
+    def resume(self, x: Tensor, before: int = 0, after: int = 0, state: tuple | None = None):
+        """A window of a longer latent -> its wav (B, 1, T * hop), state for the window that begins `after` frames after `before`.
+
+        Phases add up along a recording, so windows that overlap must agree on them: `before` is the frame of this window
+        at which the state holds, which is the number of that frame in the recording and its phase (B,)."""
+        logits, gains = self.parts(x)
+        f0 = pitch.hertz(logits)
+        number, phase = state or (before, None)
+        turns = self.turns(f0)
+        if phase is not None:
+            turns = (turns + (phase - turns[:, before])[:, None]) % 1.0
+        where = torch.arange(f0.shape[1], device=f0.device) + (number - before)
+        wav = self.join(self.frames(f0, turns, gains, where))
+        at = before + after
+        return wav, (number + after, turns[:, at] if at < turns.shape[1] else None)
+
+    def stream(self, x: Tensor, state: tuple | None = None, last: bool = False):
+        """The state: that of the body, pitch and phase of the last frame, its number, the tail it leaves, samples to be dropped."""
+        body, before, number, tail, skip = state or (None, None, 0, x.new_zeros(x.shape[0], self.hop), self.delay)
+        y, body = self.body.stream(x, body)
+        out, count = tail[:, :0], y.shape[-1]
+        if count:
+            f0, gains = pitch.hertz(self.pitch(y).float()), self.gains(y).float()
+            turns = self.turns(f0, before)
+            frames = self.frames(f0, turns, gains, torch.arange(count, device=x.device) + number)
+            total = overlap_add(frames, self.hop) + F.pad(tail, (0, count * self.hop))
+            out, tail = total[:, : count * self.hop], total[:, count * self.hop :]
+            if number == 0:  # the first half hop has no frame before it; what lies before that is dropped
+                out = torch.cat([out[:, : self.hop] / self.window[: self.hop].square().clamp_min(1e-2), out[:, self.hop :]], dim=1)
+            before, number = torch.stack([f0[:, -1].double(), turns[:, -1]], dim=1), number + count
+        if last and number:
+            out = torch.cat([out, (tail / self.window[self.hop :].square().clamp_min(1e-2))[:, : self.delay]], dim=1)
+        return out[:, None, skip:], (body, before, number, tail, max(0, skip - out.shape[-1]))

@@ -1,0 +1,131 @@
+"""Decoded sound at hand: a list of files becomes one memory-mapped int16 file, from which crops are cut for nothing."""
+
+import hashlib
+import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from ..audio import files
+from ..errors import DataError
+from ..paths import data_home
+
+SILENT = 1e-8  # mean square (-80 dB): files below are never drawn
+
+
+def _decode(item, sr: int) -> np.ndarray:
+    """int16 (C, N): one row, or clean and noisy. Peaks past full scale turn all rows down alike."""
+    rows = [files.load(path, sr, mono=True)[0] for path in (item.path, item.noisy) if path is not None]
+    if abs(rows[0].shape[-1] - rows[-1].shape[-1]) > 0.01 * sr:
+        raise DataError(f"{item.path} and {item.noisy} differ in length by over 10 ms; they are not the same utterance")
+    wav = torch.cat([files.fit(row, rows[0].shape[-1]) for row in rows])  # (C, N)
+    wav = wav / wav.abs().max().clamp(min=1.0)
+    return (wav * 32768).round().clamp(max=32767).to(torch.int16).numpy()
+
+
+class Clips:
+    """Items (each with a `path`, and a `noisy` path or None), decoded once, at one rate.
+
+    The decoded file lies in the cache under a name made from the rate and the paths, sizes and dates of the sources:
+    when one of them changes it is built anew. Deleting it costs nothing but the time to decode again.
+    """
+
+    def __init__(self, items, sr: int, cache=None):
+        self.items, self.sr = list(items), sr
+        if not self.items:
+            raise DataError("there are no files to read; name a folder or manifest that holds some")
+        if len({item.noisy is None for item in self.items}) > 1:
+            raise DataError("recorded pairs and single files do not mix in one list; load them one after the other")
+        self.channels = 1 if self.items[0].noisy is None else 2
+        sources = [p for item in self.items for p in (item.path, item.noisy) if p is not None]
+        try:
+            marks = [(str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns) for p in sources]
+        except FileNotFoundError as error:
+            raise DataError(f"{error.filename} is missing; restore it or list the folder again") from None
+        name = hashlib.sha256(json.dumps([1, sr, self.channels, marks]).encode()).hexdigest()[:20]
+        self.path = Path(cache or data_home() / "cache") / f"{name}.i16"
+        index = self.path.with_suffix(".json")
+        if not (index.exists() and self.path.exists()):
+            self._build(index)
+        table = json.loads(index.read_text())
+        self.lengths, self.power = np.array(table["lengths"]), np.array(table["power"])
+        self.starts = np.concatenate([[0], np.cumsum(self.lengths * self.channels)])
+        # every second is as likely as any other, but no recording counts for more than a minute
+        weight = np.where(self.power > SILENT, np.minimum(self.lengths, 60 * sr), 0)
+        if not len(self.audible):
+            raise DataError(f"all {len(self)} files from {self.items[0].path} on are silent; check the recordings")
+        self._odds = np.cumsum(weight)
+        self._samples = None
+
+    def _build(self, index: Path) -> None:
+        lengths, power = [], []
+        with files.writing(self.path, force=True) as part, open(part, "wb") as file:
+            with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+                decoded = pool.map(_decode, self.items, [self.sr] * len(self.items))
+                for rows in tqdm(decoded, "decoding", len(self), unit="file", delay=2, mininterval=1, leave=False):
+                    file.write(rows.tobytes())
+                    lengths.append(rows.shape[1])
+                    power.append(float(np.mean((rows[0] / 32768.0) ** 2)))
+        with files.writing(index, force=True) as part:
+            part.write_text(json.dumps({"lengths": lengths, "power": power}))
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getstate__(self):  # a worker maps the file itself
+        return {**self.__dict__, "_samples": None}
+
+    @property
+    def seconds(self) -> float:
+        return float(self.lengths.sum()) / self.sr
+
+    @property
+    def audible(self) -> np.ndarray:
+        """Indices of the items that are not silent throughout."""
+        return np.flatnonzero(self.power > SILENT)
+
+    def rows(self, i: int) -> np.ndarray:
+        """Item i, undivided: int16 (C, N)."""
+        if self._samples is None:
+            self._samples = np.memmap(self.path, np.int16, "r")
+        return self._samples[self.starts[i] : self.starts[i + 1]].reshape(self.channels, -1)
+
+    def draw(self, rng: np.random.Generator) -> int:
+        return int(np.searchsorted(self._odds, rng.integers(self._odds[-1]), side="right"))
+
+    def _piece(self, i: int, n: int, rng: np.random.Generator) -> np.ndarray:
+        """At most n samples of item i that are not a pause: of eight places the first loud enough, else the loudest."""
+        rows = self.rows(i)
+        best, loudest = None, -1.0
+        for _ in range(8):
+            start = int(rng.integers(0, max(0, rows.shape[1] - n) + 1))
+            piece = rows[:, start : start + n].astype(np.float32) / 32768  # (C, <= n)
+            power = float(np.mean(piece[0] ** 2))
+            if power > loudest:
+                best, loudest = piece, power
+            if power >= 0.1 * self.power[i]:
+                break
+        return best
+
+    def crop(self, n: int, rng: np.random.Generator, first: int | None = None, loop: bool = False) -> Tensor:
+        """n samples, float32 (C, n). After a short item comes another one (loop: itself again), faded over 5 ms."""
+        i = self.draw(rng) if first is None else first
+        pieces = [self._piece(i, n, rng)]
+        if pieces[0].shape[1] < n:
+            fade = np.linspace(0, 1, max(2, round(0.005 * self.sr)), dtype=np.float32)
+            while True:
+                piece = pieces[-1]
+                ramp = fade[: piece.shape[1]]
+                piece[:, : len(ramp)] *= ramp
+                piece[:, piece.shape[1] - len(ramp) :] *= ramp[::-1]
+                if sum(p.shape[1] for p in pieces) >= n:
+                    break
+                pieces.append(self._piece(i if loop else self.draw(rng), n, rng))
+        joined = np.concatenate(pieces, axis=1)
+        start = int(rng.integers(0, joined.shape[1] - n + 1))
+        return torch.from_numpy(np.ascontiguousarray(joined[:, start : start + n]))

@@ -1,0 +1,203 @@
+"""What happens to speech on its way to us: noise, rooms, lost packets, narrow bands, clipping, coarse quantisation.
+
+Everything works on batches wav (B, 1, N) on any device. Parameters are drawn per item from a torch.Generator on the
+CPU, so that a seed gives the same damage on every machine. Nothing here scales a clean signal and its noisy twin
+differently.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from scipy.fft import next_fast_len
+from torch import Tensor
+
+from ..audio.levels import active_power, limit_together, mix_at_snr
+from ..errors import DataError
+
+EARLY = 0.05  # seconds: reflections up to here help the ear and belong to the target
+
+
+@dataclass(frozen=True)
+class Degradation:
+    """A recipe: the probability of each damage per item, and the range its strength is drawn from (evenly)."""
+
+    noise: float = 1.0
+    snr: tuple | None = (-5.0, 20.0)  # dB on active speech; None adds the noise as it comes (recorded pairs)
+    reverb: float = 0.0
+    rt60: tuple = (0.15, 0.9)  # seconds until the room has decayed by 60 dB
+    direct_db: tuple = (-3.0, 9.0)  # direct path over the echoes: how near the speaker is
+    level: float = 0.0
+    level_db: tuple = (-36.0, -16.0)  # active level of the target, noisy and target turned alike
+    clip: float = 0.0
+    clip_db: tuple = (3.0, 15.0)  # how far the ceiling lies under the peak
+    band: float = 0.0
+    cutoff: tuple = (2_000.0, 7_000.0)  # Hz: 4,000 is what 8 kHz sampling leaves
+    mulaw: float = 0.0  # 8 bits per sample, as in ISDN telephony
+    dropout: float = 0.0
+    dropout_count: tuple = (1, 7)  # gaps per crop
+    dropout_seconds: tuple = (0.05, 0.45)  # length of each
+
+
+RECIPES = {
+    "noise": Degradation(),
+    "wavelldm": Degradation(dropout=0.5, band=0.5, cutoff=(4_000.0, 8_000.0)),  # the three damages of arXiv 2508.21153
+    "everything": Degradation(reverb=0.4, level=1.0, clip=0.1, band=0.2, mulaw=0.05, dropout=0.2),
+    "recorded": Degradation(snr=None),  # noisy recordings with their clean twin: leave them as they are
+}
+
+
+def _draw(count: int, bounds: tuple, generator: torch.Generator, device="cpu") -> Tensor:
+    low, high = bounds
+    return (low + (high - low) * torch.rand(count, generator=generator)).to(device)  # (count,)
+
+
+def _convolve(wav: Tensor, response: Tensor, n_fft: int, shift: Tensor) -> Tensor:
+    """Linear convolution by FFT, read from sample `shift` on: (B, 1, N), (B, 1, R), (B,) -> (B, 1, N)."""
+    turn = torch.arange(n_fft // 2 + 1, device=wav.device) * shift[:, None, None] % n_fft  # integers: exact phases
+    spectrum = torch.fft.rfft(wav, n_fft) * torch.fft.rfft(response, n_fft)
+    spectrum = spectrum * torch.polar(torch.ones_like(turn, dtype=wav.dtype), turn * (2 * math.pi / n_fft))
+    return torch.fft.irfft(spectrum, n_fft)[..., : wav.shape[-1]]
+
+
+def room_response(rt60: Tensor, direct_db: Tensor, sr: int, generator: torch.Generator) -> Tensor:
+    """Synthetic room responses (B, 1, R): direct path at sample 0 and, direct_db (B,) below it in energy, the echoes.
+
+    They are Gaussian noise under an exponential that falls by 60 dB in rt60 (B,) seconds (Polack's model), thinned at
+    first, since the number of echoes per second grows with the square of time.
+    """
+    length = max(2, math.ceil(float(rt60.max()) * sr))
+    t = torch.arange(length) / sr  # (R,)
+    density = (t / 0.03).square().clamp(0.02, 1.0)  # dense from 30 ms on
+    shape = (len(rt60), 1, length)
+    heard = torch.rand(shape, generator=generator) < density
+    echoes = torch.randn(shape, generator=generator) * heard / density.sqrt()
+    echoes = echoes.to(rt60.device) * 10 ** (-3 * t.to(rt60.device) / rt60[:, None, None])
+    echoes[..., : max(1, round(0.002 * sr))] = 0  # the nearest wall is 35 cm away
+    energy = echoes.square().sum(-1, keepdim=True)
+    response = echoes / energy.clamp(min=1e-12).sqrt() * 10 ** (-direct_db[:, None, None] / 20)
+    response[..., 0] = 1.0
+    return response
+
+
+def reverberate(wav: Tensor, responses: Tensor, sr: int) -> tuple[Tensor, Tensor]:
+    """Put wav (B, 1, N) into rooms (B, 1, R) -> (reverberant, target), both aligned with wav.
+
+    The target is the speech with the direct path and the reflections of its first 50 ms. The delay of the direct path
+    (the largest sample of the response) is taken off both; the gain is that of an early part of unit energy, the same
+    for both.
+    """
+    peak = responses.abs().argmax(-1)  # (B, 1)
+    index = torch.arange(responses.shape[-1], device=wav.device)
+    early = responses * (index < peak[..., None] + round(EARLY * sr))
+    scale = early.square().sum(-1, keepdim=True).clamp(min=1e-20).rsqrt()
+    n_fft = next_fast_len(wav.shape[-1] + responses.shape[-1], real=True)
+    return tuple(_convolve(wav, r * scale, n_fft, peak[:, 0]) for r in (responses, early))
+
+
+def band_limit(wav: Tensor, sr: int, cutoff: Tensor) -> Tensor:
+    """Remove what lies above cutoff (B,) Hz, without delay: flat to 0.9 cutoff, nothing from cutoff on."""
+    n = wav.shape[-1]
+    n_fft = next_fast_len(n + sr // 10, real=True)  # room for the filter to ring out
+    hz = torch.arange(n_fft // 2 + 1, device=wav.device) * (sr / n_fft)
+    position = ((hz / cutoff[:, None, None] - 0.9) / 0.1).clamp(0, 1)  # (B, 1, bins)
+    return torch.fft.irfft(torch.fft.rfft(wav, n_fft) * (0.5 + 0.5 * torch.cos(math.pi * position)), n_fft)[..., :n]
+
+
+def clip(wav: Tensor, below_peak_db: Tensor, hard: Tensor) -> Tensor:
+    """Overload at a ceiling below_peak_db (B,) under the peak: a flat cut where hard (B,) is True, else tanh."""
+    ceiling = wav.abs().amax(-1, keepdim=True).clamp(min=1e-9) * 10 ** (-below_peak_db[:, None, None] / 20)
+    return torch.where(hard[:, None, None], wav.clamp(-ceiling, ceiling), ceiling * torch.tanh(wav / ceiling))
+
+
+def mulaw(wav: Tensor, bits: int = 8) -> Tensor:
+    """Quantise on a logarithmic scale, mu = 2**bits - 1, as the continuous law of ITU-T G.711 does."""
+    mu = 2**bits - 1
+    squeezed = wav.sign() * torch.log1p(mu * wav.abs().clamp(max=1)) / math.log1p(mu)
+    steps = (squeezed * (mu // 2)).round() / (mu // 2)
+    return steps.sign() * torch.expm1(steps.abs() * math.log1p(mu)) / mu
+
+
+def dropouts(
+    wav: Tensor, sr: int, generator: torch.Generator, count: tuple = (1, 7), seconds: tuple = (0.05, 0.45)
+) -> tuple[Tensor, Tensor]:
+    """Lose stretches of sound, as lost packets do -> (wav with zeros, mask (B, 1, N), True where lost).
+
+    Gaps never touch: at least 10 ms of sound lies between them. Those that would take the loss past half of a short
+    crop are left out (the first is shortened instead).
+    """
+    b, n = len(wav), wav.shape[-1]
+    spacing, most = round(0.01 * sr), int(count[1])
+    wanted = torch.randint(int(count[0]), most + 1, (b, 1), generator=generator)
+    lengths = (_draw(b * most, seconds, generator).reshape(b, most) * sr).round().long()
+    lengths[:, 0].clamp_(max=n // 2)
+    kept = (torch.arange(most) < wanted) & ((lengths + spacing).cumsum(-1) <= n // 2)
+    kept[:, 0] = True
+    lengths = lengths * kept
+    room = n - lengths.sum(-1, keepdim=True) - spacing * (kept.sum(-1, keepdim=True) - 1)  # (B, 1) samples to share out
+    # evenly random gaps: sorted uniform points cut the free room, and each dropout begins at one of them
+    points = torch.rand(b, most, generator=generator).masked_fill(~kept, 2.0).sort(-1).values  # unkept ones last
+    starts = (points.clamp(max=1) * room).long() + (lengths + spacing * kept).cumsum(-1) - lengths - spacing * kept
+    starts = starts.clamp(max=n)
+    edges = torch.zeros(b, n + 1, dtype=torch.long)
+    edges.scatter_add_(1, starts, kept.long()).scatter_add_(1, (starts + lengths).clamp(max=n), -kept.long())
+    mask = (edges.cumsum(-1)[:, None, :n] > 0).to(wav.device)  # (B, 1, N)
+    return wav.masked_fill(mask, 0.0), mask
+
+
+def degrade(
+    clean: Tensor, noise: Tensor, recipe: Degradation, sr: int, generator: torch.Generator, rirs: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """One training pair from clean (B, 1, N) and noise (B, 1, N) -> (noisy, target), both (B, 1, N).
+
+    Order, as in life: room, noise at an SNR against the reverberant speech, level, overload, band, coding, lost
+    packets. The target differs from clean by the early reflections and the level alone. Responses come from rirs (K,
+    R) if given.
+    """
+    if clean.shape != noise.shape or clean.dim() != 3:
+        raise DataError(f"clean and noise are alike (batch, 1, samples), not {(*clean.shape,)} and {(*noise.shape,)}")
+    device, b = clean.device, len(clean)
+
+    def chosen(probability):  # the items (indices) this damage falls on
+        return (torch.rand(b, generator=generator) < probability).nonzero()[:, 0].to(device)
+
+    target = clean.clone()
+    speech = clean.clone()
+    at = chosen(recipe.reverb)
+    if len(at):
+        if rirs is None:
+            rt60 = _draw(len(at), recipe.rt60, generator, device)
+            rooms = room_response(rt60, _draw(len(at), recipe.direct_db, generator, device), sr, generator)
+        else:
+            rooms = rirs[torch.randint(len(rirs), (len(at),), generator=generator)][:, None].to(device)
+        speech[at], target[at] = reverberate(clean[at], rooms, sr)
+
+    noisy = speech.clone()
+    at = chosen(recipe.noise)
+    if len(at) and recipe.snr is None:
+        noisy[at] = speech[at] + noise[at]
+    elif len(at):
+        noisy[at] = mix_at_snr(speech[at], noise[at], _draw(len(at), recipe.snr, generator, device), sr)
+
+    at = chosen(recipe.level)
+    if len(at):
+        power = active_power(target[at], sr)[..., None]  # (K, 1, 1)
+        wanted = 10 ** (_draw(len(at), recipe.level_db, generator, device)[:, None, None] / 10)
+        gain = torch.where(power > 0, (wanted / power.clamp(min=1e-20)).sqrt(), 1.0)
+        noisy[at], target[at] = noisy[at] * gain, target[at] * gain
+    noisy, target = limit_together(noisy, target)
+
+    at = chosen(recipe.clip)
+    if len(at):
+        hard = torch.rand(len(at), generator=generator) < 0.5
+        noisy[at] = clip(noisy[at], _draw(len(at), recipe.clip_db, generator, device), hard.to(device))
+    at = chosen(recipe.band)
+    if len(at):
+        noisy[at] = band_limit(noisy[at], sr, _draw(len(at), recipe.cutoff, generator, device))
+    at = chosen(recipe.mulaw)
+    if len(at):
+        noisy[at] = mulaw(noisy[at])
+    at = chosen(recipe.dropout)
+    if len(at):
+        noisy[at], _ = dropouts(noisy[at], sr, generator, recipe.dropout_count, recipe.dropout_seconds)
+    return limit_together(noisy, target)

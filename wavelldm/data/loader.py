@@ -1,0 +1,112 @@
+"""From lists of recordings to batches of (noisy, clean) crops: a loader that can be resumed at any step."""
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from ..errors import DataError
+from .clips import Clips
+from .degrade import Degradation, degrade
+
+# the loader -----------------------------------------------------------------------------------------------------------
+
+
+class Crops(Dataset):
+    """crops[k]: clean (1, n) and noise (1, n), from (seed, k) alone. Of a recorded pair, noise = noisy - clean."""
+
+    def __init__(self, speech: Clips, noise: Clips | None, seconds: float, seed: int, in_order: bool = False):
+        self.speech, self.noise, self.n, self.seed = speech, noise, round(seconds * speech.sr), seed
+        self.in_order = in_order  # crop k starts in file k, else in a random one; silent ones are passed over
+
+    def __getitem__(self, k: int) -> tuple[Tensor, Tensor]:
+        rng = np.random.default_rng([self.seed, k])
+        first = None
+        if self.in_order:
+            first = int(self.speech.audible[k % len(self.speech.audible)])
+        speech = self.speech.crop(self.n, rng, first)  # (C, n)
+        clean = speech[:1]
+        if len(speech) == 2:
+            return clean, speech[1:] - clean
+        return clean, torch.zeros_like(clean) if self.noise is None else self.noise.crop(self.n, rng, loop=True)
+
+
+class _Steps(Dataset):
+    """steps[k]: the k-th batch of noisy, clean (B, 1, n)."""
+
+    def __init__(self, crops: Crops, recipe: Degradation, batch: int, rirs: Tensor | None):
+        self.crops, self.recipe, self.batch, self.rirs = crops, recipe, batch, rirs
+
+    def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
+        drawn = [self.crops[step * self.batch + b] for b in range(self.batch)]
+        clean, noise = (torch.stack(part) for part in zip(*drawn, strict=True))  # (B, 1, n)
+        seed = np.random.SeedSequence([self.crops.seed, step, 1]).generate_state(1)[0]
+        generator = torch.Generator().manual_seed(int(seed))
+        return degrade(clean, noise, self.recipe, self.crops.speech.sr, generator, self.rirs)
+
+
+def _clips(items, sr: int, cache) -> Clips | None:
+    return items if items is None or isinstance(items, Clips) else Clips(items, sr, cache)
+
+
+def _sources(speech, noise, recipe: Degradation, sr: int, cache) -> tuple[Clips, Clips | None]:
+    speech, noise = _clips(speech, sr, cache), _clips(noise, sr, cache)
+    if any(clips is not None and clips.sr != sr for clips in (speech, noise)):
+        raise DataError(f"the clips were decoded at another rate than {sr} Hz; make them at that rate")
+    if recipe.noise > 0 and noise is None and speech.channels == 1:
+        raise DataError("this recipe adds noise and there is none; give noise files, or a recipe with noise=0")
+    return speech, noise
+
+
+def batches(
+    speech,
+    noise,
+    recipe: Degradation,
+    sr: int,
+    seconds: float,
+    batch: int,
+    seed: int = 0,
+    workers: int = 0,
+    start: int = 0,
+    rirs: Tensor | None = None,
+    cache=None,
+):
+    """Yield training batches noisy, clean (B, 1, N) for ever, from step `start` on. Step k depends on (seed, k) alone.
+
+    speech and noise are lists of items or `Clips`; recorded pairs need no noise, and the recipe with snr=None keeps
+    theirs. Held-out items are refused.
+    """
+    speech, noise = _sources(speech, noise, recipe, sr, cache)
+    items = speech.items + (noise.items if noise else [])
+    held = [item.path for item in items if item.split != "train"]
+    if held:
+        raise DataError(f"{held[0]} is held out and not for training ({len(held)} in all); read the 'train' split")
+    steps = _Steps(Crops(speech, noise, seconds, seed), recipe, batch, rirs)
+    own = torch.Generator().manual_seed(seed)  # or the loader would draw from the global one
+    yield from DataLoader(steps, batch_size=None, sampler=range(start, 1 << 60), num_workers=workers, generator=own)
+
+
+def valid_pairs(
+    speech,
+    noise,
+    recipe: Degradation,
+    sr: int,
+    seconds: float,
+    batch: int,
+    count: int | None = None,
+    seed: int = 0,
+    rirs: Tensor | None = None,
+    cache=None,
+) -> list[tuple[Tensor, Tensor]]:
+    """Held-out crops, one per speech file or `count`, always the same -> batches noisy, clean (B, 1, N).
+
+    Each crop is damaged by itself: the pairs do not depend on the size of the batch. Training items are refused.
+    """
+    speech, noise = _sources(speech, noise, recipe, sr, cache)
+    leaked = next((item.path for item in speech.items if item.split == "train"), None)
+    if leaked:
+        raise DataError(f"{leaked} is for training; validate on another split, or set files aside with hold_out")
+    single = _Steps(Crops(speech, noise, seconds, seed, in_order=True), recipe, 1, rirs)
+    pairs = [single[k] for k in range(len(speech.audible) if count is None else count)]
+    groups = [pairs[i : i + batch] for i in range(0, len(pairs), batch)]
+    return [tuple(torch.cat(part) for part in zip(*group, strict=True)) for group in groups]

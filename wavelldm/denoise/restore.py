@@ -1,0 +1,96 @@
+"""What a mask cannot bring back, because nothing is left of it: stretches that were lost, and bands that are missing.
+
+They are found by looking (digital silence amid sound; an edge in the spectrum above which there is nothing), what belongs
+there is taken from the diffusion's latent through the codec's decoder, and Griffin-Lim's idea finds the phases: keep the
+known bins as they are, keep the wanted magnitudes in the others, and go back and forth between spectrum and sound.
+"""
+
+import torch
+from torch import Tensor
+
+from ..audio.blocks import windows
+from ..audio.stft import istft, magnitude, stft
+from ..codec.model import Codec
+from ..diffusion.latent import LatentDiffusion
+
+SHORTEST, LONGEST = 0.02, 0.6  # seconds of digital silence that count as lost; longer ones are pauses
+DUST = 2.0**-14  # what is left after rounding to 16 bits
+EDGE_DB = 25.0  # how far the spectrum falls at the edge of a missing band
+BLOCK, MARGIN = 512, 192  # frames worked on at a time, and looked at on either side
+BESIDE, LOUD_DB = 0.005, -25.0  # seconds on both sides of a gap that must hold sound, no quieter than this against the whole
+FADE = 0.005  # seconds over which the filled stretch and its surroundings pass into each other
+
+
+def find_gaps(wav: Tensor, sr: int) -> Tensor:
+    """wav (C, N) -> (C, N), True in runs of digital silence of 20 to 600 ms that begin and end abruptly, amid sound."""
+    silent, beside = wav.abs() <= DUST, round(BESIDE * sr)
+    gaps, loud = torch.zeros_like(silent), 10 ** (LOUD_DB / 10) * wav.square().mean(1)
+    for sound, row, out, least in zip(wav, silent, gaps, loud):
+        edges = torch.diff(row.int(), prepend=row.new_zeros(1).int(), append=row.new_zeros(1).int())
+        starts, ends = (edges == 1).nonzero()[:, 0], (edges == -1).nonzero()[:, 0]
+        for a, b in zip(starts.tolist(), ends.tolist()):
+            if a < beside or b + beside > len(row) or not SHORTEST * sr <= b - a <= LONGEST * sr:
+                continue
+            if min(sound[a - beside : a].square().mean(), sound[b : b + beside].square().mean()) > least:
+                out[a:b] = True
+    return gaps
+
+
+def find_cutoff(power: Tensor, sr: int) -> float | None:
+    """Mean power per bin (bins,), 0 to sr / 2 -> the frequency above which a whole band is missing, or None."""
+    level = 10 * (power + 1e-12).log10()
+    hz = torch.linspace(0, sr / 2, len(level))
+    best = None
+    for edge in range(1_500, 7_100, 100):
+        below, above = level[(hz > edge - 600) & (hz < edge - 100)], level[(hz > edge + 150) & (hz < 0.98 * min(8_000, sr / 2))]
+        if len(above) and below.mean() - above.max() > EDGE_DB and below.mean() > level.max() - 60:
+            best = float(edge)  # the highest such edge
+    return best
+
+
+def patch(cleaned: Tensor, wanted: Tensor, gaps: Tensor, cutoff: float | None, sr: int, iterations: int = 32) -> Tensor:
+    """cleaned, wanted (C, N), gaps (C, N) bool -> (C, N): cleaned, but with the magnitudes of `wanted` in gaps and above cutoff."""
+    n_fft, hop = 1024, 256
+    known, target = (stft(x, n_fft, hop, n_fft, "center") for x in (cleaned, wanted))  # (C, bins, F)
+    size = magnitude(target.real, target.imag)
+    lost = torch.nn.functional.max_pool1d(gaps.float()[:, None], n_fft // 2, hop, n_fft // 4)[:, 0]  # a frame that mostly sees a gap
+    free = torch.nn.functional.pad(lost, (0, max(0, known.shape[-1] - lost.shape[-1])))[:, None, : known.shape[-1]] > 0
+    free = free.expand_as(size).clone()
+    if cutoff is not None:
+        free[:, round(cutoff / sr * n_fft) :] = True
+    spec = torch.where(free, target, known)
+    for _ in range(iterations):
+        wav = istft(spec, n_fft, hop, n_fft, "center", cleaned.shape[-1])
+        now = stft(wav, n_fft, hop, n_fft, "center")
+        spec = torch.where(free, size * now / magnitude(now.real, now.imag), known)
+    wav = istft(spec, n_fft, hop, n_fft, "center", cleaned.shape[-1])
+    if cutoff is not None:
+        return wav
+    width = 2 * round(FADE * sr) + 1
+    wide = torch.nn.functional.max_pool1d(gaps.float()[:, None], width, 1, width // 2)
+    fade = torch.nn.functional.avg_pool1d(wide, width, 1, width // 2, count_include_pad=False)[:, 0]  # (C, N)
+    return cleaned + fade * (wav - cleaned)
+
+
+@torch.no_grad()
+def redraw(codec: Codec, diffusion: LatentDiffusion, noisy: Tensor, gaps: Tensor, steps: int, seed: int) -> Tensor:
+    """noisy (C, N) -> clean speech decoded from the diffusion's latent (C, N). One step takes the latent it expects; with
+    more (ten at least), the frames that a gap touches are drawn, and the others are held (RePaint)."""
+    z_noisy = codec.encode(noisy[:, None], codec.sr)
+    z = diffusion.sample(z_noisy, 1, generator=torch.Generator().manual_seed(seed), alike=True)
+    if steps > 1 and gaps.any():
+        padded = torch.nn.functional.pad(gaps, (0, -gaps.shape[-1] % codec.hop))
+        missing = padded.unflatten(-1, (-1, codec.hop)).any(-1)[:, None]  # (C, 1, T)
+        z = diffusion.fill(z_noisy, missing, z, max(steps, 10), torch.Generator().manual_seed(seed))
+    return codec.decode(z, noisy.shape[-1])[:, 0]
+
+
+def restore_blocks(codec: Codec, diffusion: LatentDiffusion, rows, cutoff: float | None, steps: int, seed: int):
+    """Rows (3 C, any): cleaned, something to pass on, noisy, all at the codec's rate -> the same rows, cleaned ones repaired."""
+    for part, before, count in windows(rows, codec.hop, MARGIN, BLOCK):
+        cleaned, other, noisy = part.chunk(3)
+        new = slice(before * codec.hop, (before + count) * codec.hop)
+        gaps = find_gaps(noisy, codec.sr)
+        if cutoff is not None or gaps.any():
+            cleaned = patch(cleaned, redraw(codec, diffusion, noisy, gaps, steps, seed), gaps, cutoff, codec.sr)
+        yield torch.cat([cleaned, other, noisy])[:, new]

@@ -1,0 +1,144 @@
+"""SEGAN (Pascual et al., arXiv 1703.09452): a generator that turns noisy samples into clean ones, and a critic of pairs.
+
+Strided convolutions of 31 taps halve the rate from layer to layer, transposed ones double it again, and each layer of the
+decoder also sees its partner of the encoder. Both networks work on pre-emphasised sound. Two departures: weight
+normalisation takes the place of virtual batch normalisation, and the critic gives a verdict for every frame of its last layer
+instead of one for 16,384 samples, so that crops may have any length.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from scipy.signal import lfilter
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
+
+from ..audio.blocks import cleaning, in_windows
+from ..errors import WavelldmError
+
+
+@dataclass(frozen=True)
+class SeganConfig:
+    """SEGAN (arXiv 1703.09452), scaled to at most 256 channels (segan.py)."""
+
+    sr: int = 16_000
+    widths: tuple = (16, 32, 32, 64, 64, 128, 128, 256)  # channels of each layer, twice as slow as the one before
+    kernel: int = 31
+    latent: bool = False  # a random z beside the encoded sound
+    emphasis: float = 0.95  # y[n] = x[n] - emphasis x[n - 1] is what the networks see
+    window: int = 16_384  # samples that are cleaned at a time
+
+
+def emphasise(wav: Tensor, amount: float, before: Tensor | None = None) -> Tensor:
+    """y[n] = x[n] - amount x[n - 1], (..., N) -> (..., N); `before` (..., 1) is the sample that came earlier, else 0."""
+    before = torch.zeros_like(wav[..., :1]) if before is None else before
+    return wav - amount * torch.cat([before, wav[..., :-1]], dim=-1)
+
+
+def emphasised(blocks, amount: float):
+    """`emphasise` for wav blocks (C, any)."""
+    last = None
+    for block in blocks:
+        if block.shape[1]:
+            yield emphasise(block, amount, last)
+            last = block[:, -1:]
+
+
+def deemphasised(blocks, amount: float):
+    """The inverse, on the first half of rows (2 C, any): x[n] = y[n] + amount x[n - 1]."""
+    state = None
+    for rows in blocks:
+        wav, others = rows.chunk(2)
+        state = torch.zeros(len(wav), 1).numpy() if state is None else state
+        out, state = lfilter([1.0], [1.0, -amount], wav.cpu().numpy(), zi=state)
+        yield torch.cat([torch.from_numpy(out).to(wav), others])
+
+
+class Segan(nn.Module):
+    """noisy wav (B, 1, N) -> cleaned wav (B, 1, N), any N."""
+
+    def __init__(self, config: SeganConfig = SeganConfig()):
+        super().__init__()
+        c = self.config = config
+        if c.kernel % 2 == 0 or c.window % 2 ** len(c.widths):
+            raise WavelldmError(f"segan.kernel is odd, and segan.window a multiple of {2 ** len(c.widths)} for {len(c.widths)} layers")
+        half, sizes = c.kernel // 2, (1, *c.widths)
+        pairs = list(zip(sizes, sizes[1:]))
+        self.down = nn.ModuleList(nn.Conv1d(a, b, c.kernel, 2, half) for a, b in pairs)
+        self.bend_down = nn.ModuleList(nn.PReLU(b) for _, b in pairs)
+        doubled = lambda i, b: 2 * b if i or c.latent else b  # beside it stands a skip, or at the bottom z  # noqa: E731
+        self.up = nn.ModuleList(nn.ConvTranspose1d(doubled(i, b), a, c.kernel, 2, half, 1) for i, (a, b) in enumerate(reversed(pairs)))
+        self.bend_up = nn.ModuleList(nn.PReLU(a) for a, _ in reversed(pairs[1:]))
+        for conv in [*self.down, *self.up]:  # quiet sound would drown in random biases
+            nn.init.xavier_normal_(conv.weight)
+            nn.init.zeros_(conv.bias)
+
+    @property
+    def sr(self) -> int:
+        return self.config.sr
+
+    def draw(self, batch: int, samples: int, generator: torch.Generator | None = None) -> Tensor | None:
+        """z (B, widths[-1], frames) for so many samples, or None for a network without."""
+        shape = batch, self.config.widths[-1], -(-samples // 2 ** len(self.config.widths))
+        return torch.randn(shape, generator=generator) if self.config.latent else None
+
+    def generate(self, noisy: Tensor, z: Tensor | None = None) -> Tensor:
+        """Pre-emphasised noisy (B, 1, n) [, z (B, D, frames)] -> pre-emphasised and cleaned (B, 1, n), as one piece."""
+        if (z is None) == self.config.latent:
+            raise WavelldmError("this generator " + ("needs a z; see Segan.draw" if z is None else "takes no z"))
+        n, x, skips = noisy.shape[-1], noisy, []
+        x = F.pad(x, (0, -n % 2 ** len(self.down)))
+        for conv, bend in zip(self.down, self.bend_down):
+            x = bend(conv(x))
+            skips.append(x)
+        skips[-1] = z
+        for i, conv in enumerate(self.up):
+            beside = skips.pop()
+            x = conv(x if beside is None else torch.cat([x, beside.to(x)], dim=1))
+            x = self.bend_up[i](x) if i < len(self.bend_up) else torch.tanh(x)
+        return x[..., :n]
+
+    @torch.no_grad()
+    def stream(self, blocks, steps: int = 1, seed: int = 0, background: float = 0.0):
+        """wav blocks (C, any) -> rows (2 C, any): the cleaned sound, and the gain of its highest bins. Overlapping windows,
+        whose joints fade before the emphasis is taken off; the same seed gives the same z."""
+        if steps != 1:
+            raise WavelldmError("SEGAN cleans in one step; leave --steps out")
+        c, generator = self.config, torch.Generator().manual_seed(seed)
+
+        def clean(noisy: Tensor) -> Tensor:
+            return self.generate(noisy[:, None], self.draw(len(noisy), c.window, generator))[:, 0]
+
+        rows = in_windows(emphasised(blocks, c.emphasis), c.window, c.window // 4, cleaning(clean, background))
+        yield from deemphasised(rows, c.emphasis)
+
+    def forward(self, wav: Tensor) -> Tensor:
+        """As `stream` does it, so without gradients: what is trained is `generate`."""
+        return torch.cat([rows[: len(wav)] for rows in self.stream([wav[:, 0]])], dim=1)[:, None]
+
+
+class Critic(nn.Module):
+    """Pre-emphasised noisy and other (B, 1, n) -> verdicts (B, 1, frames): is `other` the clean twin of `noisy`?"""
+
+    def __init__(self, config: SeganConfig = SeganConfig()):
+        super().__init__()
+        sizes = (2, *config.widths)
+        self.layers = nn.ModuleList(weight_norm(nn.Conv1d(a, b, config.kernel, 2, config.kernel // 2)) for a, b in zip(sizes, sizes[1:]))
+        self.out = nn.Conv1d(sizes[-1], 1, 1)
+
+    def forward(self, noisy: Tensor, other: Tensor) -> Tensor:
+        x = torch.cat([noisy, other], dim=1)  # (B, 2, n)
+        for layer in self.layers:
+            x = F.leaky_relu(layer(x), 0.3)
+        return self.out(x)
+
+
+def critic_loss(true: Tensor, false: Tensor) -> Tensor:
+    """Least squares with the targets 1 for (noisy, clean) and 0 for (noisy, enhanced) (eq. 3)."""
+    return 0.5 * (true - 1).square().mean() + 0.5 * false.square().mean()
+
+
+def adversarial_pull(false: Tensor) -> Tensor:
+    """The generator wants its pairs to be taken for true ones: target 1 (eq. 4)."""
+    return 0.5 * (false - 1).square().mean()

@@ -1,0 +1,124 @@
+"""A waveform denoiser conditioned on a timestep t, which is the noise level of its input.
+
+A strided convolutional encoder, the embedded t added at the bottleneck, a decoder of transposed convolutions. On the cosine
+schedule every t has one signal-to-noise ratio, alpha_bar / (1 - alpha_bar) (arXiv 2006.11239, eq. 4, and 2102.09672, eq. 17);
+read backwards, the ratio of a mixture is its t. In training it is known. Afterwards a small head estimates it from what the
+encoder sees, or the network's own output does, or the caller says it.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
+
+from ..audio.blocks import cleaning, in_windows
+from ..diffusion.schedule import make, snr
+from ..diffusion.unet import step_embedding
+from ..errors import WavelldmError
+
+
+@dataclass(frozen=True)
+class WaveConfig:
+    """The waveform denoiser that is told, or finds out, how noisy its input is (wavedenoiser.py)."""
+
+    sr: int = 16_000
+    widths: tuple = (64, 128, 256, 512)  # channels of each layer ...
+    stride: int = 4  # ... that many times slower than the one before
+    kernel: int = 15
+    embedding: int = 128  # numbers that t becomes
+    dropout: float = 0.1
+    skips: bool = True  # from each layer of the encoder to its partner, and from the input to the output
+    leveled: bool = True  # t is the noise level; False: drawn at random, as the original had it
+    spectral: bool = False  # spectral normalisation of all convolutions
+    resolutions: tuple = (256, 512, 1024)  # STFT windows of the loss, in samples
+
+
+LOG_SNR = snr(make("cosine", 1000)).log().flip(0)  # (1000,) float64, rising: entry i belongs to t = 999 - i
+
+
+LAST = len(LOG_SNR) - 1  # the t of pure noise
+
+
+def level(clean: Tensor, noise: Tensor) -> Tensor:
+    """(B, 1, N) each -> t (B,), a real number from 0 (clean) to 999 (noise): where the schedule has the ratio of their powers."""
+    powers = [x.detach().double().square().mean((1, 2)).clamp_min(1e-20) for x in (clean, noise)]
+    table = LOG_SNR.to(clean.device)
+    ratio = (powers[0] / powers[1]).log().clamp(table[0], table[-1])
+    above = torch.searchsorted(table, ratio).clamp(1, LAST)
+    low, high = table[above - 1], table[above]
+    return (LAST - (above - 1 + (ratio - low) / (high - low))).float()
+
+
+class WaveDenoiser(nn.Module):
+    """noisy wav (B, 1, N) [, t (B,)] -> cleaned wav (B, 1, N), any N."""
+
+    def __init__(self, config: WaveConfig = WaveConfig()):
+        super().__init__()
+        c = self.config = config
+        if c.kernel % 2 == 0 or c.kernel < c.stride:
+            raise WavelldmError("wave.kernel is odd and at least as large as wave.stride; change one of them")
+        wrap = spectral_norm if c.spectral else nn.Identity()
+        half, sizes = c.kernel // 2, (1, *c.widths)
+        pairs = list(zip(sizes, sizes[1:]))
+        self.down = nn.ModuleList(wrap(nn.Conv1d(a, b, c.kernel, c.stride, half)) for a, b in pairs)
+        doubled = lambda i, b: 2 * b if i and c.skips else b  # noqa: E731
+        self.up = nn.ModuleList(
+            wrap(nn.ConvTranspose1d(doubled(i, b), a, c.kernel, c.stride, half, c.stride - 1)) for i, (a, b) in enumerate(reversed(pairs))
+        )
+        if not c.spectral:
+            for conv in [*self.down, *self.up]:  # so that the sound, not the biases, is what deep layers see
+                nn.init.kaiming_normal_(conv.weight, 0.2)
+                nn.init.zeros_(conv.bias)
+        if c.skips and not c.spectral:  # at first the input comes out as it is; weights of 0 have no spectral norm
+            nn.init.zeros_(self.up[-1].weight)
+            nn.init.zeros_(self.up[-1].bias)
+        self.dropout = nn.Dropout(c.dropout)
+        bend, width = nn.LeakyReLU(0.2), sizes[-1]
+        self.told = nn.Sequential(nn.Linear(c.embedding, width), bend, nn.Linear(width, width))
+        self.guess = nn.Sequential(nn.Linear(width, width // 2), bend, nn.Linear(width // 2, 1)) if c.leveled else None
+
+    @property
+    def sr(self) -> int:
+        return self.config.sr
+
+    def both(self, noisy: Tensor, t: Tensor | None = None, own: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """-> cleaned (B, 1, N), and the t (B,) that the network itself makes out. It uses t (B,), where given, but for the items
+        with `own` (B,) True, which use what they made out. A network whose t means nothing makes out 0."""
+        n, skips = noisy.shape[-1], []
+        noisy = F.pad(noisy, (0, -n % self.config.stride ** len(self.down)))
+        loudness = noisy.square().mean((1, 2), keepdim=True).sqrt()  # (B, 1, 1): the network hears all equally loud
+        x = noisy / loudness.clamp_min(1e-5)
+        for conv in self.down:
+            x = self.dropout(F.leaky_relu(conv(x), 0.2))
+            skips.append(x)
+        guess = noisy.new_zeros(len(x)) if self.guess is None else LAST * torch.sigmoid(self.guess(x.mean(-1))[:, 0].float())
+        used = guess.detach() if t is None else t if own is None else torch.where(own, guess.detach(), t)
+        x = x + self.told(step_embedding(used, self.config.embedding))[:, :, None]
+        skips.pop()
+        for i, conv in enumerate(self.up):
+            x = conv(torch.cat([x, skips.pop()], dim=1) if i and self.config.skips else x)
+            x = self.dropout(F.leaky_relu(x, 0.2)) if i < len(self.up) - 1 else x
+        x = loudness * x.float()
+        x = noisy + x if self.config.skips else x  # the outermost skip: the network says what to change
+        return x[..., :n], guess
+
+    def clean(self, noisy: Tensor, steps: int = 1) -> Tensor:
+        """As one piece. After the first step t is read off what was taken away, and the noisy sound cleaned again."""
+        out = self(noisy)
+        for _ in range(steps - 1):
+            out = self(noisy, level(out, noisy - out))
+        return out
+
+    def forward(self, noisy: Tensor, t: Tensor | None = None) -> Tensor:
+        return self.both(noisy, t)[0]
+
+    @torch.no_grad()
+    def stream(self, blocks, steps: int = 1, seed: int = 0, background: float = 0.0):
+        """wav blocks (C, any) -> rows (2 C, any): the cleaned sound, and the gain of its highest bins. Segments of one second
+        share a quarter with the next. Nothing is drawn; the seed is there because other denoisers need one."""
+        if steps != 1 and not self.config.leveled:
+            raise WavelldmError("this network's t is no noise level, so further steps have nothing to tell it; leave --steps out")
+        process = cleaning(lambda noisy: self.clean(noisy[:, None], steps)[:, 0], background)
+        yield from in_windows(blocks, self.sr, self.sr // 4, process)

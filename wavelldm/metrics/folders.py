@@ -1,0 +1,250 @@
+"""Score a folder of enhanced clips against the clean ones, in parallel: means, rows, the gain over the noisy input."""
+
+import csv
+import json
+import math
+import multiprocessing
+import os
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from ..audio import files
+from ..data.corpora import sounds
+from ..errors import DataError, WavelldmError
+from . import alignment
+from .composite import MetricError
+from .scores import METRICS, choose
+
+TOLERANCE = 0.1  # seconds that a pair may differ in length: the longer one's end is cut (mp3 pads that much)
+MAX_DELAY = 0.1  # seconds that `align` looks to either side
+CLIPS_PER_WORKER = 4  # a process takes about two seconds to start; below this many clips it does not pay
+
+
+@dataclass(frozen=True)
+class Row:
+    """One clip. A metric that refuses it has the score None and its reason in `refused`."""
+
+    name: str
+    sr: int
+    seconds: float
+    enhanced: dict[str, float | None]
+    refused: dict[str, str]
+    delay: float | None = None  # samples, where aligned
+    noisy: dict[str, float | None] | None = None  # the unprocessed input's scores
+    noisy_refused: dict[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class Result:
+    metrics: list[str]
+    rows: list[Row]
+
+    @property
+    def has_noisy(self) -> bool:
+        return self.rows[0].noisy is not None
+
+    def means(self) -> dict[str, dict]:
+        """{metric: {"enhanced": mean, "clips": how many}}, with a noisy folder also "noisy" and "change".
+
+        A clip that a metric refuses is left out of that mean alone; "change" is the mean over clips that have both.
+        """
+        out = {}
+        for name in self.metrics:
+            values = [row.enhanced[name] for row in self.rows]
+            out[name] = {"enhanced": _mean(values), "clips": sum(v is not None for v in values)}
+            if self.has_noisy:
+                before = [row.noisy[name] for row in self.rows]
+                both = [v - b for v, b in zip(values, before) if v is not None and b is not None]
+                out[name] |= {"noisy": _mean(before), "change": _mean(both)}
+        return out
+
+    def left_out(self) -> list[dict]:
+        """Every refusal: which clip, of which folder, by which metric, and why."""
+        return [
+            {"clip": row.name, "of": which, "metric": metric, "reason": reason}
+            for row in self.rows
+            for which, refused in (("enhanced", row.refused), ("noisy", row.noisy_refused or {}))
+            for metric, reason in refused.items()
+        ]
+
+
+def _mean(values) -> float | None:
+    scored = [v for v in values if v is not None]
+    return math.fsum(scored) / len(scored) if scored else None
+
+
+def _some(names) -> str:
+    names = sorted(names)
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def pairs(clean_dir, enhanced_dir, noisy_dir=None) -> list[tuple[str, Path, Path, Path | None]]:
+    """Pair by name: (name, clean, enhanced, noisy or None). Clean and enhanced match one to one; noisy may hold more.
+
+    Given single files instead of folders, these are the pair, whatever their names.
+    """
+    given = [Path(x) for x in (clean_dir, enhanced_dir, noisy_dir) if x is not None]
+    if all(path.is_file() for path in given):
+        return [(given[1].stem, given[0], given[1], given[2] if len(given) == 3 else None)]
+    clean, enhanced = sounds(clean_dir), sounds(enhanced_dir)
+    noisy = None if noisy_dir is None else sounds(noisy_dir)
+    if missing := set(clean) - set(enhanced):
+        raise DataError(f"{enhanced_dir} has no partner for {_some(missing)} of {clean_dir}; enhance or remove these")
+    if missing := set(enhanced) - set(clean):
+        raise DataError(f"{clean_dir} has no partner for {_some(missing)} of {enhanced_dir}; add or remove these")
+    if noisy is not None and (missing := set(clean) - set(noisy)):
+        raise DataError(f"{noisy_dir} has no partner for {_some(missing)} of {clean_dir}; add these")
+    return [(name, clean[name], enhanced[name], noisy and noisy[name]) for name in sorted(clean)]
+
+
+def measure(clean, enhanced, sr: int, metrics=None) -> tuple[dict[str, float | None], dict[str, str]]:
+    """All the metrics of one pair -> scores, and the reasons of those that refuse it."""
+    scores, refused = {}, {}
+    for name in choose(metrics):
+        try:
+            value = METRICS[name].function(clean, enhanced, sr)
+            if not math.isfinite(value):
+                raise MetricError("it is infinite: the clip equals the clean one")
+            scores[name] = value
+        except MetricError as error:
+            scores[name], refused[name] = None, str(error)
+    return scores, refused
+
+
+def _score(clean, sr: int, path_clean, path, metrics, align: bool):
+    """Read `path` at the clean clip's rate, fit lengths, take out the delay, measure -> scores, refused, delay."""
+    wav = files.load(path, sr=sr, mono=True)[0][0]  # (N,)
+    apart = abs(len(wav) - len(clean)) / sr
+    if apart > TOLERANCE:
+        raise DataError(
+            f"{path} is {len(wav) / sr:.2f} s long and {path_clean} {len(clean) / sr:.2f} s; "
+            f"they may differ by {TOLERANCE} s: cut them alike"
+        )
+    n = min(len(wav), len(clean))
+    clean, wav, found = clean[:n].numpy(), wav[:n].numpy(), None
+    if align:
+        try:
+            found = alignment.align(clean, wav, round(MAX_DELAY * sr), subsample=True)
+            clean, wav = alignment.undelay(clean, wav, found)
+        except MetricError:  # silence has no delay; the metrics will say what they make of it
+            found = None
+    return *measure(clean, wav, sr, metrics), found
+
+
+def _row(job) -> Row:
+    (name, clean_path, enhanced_path, noisy_path), metrics, align = job
+    wav, sr = files.load(clean_path, mono=True)
+    scores, refused, found = _score(wav[0], sr, clean_path, enhanced_path, metrics, align)
+    noisy, noisy_refused = None, None
+    if noisy_path is not None:
+        noisy, noisy_refused, _ = _score(wav[0], sr, clean_path, noisy_path, metrics, align)
+    return Row(name, sr, wav.shape[1] / sr, scores, refused, found, noisy, noisy_refused)
+
+
+@contextmanager
+def _one_thread_each():
+    """Processes started in here keep to one thread each: the files are what runs in parallel."""
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(dict.fromkeys(names, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+def evaluate(clean_dir, enhanced_dir, noisy_dir=None, metrics=None, align=False, workers=None, progress=True) -> Result:
+    """Score every clip of `enhanced_dir` (and of `noisy_dir`) against its namesake in `clean_dir`.
+
+    `metrics`: names or groups of `wavelldm.metrics`, None for all. Channels are averaged; clips are compared at the
+    clean one's rate (PESQ, composite and DNSMOS at 16 kHz). `align` takes out a constant delay of up to 0.1 s. Lengths
+    may differ by 0.1 s. `workers` processes, by default as many as there are cores.
+    """
+    names = choose(metrics)
+    jobs = [(pair, names, align) for pair in pairs(clean_dir, enhanced_dir, noisy_dir)]
+    if workers is not None and workers < 1:
+        raise WavelldmError(f"workers is a number of processes, at least 1, not {workers}")
+    workers = min(workers, len(jobs)) if workers else min(os.cpu_count() or 1, math.ceil(len(jobs) / CLIPS_PER_WORKER))
+
+    def bar(rows):
+        return list(tqdm(rows, total=len(jobs), desc="evaluate", unit="clip", disable=not progress))
+
+    if workers == 1:
+        return Result(names, bar(map(_row, jobs)))
+    spawn = multiprocessing.get_context("spawn")  # a fork would copy the locks of torch's threads
+    try:
+        with _one_thread_each(), ProcessPoolExecutor(workers, spawn, torch.set_num_threads, (1,)) as pool:
+            return Result(names, bar(pool.map(_row, jobs)))
+    except BrokenProcessPool:
+        raise WavelldmError(
+            "a worker process ended unexpectedly; in a script call evaluate under `if __name__ == '__main__':`, "
+            "or pass workers=1"
+        ) from None
+
+
+def _cell(value: float | None, sign: str = "") -> str:
+    return "-" if value is None else f"{value:{sign}.3f}"
+
+
+def columns(rows: list[list[str]]) -> str:
+    """Text in columns: the first to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    lines = (
+        [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:]))] for row in rows
+    )
+    return "\n".join("  ".join(line) for line in lines)
+
+
+def to_table(result: Result, per_file: bool = False) -> str:
+    """The means as plain text, what was left out, and on request a row for every clip."""
+    head = ["metric", "enhanced", *(["noisy", "change"] if result.has_noisy else []), "unit", "better", "clips"]
+    rows = [head]
+    for name, mean in result.means().items():
+        metric = METRICS[name]
+        gain = [_cell(mean["noisy"]), _cell(mean["change"], "+")] if result.has_noisy else []
+        better = "higher" if metric.higher_is_better else "lower"
+        clips = f"{mean['clips']}/{len(result.rows)}"
+        rows.append([metric.label, _cell(mean["enhanced"]), *gain, metric.unit or "-", better, clips])
+    parts = [columns(rows)]
+    if per_file:
+        each = [[row.name, *(_cell(row.enhanced[name]) for name in result.metrics)] for row in result.rows]
+        parts.append(columns([["clip", *result.metrics], *each]))
+    if left_out := result.left_out():
+        lines = (f"left out: {x['metric']} of {x['clip']} ({x['of']}): {x['reason']}" for x in left_out)
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts)
+
+
+def to_json(result: Result) -> str:
+    facts = {
+        name: {"label": m.label, "unit": m.unit, "higher_is_better": m.higher_is_better}
+        for name, m in ((name, METRICS[name]) for name in result.metrics)
+    }
+    whole = {
+        "clips": len(result.rows),
+        "metrics": facts,
+        "means": result.means(),
+        "left_out": result.left_out(),
+        "files": [asdict(row) for row in result.rows],
+    }
+    return json.dumps(whole, indent=2, allow_nan=False)
+
+
+def to_csv(result: Result, path, force: bool = False) -> None:
+    """A row per clip: name, rate, seconds, delay, scores, the noisy input's as noisy_*. Refused scores are empty."""
+    head = ["clip", "sr", "seconds", "delay", *result.metrics]
+    head += [f"noisy_{name}" for name in result.metrics] if result.has_noisy else []
+    with files.writing(path, force) as part, open(part, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(head)
+        for row in result.rows:
+            scores = [row.enhanced[name] for name in result.metrics]
+            scores += [row.noisy[name] for name in result.metrics] if result.has_noisy else []
+            writer.writerow([row.name, row.sr, row.seconds, row.delay, *scores])

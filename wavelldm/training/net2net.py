@@ -1,0 +1,62 @@
+"""Begin a larger mask network as a smaller one that is trained already: at first both do the same (Net2Net, arXiv 1511.05641).
+
+More channels: each stands several times, and whatever reads it shares its weight unevenly among the copies, so that their
+gradients differ. More blocks, taps of the filter, frames ahead, or a guide: they add nothing yet.
+"""
+
+import torch
+from torch import Tensor
+
+from ..denoise.mask import MaskNet
+from ..errors import WavelldmError
+
+UNEVEN = 0.3  # how far the shares of two copies lie from one half
+
+
+def _parts(name: str, dim: int) -> int:
+    """What is stacked along a dimension: the GRU's three gates, or a layer's input and the skip beside it."""
+    return (3 if "gru" in name else 2 if name in ("up.weight", "last.weight") else 1) if dim == 0 else 1
+
+
+def _copied(x: Tensor, dim: int, times: int, parts: int) -> Tensor:
+    return torch.cat([part for piece in x.chunk(parts, dim) for part in [piece] * times], dim)
+
+
+def _shared(x: Tensor, dim: int, times: int, parts: int) -> Tensor:
+    """Copies that sum to the original."""
+    shares = 1 / times + UNEVEN * (2 * torch.rand(times, *x.shape) - 1)
+    shares = shares + (1 - shares.sum(0)) / times
+    pieces = zip(x.chunk(parts, dim), shares.chunk(parts, dim + 1))
+    return torch.cat([piece * share for piece, s in pieces for share in s], dim)
+
+
+def widened(name: str, x: Tensor, shape: tuple) -> Tensor:
+    """A tensor of the smaller network, in the larger one's shape."""
+    for dim, (have, want) in enumerate(zip(x.shape, shape)):
+        if have == want:
+            continue
+        if name == "last.bias" or (name in ("first.weight", "last.weight") and dim == 1):  # frames ahead, taps: the new ones come last
+            x = torch.cat([x, x.new_zeros(*x.shape[:dim], want - have, *x.shape[dim + 1 :])], dim)
+            continue
+        reads = "norm" not in name and dim == (0 if name in ("up.weight", "last.weight") else 1)
+        x = (_shared if reads else _copied)(x, dim, want // have, _parts(name, dim))
+    return x
+
+
+def begin_as(model: MaskNet, other: MaskNet, name: str = "the other network") -> None:
+    """Give `model` the weights of `other`, which may lack a guide, have fewer blocks, taps or frames ahead, or an even part of the channels."""
+    wanted, begun = model.state_dict(), other.state_dict()
+    ours, its = model.config, other.config
+    filtered = its.taps == ours.taps and its.ahead <= ours.ahead or its.taps == its.ahead == 0
+    if set(begun) - set(wanted) or not filtered:
+        raise WavelldmError(
+            f"{name} is guided by a latent or has more blocks, other taps or more frames ahead; give --diffusion too, or set mask.blocks, mask.taps and mask.ahead"
+        )
+    if ours.width % its.width or ours.bands != its.bands:
+        raise WavelldmError(f"{name} has {its.width} channels on {its.bands} bands; set mask.width to a multiple, and the same bands")
+    grown = {key: widened(key, x, wanted[key].shape) for key, x in begun.items()}
+    missing = model.load_state_dict(grown, strict=False).missing_keys
+    with torch.no_grad():
+        for key, value in model.named_parameters():
+            if key in missing and "norm" in key:
+                value.zero_()  # what a new block adds
