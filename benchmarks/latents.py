@@ -15,6 +15,7 @@ import torch
 from report import write_section
 
 from wavelldm import weights
+from wavelldm.codec.model import Codec
 from wavelldm.data import corpora
 from wavelldm.data.clips import Clips
 from wavelldm.data.loader import batches
@@ -41,13 +42,13 @@ def main() -> None:
     parser.add_argument("--codec", default="voice16k", help="weights of the codec")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    codec, heard = weights.load_codec(args.codec), corpora.gather(manifest=args.manifest)
+    codec, heard = weights.load(args.codec, Codec), corpora.gather(manifest=args.manifest)
     speech, noise = Clips(heard.speech, codec.sr), Clips(heard.noise, codec.sr)
     with tempfile.TemporaryDirectory() as folder:
         began = time.process_time()
         held = build(codec, speech, noise, RECIPE, 64, 4.0, cache=folder, progress=False)
         build_seconds = (time.process_time() - began) / (64 * 4.0)
-        task = DiffusionTask(preset(codec.preset.name), codec, held, held)
+        task = DiffusionTask(preset(codec.name), codec, held, held)
         model, frames, step = task.networks["model"], codec.frames(round(SECONDS * codec.sr)), iter(range(10**9))
         pairs = iter(batches(speech, noise, RECIPE, codec.sr, SECONDS, BATCH))
 
@@ -72,7 +73,7 @@ CPU seconds on one thread for one training step of the diffusion over `{args.cod
 | forward and backward pass, reading included | {itself:.3f} |
 
 So a step takes {itself:.2f} s instead of {itself - cached + fresh:.2f} s: {(itself - cached + fresh) / itself:.1f} times as fast. Filling the cache costs {build_seconds:.3f} s for each second of
-pairs, once; an hour of them takes {2 * 3600 * codec.preset.latent_rate * codec.preset.codec.latent_dim * 2 / 1e6:.0f} MB.
+pairs, once; an hour of them takes {2 * 3600 * codec.config.latent_rate * codec.config.latent_dim * 2 / 1e6:.0f} MB.
 
 Python {platform.python_version()}, torch {torch.__version__}. Made by `python benchmarks/latents.py{" --manifest manifest.tsv" if args.manifest else ""}`."""
     write_section("latents", text)

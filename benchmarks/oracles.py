@@ -13,6 +13,7 @@ from denoise import SECONDS, SNRS, average, chain, clips, enhancer, line, measur
 from report import write_section
 
 from wavelldm import weights
+from wavelldm.codec.model import Codec
 from wavelldm.denoise.mask import MaskConfig, MaskNet
 from wavelldm.metrics import scores
 
@@ -45,7 +46,7 @@ def systems() -> dict:
 
     return {
         "noisy": lambda: lambda noisy, clean: noisy,
-        "the clean latent, decoded": lambda: through_codec(weights.load_codec(), "clean"),
+        "the clean latent, decoded": lambda: through_codec(weights.load("voice16k", Codec), "clean"),
         "clean magnitudes, noisy phases": lambda: masked(net, lambda y, s: s.abs() * torch.sgn(y)),
         "the best gain of each band": banded(True),
         "the best complex number for each band": banded(False),
@@ -65,7 +66,10 @@ def main() -> None:
     columns = {"0 to 17.5 dB": [f"{s:g} dB" for s in SNRS if s >= 0], "-5 and 0 dB": ["-5 dB", "0 dB"]}
     lines = [line(["known", *columns]), "| --- |" + " ---: |" * len(columns)]
     for name in costs:
-        cells = [" / ".join(f"{average(of(rows, name, damages), s):.{n}f}" for s, n in SHOWN.items()) for damages in columns.values()]
+        cells = [
+            " / ".join(f"{average(of(rows, name, damages), s):.{n}f}" for s, n in SHOWN.items())
+            for damages in columns.values()
+        ]
         lines.append(line([name, *cells]))
     text = f"""## What limits the denoiser
 

@@ -11,8 +11,10 @@ from pathlib import Path
 import torch
 
 from wavelldm import weights
+from wavelldm.codec.model import Codec
 from wavelldm.config import override
 from wavelldm.data import corpora
+from wavelldm.diffusion.latent import LatentDiffusion
 from wavelldm.training import codec as train_codec
 from wavelldm.training import diffusion as train_diffusion
 from wavelldm.training import ladder as train_ladder
@@ -61,9 +63,22 @@ def denoiser(heard, out: Path):
 def diffusion(heard, out: Path):
     """On the latents of the codec that ships; about 40 minutes on one CPU thread. It ships in bytes."""
     plan = Plan(steps=8_000, lr=1e-3, warmup=300, final=0.02, valid_every=1000, save_every=500)
-    train_diffusion.run(preset("voice16k"), weights.load_codec("voice16k"), heard, plan, out / "diffusion", seconds=1.5, hours=12, decoded=1.0)
-    trained = weights.load_diffusion(out / "diffusion" / "voice16k-diffusion")
-    facts = {k: v for k, v in weights.facts(out / "diffusion" / "voice16k-diffusion").items() if k in ("steps", "score", "plan")}
+    train_diffusion.run(
+        preset("voice16k"),
+        weights.load("voice16k", Codec),
+        heard,
+        plan,
+        out / "diffusion",
+        seconds=1.5,
+        hours=12,
+        decoded=1.0,
+    )
+    trained = weights.load(out / "diffusion" / "voice16k-diffusion", LatentDiffusion)
+    facts = {
+        k: v
+        for k, v in weights.about(out / "diffusion" / "voice16k-diffusion").items()
+        if k in ("steps", "score", "plan")
+    }
     return weights.save(out / "voice16k-diffusion", trained, trained.preset, facts, force=True, eight_bits=True)
 
 
@@ -86,7 +101,7 @@ def ladder(heard, out: Path):
 
 def refining(heard, out: Path):
     """The speech prior, SEGAN and the waveform denoiser, the last two narrower than their presets; about 1.5 hours on one CPU thread."""
-    p = override(preset("base16k"), ["segan.widths=8,16,16,32,32,64,64,128", "wave.widths=32,64,96,160"])
+    p = override(preset("base16k"), ["segan.widths=8,16,16,32,32,64,64,128", "waveform.widths=32,64,96,160"])
     prior.run(p, heard, Plan(6_000, 1e-3, 500, final=0.02, ema=0.9995, valid_every=1000), out / "prior", 8, 1.024)
     segan.run(p, heard, segan.schedule(Plan(5_000, 4e-4, 200, final=0.05, valid_every=500)), out / "segan", 8, 1.024)
     waveform.run(p, heard, waveform.schedule(Plan(6_000, 1e-3, valid_every=500)), out / "waveform", 8, 1.0)

@@ -21,16 +21,17 @@ from denoise import SECONDS, SNRS, SR, average, chain, clips, deepfilter, enhanc
 from report import write_section
 from tqdm import tqdm
 
+from wavelldm import weights
 from wavelldm.config import override
 from wavelldm.data import corpora
 from wavelldm.denoise.denoiser import load
 from wavelldm.metrics import scores
 from wavelldm.nn.layers import count_parameters
 from wavelldm.refine.files import Choices, refine
+from wavelldm.refine.prior import SpeechPrior
 from wavelldm.training import prior as train_prior
 from wavelldm.training.loop import Plan, update
 from wavelldm.training.presets import preset
-from wavelldm.weights import load_prior
 
 HERE = Path(__file__).parent
 SHOWN = {"pesq_wb": 2, "estoi": 1, "si_sdr": 1, "dnsmos_ovrl": 2}  # and how many decimals
@@ -75,9 +76,13 @@ def systems(found: list, prior, steps: list, only) -> dict:
         done = {id(noisy): run(noisy, clean) for _, noisy, clean in tqdm(found, stage, unit="clip", leave=False)}
         rows[stage, "as it is", ""] = lambda done=done: lambda noisy, clean: done[id(noisy)]
         grid = [(name, etas, STEPS) for name, etas in VARIANTS.items()]
-        grid += [(name, VARIANTS[name], n) for name in list(VARIANTS)[:1] + list(VARIANTS)[-1:] for n in steps if n != STEPS]
+        grid += [
+            (name, VARIANTS[name], n) for name in list(VARIANTS)[:1] + list(VARIANTS)[-1:] for n in steps if n != STEPS
+        ]
         for name, etas, n in grid:
-            rows[stage, name, n] = lambda done=done, choices=Choices(n, *etas): lambda noisy, clean: refine(prior, noisy, done[id(noisy)], SR, choices)
+            rows[stage, name, n] = lambda done=done, choices=Choices(n, *etas): (
+                lambda noisy, clean: refine(prior, noisy, done[id(noisy)], SR, choices)
+            )
     return rows
 
 
@@ -105,17 +110,24 @@ def seconds_per_step(task, batch, tries: int = 5) -> float:
 def networks(args) -> str:
     """Train every network of NETWORKS for as many steps on the same batches -> a table."""
     heard, batch, seconds = corpora.gather(manifest=args.manifest), 8, 1.024
-    lines = [line(["network", "M parameters", "CPU s per step", "validation loss", "nearly clean", "nearly noise"]), "| --- |" + " ---: |" * 5]
+    lines = [
+        line(["network", "M parameters", "CPU s per step", "validation loss", "nearly clean", "nearly noise"]),
+        "| --- |" + " ---: |" * 5,
+    ]
     for name, settings in NETWORKS.items():
         chosen = override(preset(args.preset), settings)
         plan = Plan(args.network, 1e-3, min(300, args.network // 10), valid_every=args.network, save_every=args.network)
         with tempfile.TemporaryDirectory() as folder:
             train_prior.run(chosen, heard, plan, folder, batch, seconds)
             (row,) = csv.DictReader(open(Path(folder) / "log.csv"))
-            model = load_prior(next(Path(folder).glob("*.safetensors")))
+            model = weights.load(next(Path(folder).glob("*.safetensors")), SpeechPrior)
         wav = 0.05 * torch.randn(batch, 1, round(seconds * SR), generator=torch.Generator().manual_seed(0))
         task = train_prior.PriorTask(chosen.prior, [], model.deviation)
-        cells = [f"{count_parameters(model) / 1e6:.2f}", f"{seconds_per_step(task, (wav,)):.2f}", *(f"{float(row[k]):.4f}" for k in ("score", "at_begin", "at_end"))]
+        cells = [
+            f"{count_parameters(model) / 1e6:.2f}",
+            f"{seconds_per_step(task, (wav,)):.2f}",
+            *(f"{float(row[k]):.4f}" for k in ("score", "at_begin", "at_end")),
+        ]
         lines.append(line([name, *cells]))
         print(lines[-1], flush=True)
     return "\n".join(lines)
@@ -126,10 +138,25 @@ def main() -> None:
     parser.add_argument("--manifest", help="a manifest.tsv (default: the embedded corpus)")
     parser.add_argument("--clips", type=int, default=2, help="clips for each signal-to-noise ratio (default: 2)")
     parser.add_argument("--prior", default="prior16k", help="weights of the prior (default: those that ship)")
-    parser.add_argument("--steps", type=int, nargs="+", default=[10], help=f"steps beside {STEPS}, for the first and the last refinement")
-    parser.add_argument("--only", nargs="+", help="only first stages whose names hold one of these words; prints, and writes nothing")
-    parser.add_argument("--network", type=int, metavar="STEPS", help="compare networks, each trained for so many steps, and nothing else")
-    parser.add_argument("--preset", default="base16k", help="the preset whose prior --network varies (default: base16k)")
+    parser.add_argument(
+        "--steps",
+        type=int,
+        nargs="+",
+        default=[10],
+        help=f"steps beside {STEPS}, for the first and the last refinement",
+    )
+    parser.add_argument(
+        "--only", nargs="+", help="only first stages whose names hold one of these words; prints, and writes nothing"
+    )
+    parser.add_argument(
+        "--network",
+        type=int,
+        metavar="STEPS",
+        help="compare networks, each trained for so many steps, and nothing else",
+    )
+    parser.add_argument(
+        "--preset", default="base16k", help="the preset whose prior --network varies (default: base16k)"
+    )
     args = parser.parse_args()
     torch.set_num_threads(1)
     machine = f"Python {platform.python_version()}, torch {torch.__version__}, one thread"
@@ -147,7 +174,7 @@ def main() -> None:
         if args.preset == "base16k":
             write_section("prior-network", text)
         return
-    prior = load_prior(args.prior)
+    prior = weights.load(args.prior, SpeechPrior)
     usual = [f"{s:g} dB" for s in SNRS if s >= 0]
     found = [clip for clip in clips(args.manifest, args.clips) if clip[0] in usual]
     rows, costs = measure(systems(found, prior, args.steps, args.only), found)

@@ -1,6 +1,6 @@
 """What `wavelldm denoise` takes as a user runs it: a minute and an hour of sound, from the shell, file to file.
 
-    python benchmarks/shell.py [--manifest TABLE] [--minutes 1 60]
+python benchmarks/shell.py [--manifest TABLE] [--minutes 1 60]
 """
 
 import argparse
@@ -25,8 +25,13 @@ WAYS = {"default": [], "`--restore`": ["--restore"], "`--stream`": ["--stream"]}
 
 def recording(manifest, minutes: float, path: Path) -> None:
     """Held-out voices with held-out noise, again and again until the time is full."""
-    speech, noise = (corpora.manifest(manifest or voices.build_corpus(), "valid", (kind,))[0][:40] for kind in ("speech", "noise"))
-    wavs = [np.concatenate([files.load(item.path, SR, mono=True)[0][0].numpy() for item in items]) for items in (speech, noise)]
+    speech, noise = (
+        corpora.manifest(manifest or voices.build_corpus(), "valid", (kind,))[0][:40] for kind in ("speech", "noise")
+    )
+    wavs = [
+        np.concatenate([files.load(item.path, SR, mono=True)[0][0].numpy() for item in items])
+        for items in (speech, noise)
+    ]
     size = min(map(len, wavs))
     mixed = wavs[0][:size] + 0.3 * wavs[1][:size] * wavs[0].std() / wavs[1].std()
     mixed *= 0.5 / abs(mixed).max()
@@ -40,11 +45,17 @@ def recording(manifest, minutes: float, path: Path) -> None:
 def measure(command: list) -> tuple[float, float, float]:
     """Wall seconds, CPU seconds, MB at the most."""
     began = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
     _, status, used = os.wait4(process.pid, 0)
     if status:
         raise SystemExit(process.stderr.read().decode())
-    return time.perf_counter() - began, used.ru_utime + used.ru_stime, used.ru_maxrss / (1e3 if sys.platform == "linux" else 1e6)
+    return (
+        time.perf_counter() - began,
+        used.ru_utime + used.ru_stime,
+        used.ru_maxrss / (1e3 if sys.platform == "linux" else 1e6),
+    )
 
 
 def main() -> None:
@@ -58,9 +69,21 @@ def main() -> None:
             source = Path(folder) / "noisy.wav"
             recording(args.manifest, minutes, source)
             for name, options in WAYS.items():
-                command = [sys.executable, "-m", "wavelldm", "denoise", str(source), "-o", str(Path(folder) / "clean.wav"), "--force", *options]
+                command = [
+                    sys.executable,
+                    "-m",
+                    "wavelldm",
+                    "denoise",
+                    str(source),
+                    "-o",
+                    str(Path(folder) / "clean.wav"),
+                    "--force",
+                    *options,
+                ]
                 wall, cpu, most = measure(command)
-                lines.append(f"| {minutes:g} min | {name} | {wall:.1f} | {cpu:.1f} | {60 * minutes / wall:.0f} | {most:.0f} |")
+                lines.append(
+                    f"| {minutes:g} min | {name} | {wall:.1f} | {cpu:.1f} | {60 * minutes / wall:.0f} | {most:.0f} |"
+                )
     text = "\n".join(
         [
             "## From the shell",

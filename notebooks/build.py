@@ -1,6 +1,6 @@
 """Run the notebooks and save them with their outputs; write the Colab badge and the set-up cell of each.
 
-    python notebooks/build.py [NAME ...] [--heads]     # --heads: only write badges and set-up cells, run nothing
+python notebooks/build.py [NAME ...] [--heads]     # --heads: only write badges and set-up cells, run nothing
 """
 
 import argparse
@@ -59,9 +59,14 @@ def syllabus() -> str:
     for path in sorted(HERE.glob("[0-9]*.ipynb")):
         head = "".join(json.loads(path.read_text())["cells"][0]["source"])
         title = re.search(r"^# (.+)$", head, re.M)[1]
-        fields = {k: " ".join(v.split()) for k, v in re.findall(r"\*\*(You make|Takes)\*\*(.*?)(?=\n\*\*|\n\n|\Z)", head, re.S)}
+        fields = {
+            k: " ".join(v.split())
+            for k, v in re.findall(r"\*\*(You make|Takes)\*\*(.*?)(?=\n\*\*|\n\n|\Z)", head, re.S)
+        }
         minutes = re.search(r"\d+", fields["Takes"])[0]
-        rows.append(f"| {badge(path)} | [{title}]({path.relative_to(ROOT).as_posix()}) | {minutes} | {fields['You make'].rstrip('.')} |")
+        rows.append(
+            f"| {badge(path)} | [{title}]({path.relative_to(ROOT).as_posix()}) | {minutes} | {fields['You make'].rstrip('.')} |"
+        )
     return "\n".join(rows)
 
 
@@ -80,7 +85,11 @@ def execute(notebook, folder: Path, timeout: int, profile: str):
     os.environ.setdefault("PYTHONWARNINGS", "error::UserWarning:wavelldm")
     quiet = ["--log-level=ERROR"]  # or every kernel warns that it listens on this machine's own ports
     client = NotebookClient(
-        notebook, timeout=timeout, kernel_name="python3", extra_arguments=quiet, resources={"metadata": {"path": str(folder)}}
+        notebook,
+        timeout=timeout,
+        kernel_name="python3",
+        extra_arguments=quiet,
+        resources={"metadata": {"path": str(folder)}},
     )
     client.execute()
     for cell in notebook.cells:  # execution times and the like change every time and say nothing
@@ -102,7 +111,9 @@ def shrink(notebook) -> None:
             if "image/png" in data:
                 image = Image.open(io.BytesIO(base64.b64decode(data["image/png"]))).convert("RGB")
                 small = io.BytesIO()
-                image.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
+                image.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(
+                    small, "PNG", optimize=True
+                )
                 data["image/png"] = base64.b64encode(small.getvalue()).decode()
 
 

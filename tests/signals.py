@@ -1,6 +1,9 @@
 """Something like speech, for what listens to speech: a buzz through formants, in syllables with pauses."""
 
+import math
+
 import numpy as np
+import torch
 from scipy.signal import lfilter
 
 
@@ -28,3 +31,12 @@ def noisy(clean: np.ndarray, snr: float, seed: int = 1) -> np.ndarray:
     """White noise added at exactly `snr` dB over the whole clip."""
     noise = np.random.default_rng(seed).standard_normal(len(clean))
     return clean + noise * np.sqrt((clean @ clean) / (noise @ noise) / 10 ** (snr / 10))
+
+
+def voice(sr, seconds=1.0, seed=0):
+    """A gliding harmonic tone with pauses and a little noise: (1, 1, N)."""
+    t = torch.arange(int(sr * seconds), dtype=torch.float64) / sr
+    phase = 2 * math.pi * (140 * t + 12 * torch.sin(3 * t))
+    tone = sum(torch.sin(k * phase) / k for k in range(1, 25)) * (torch.sin(2 * math.pi * 2.5 * t) > -0.5)
+    noise = torch.randn(len(t), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return (0.1 * tone + 0.001 * noise).float()[None, None]

@@ -13,20 +13,20 @@ def test_the_papers_numbers():
     paper = presets.preset("paper44k")
     assert paper.codec.entries == 15_360 and paper.codec.codebooks == 4 and paper.codec.latent_dim == 384
     assert paper.codec.bits_per_code == pytest.approx(13.907, abs=1e-3)
-    assert paper.mel.frame_rate == pytest.approx(86.13, abs=0.01)
+    assert paper.codec.mel.frame_rate == pytest.approx(86.13, abs=0.01)
     frames = 4 * math.log2(15_360) * 44_100 / 512  # 4.79 kbit/s at the rate of the mel frames
-    assert paper.bitrate() * math.prod(paper.codec.strides) == pytest.approx(frames)
+    assert paper.codec.bitrate() * math.prod(paper.codec.strides) == pytest.approx(frames)
 
 
 def test_the_shipped_preset_stays_under_its_bitrate():
     base = presets.preset("base16k")
-    assert base.latent_rate == 62.5 and base.bitrate() < 3_500
-    assert base.bitrate(1) == pytest.approx(base.bitrate() / 4)
+    assert base.codec.latent_rate == 62.5 and base.codec.bitrate() < 3_500
+    assert base.codec.bitrate(1) == pytest.approx(base.codec.bitrate() / 4)
 
 
 def test_presets_survive_json():
     for preset in presets.PRESETS.values():
-        assert config.from_dict(presets.Preset, json.loads(json.dumps(preset.to_dict()))) == preset
+        assert config.from_dict(presets.Preset, json.loads(json.dumps(config.to_dict(preset)))) == preset
 
 
 def test_unknown_keys_and_names_are_refused():
@@ -47,9 +47,21 @@ def test_the_front_ends():
 
 def test_single_settings_can_be_changed():
     base = presets.preset("base16k")
-    new = config.override(base, ["mel.n_mels=80", "codec.strides=2,2", "codec.causal=true", "mel.fmin=20"])
-    assert (new.mel.n_mels, new.codec.strides, new.codec.causal, new.mel.fmin) == (80, (2, 2), True, 20.0)
-    assert new.latent_rate == base.latent_rate / 4 and config.override(base, []) == base
-    for wrong in ("n_mels=80", "mel.bands=80", "codec", "mel.n_mels=many", "codec.causal=maybe"):
-        with pytest.raises(WavelldmError, match="mel.n_mels" if "maybe" not in wrong and "many" not in wrong else "does not fit"):
+    new = config.override(base, ["codec.mel.n_mels=80", "codec.strides=2,2", "codec.causal=true", "codec.mel.fmin=20"])
+    assert (new.codec.mel.n_mels, new.codec.strides, new.codec.causal, new.codec.mel.fmin) == (80, (2, 2), True, 20.0)
+    assert new.codec.latent_rate == base.codec.latent_rate / 4 and config.override(base, []) == base
+    for wrong in (
+        "n_mels=80",
+        "codec.mel.bands=80",
+        "codec",
+        "name.codec=3",
+        "codec.mel.n_mels=many",
+        "codec.causal=maybe",
+    ):
+        with pytest.raises(
+            WavelldmError,
+            match="does not fit"
+            if wrong.endswith(("many", "maybe"))
+            else "is not a setting of Preset; there are .*codec",
+        ):
             config.override(base, [wrong])

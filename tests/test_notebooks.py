@@ -26,7 +26,9 @@ def test_notebook_runs(path, tmp_path, monkeypatch):
     printed = "".join(o.get("text", "") for o in outputs if o.output_type == "stream")
     assert "profile 'quick'" in printed
     assert "✗" not in printed, "a check in the notebook failed"
-    assert ("your turn" in printed) == (path.parent.name != "solutions"), "exercises are open in the notebook, solved in the solutions"
+    assert ("your turn" in printed) == (path.parent.name != "solutions"), (
+        "exercises are open in the notebook, solved in the solutions"
+    )
     errors = [o.text for o in outputs if o.output_type == "stream" and o.name == "stderr" and "Warning" in o.text]
     assert not errors, f"warnings in normal use: {errors[:1]}"
     assert took < 60, f"{path.name} took {took:.0f} s in the quick profile"

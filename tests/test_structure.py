@@ -15,15 +15,70 @@ sys.path.insert(0, str(ROOT / "notebooks"))
 FLOORS = [
     ["errors", "paths", "manual", "ladder_config"],
     ["config"],
-    ["audio", "stft", "layers", "fsq", "noise", "levels", "espeak", "sentences", "plots", "parallel", "entropy", "schedule", "published"],
-    ["pitch", "mel", "perceptual", "degrade", "logmmse", "synth", "fetch", "container", "masknet", "samplers", "unet", "mdct", "phase", "windowed"],
-    ["griffin", "grow", "clips", "composite", "source", "refine", "unet2d", "vae", "refinenet", "autoencoder", "segan", "wavedenoiser"],
+    [
+        "audio",
+        "stft",
+        "layers",
+        "fsq",
+        "noise",
+        "levels",
+        "espeak",
+        "sentences",
+        "plots",
+        "parallel",
+        "entropy",
+        "schedule",
+        "published",
+    ],
+    [
+        "pitch",
+        "mel",
+        "perceptual",
+        "degrade",
+        "logmmse",
+        "synth",
+        "fetch",
+        "container",
+        "masknet",
+        "samplers",
+        "unet",
+        "mdct",
+        "phase",
+        "windowed",
+    ],
+    [
+        "griffin",
+        "grow",
+        "clips",
+        "composite",
+        "source",
+        "refine",
+        "unet2d",
+        "vae",
+        "refinenet",
+        "autoencoder",
+        "segan",
+        "wavedenoiser",
+    ],
     ["decoders", "diffusion", "prior", "vocoder"],
     ["codec"],
     ["weights", "data", "delay", "metrics", "analysis", "adversarial", "train"],
     ["material", "latents", "finish", "quality", "voice"],
     ["search", "mixtures"],
-    ["evaluate", "mix", "train_codec", "train_mask", "train_diffusion", "train_prior", "train_segan", "train_wave", "nb", "widgets", "compress", "train_ladder"],
+    [
+        "evaluate",
+        "mix",
+        "train_codec",
+        "train_mask",
+        "train_diffusion",
+        "train_prior",
+        "train_segan",
+        "train_wave",
+        "nb",
+        "widgets",
+        "compress",
+        "train_ladder",
+    ],
     ["restore", "rungs"],
     ["cleaner", "ladder"],
     ["enhance"],
@@ -63,7 +118,9 @@ def test_imports_point_to_lower_floors(path):
 
 
 def test_the_floor_check_sees_every_form_of_import(tmp_path):
-    (tmp_path / "m.py").write_text("from . import cli\nfrom .mel import x\ndef f():\n    import wavelldm.nb\n    from wavelldm import data\n")
+    (tmp_path / "m.py").write_text(
+        "from . import cli\nfrom .mel import x\ndef f():\n    import wavelldm.nb\n    from wavelldm import data\n"
+    )
     assert imported(tmp_path / "m.py") == {"cli", "mel", "nb", "data"}
 
 
@@ -79,7 +136,11 @@ def test_no_notebook_is_named_after_a_module():
 
 # --- one list of packages -------------------------------------------------------------------------------------------
 
-CONDA = {"pytorch": "torch", "pysoundfile": "soundfile", "soxr-python": "soxr"}  # conda-forge's names for the same things
+CONDA = {
+    "pytorch": "torch",
+    "pysoundfile": "soundfile",
+    "soxr-python": "soxr",
+}  # conda-forge's names for the same things
 ASKED = "jupyterlab torch torchaudio librosa matplotlib ipywidgets soundfile pesq pystoi numpy".split()
 
 
@@ -113,8 +174,13 @@ def in_constraints() -> set[str]:
 def test_the_three_lists_of_packages_agree():
     assert in_constraints() == in_pyproject()
     assert in_environment() <= in_pyproject()
-    core = {package(s) for s in project()["dependencies"]} | {package(s) for s in project()["optional-dependencies"]["dev"]}
-    course = core | {package(s) for s in project()["optional-dependencies"]["metrics"] + project()["optional-dependencies"]["notebooks"]}
+    core = {package(s) for s in project()["dependencies"]} | {
+        package(s) for s in project()["optional-dependencies"]["dev"]
+    }
+    course = core | {
+        package(s)
+        for s in project()["optional-dependencies"]["metrics"] + project()["optional-dependencies"]["notebooks"]
+    }
     assert course - {"wavelldm", "tomli"} <= in_environment()
     assert set(ASKED) <= in_environment()
 
@@ -123,7 +189,10 @@ def test_constraints_pin_and_pyproject_does_not():
     pins = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if line and line[0] != "#"]
     assert all("==" in line.split(";")[0] for line in pins)
     p = project()
-    specs = [*p["dependencies"], *(s for e in p["optional-dependencies"].values() for s in e if not s.startswith("wavelldm"))]
+    specs = [
+        *p["dependencies"],
+        *(s for e in p["optional-dependencies"].values() for s in e if not s.startswith("wavelldm")),
+    ]
     assert all(">=" in s and "==" not in s.split(";")[0] for s in specs)  # Colab keeps the torch it has
 
 
@@ -133,7 +202,7 @@ def test_the_tested_versions_satisfy_the_bounds():
     for spec in [*p["dependencies"], *(s for e in p["optional-dependencies"].values() for s in e)]:
         if ">=" in spec:
             bounds[package(spec)] = spec.split(";")[0].split(">=")[1].strip()
-    number = lambda v: [int(x) for x in re.findall(r"\d+", v)]  # noqa: E731
+    number = lambda v: [int(x) for x in re.findall(r"\d+", v)]
     for line in (ROOT / "constraints.txt").read_text().splitlines():
         if line and line[0] != "#":
             version = line.split(";")[0].split("==")[1].strip()

@@ -1,7 +1,7 @@
 """wavelldm: latent diffusion for audio, a course of notebooks and the thin module behind them.
 
-    import wavelldm
-    cleaned = wavelldm.load("base16k").enhance(wav, sr)
+import wavelldm
+cleaned = wavelldm.load("base16k").enhance(wav, sr)
 """
 
 __version__ = "0.1.0"

@@ -1,54 +1,60 @@
-"""Configs are frozen dataclasses, one for each network. Here: built from JSON, and changed from the command line."""
+"""Configs are frozen dataclasses, one for each network, beside it. Here they are built from JSON and changed from the command line."""
 
-from dataclasses import fields
+from collections.abc import Iterator
+from dataclasses import asdict, fields, is_dataclass, replace
+from difflib import get_close_matches
+from typing import Any, TypeVar
 
-from .audio.mel import MelConfig
-from .codec.model import CodecConfig
-from .denoise.mask import MaskConfig
-from .denoise.segan import SeganConfig
-from .denoise.waveform import WaveConfig
-from .diffusion.unet import UNetConfig
 from .errors import WavelldmError
-from .ladder.autoencoder import AutoencoderConfig
-from .ladder.refinement import RefinementConfig
-from .mel.vae import VAEConfig
-from .mel.vocoder import VocoderConfig
-from .refine.prior import PriorConfig
-from .training.presets import Preset
 
-PARTS = {  # of a preset
-    "mel": MelConfig, "codec": CodecConfig, "unet": UNetConfig, "mask": MaskConfig, "segan": SeganConfig, "wave": WaveConfig, "prior": PriorConfig,
-    "vocoder": VocoderConfig, "vae": VAEConfig, "refinement": RefinementConfig, "autoencoder": AutoencoderConfig,
-}  # fmt: skip
+C = TypeVar("C")
 
 
-def from_dict(kind, values: dict):
-    """Build a config dataclass from plain values (JSON), refusing keys it does not know."""
-    known = {f.name: f for f in fields(kind)}
+def from_dict(kind: type[C], values: dict) -> C:
+    """Plain values (JSON) -> the config dataclass `kind`, dataclasses inside it too; keys it does not know are refused."""
+    known = {f.name: f.type for f in fields(kind)}
     unknown = sorted(set(values) - set(known))
     if unknown:
         raise WavelldmError(f"{kind.__name__} does not know {', '.join(unknown)}; it knows {', '.join(known)}")
-    built = {k: from_dict(PARTS[k], v) if kind is Preset and k in PARTS else v for k, v in values.items()}
+    built = {k: from_dict(known[k], v) if is_dataclass(known[k]) else v for k, v in values.items()}
     return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in built.items()})
 
 
-def override(base: Preset, settings: list[str]) -> Preset:
-    """Change single numbers of a preset: "mel.n_mels=80", "codec.levels=8,8,8"."""
-    values = base.to_dict()
-    for setting in settings:
-        key, equals, text = setting.partition("=")
-        part, dot, name = key.partition(".")
-        if not equals or not dot or name not in values.get(part, {}):
-            known = ", ".join(f"{p}.{n}" for p in PARTS for n in values[p])
-            raise WavelldmError(f"'{setting}' is not a setting like mel.n_mels=80; there are {known}")
-        old = values[part][name]
-        try:
-            if isinstance(old, tuple):
-                values[part][name] = tuple(int(x) for x in text.split(",") if x)
-            elif isinstance(old, bool):
-                values[part][name] = {"true": True, "false": False}[text.lower()]
-            else:
-                values[part][name] = type(old)(text)
-        except (ValueError, KeyError):
-            raise WavelldmError(f"'{text}' does not fit {key}, which is {old!r} now; give a value of that kind") from None
-    return from_dict(Preset, values)
+def to_dict(config) -> dict:
+    return asdict(config)
+
+
+def settings(config, prefix: str = "") -> Iterator[str]:
+    """The dotted names of all numbers in a config."""
+    for f in fields(config):
+        value = getattr(config, f.name)
+        yield from settings(value, f"{prefix}{f.name}.") if is_dataclass(value) else [prefix + f.name]
+
+
+def override(config: C, changes: list[str]) -> C:
+    """Change single values of a config: "latent_dim=32", "mel.n_mels=80", "levels=8,8,8"."""
+    for change in changes:
+        key, equals, text = change.partition("=")
+        if not equals or key not in settings(config):
+            near = get_close_matches(key, settings(config), 3, 0.5) or list(settings(config))
+            raise WavelldmError(f"'{change}' is not a setting of {type(config).__name__}; there are {', '.join(near)}")
+        config = _changed(config, key.split("."), text, key)
+    return config
+
+
+def _changed(config, path: list[str], text: str, key: str):
+    old = getattr(config, path[0])
+    new = _changed(old, path[1:], text, key) if len(path) > 1 else _parsed(old, text, key)
+    return replace(config, **{path[0]: new})
+
+
+def _parsed(old: Any, text: str, key: str):
+    """`text` as a value of the kind that `old` is."""
+    try:
+        if isinstance(old, tuple):
+            return tuple(int(x) for x in text.split(",") if x)
+        if isinstance(old, bool):
+            return {"true": True, "false": False}[text.lower()]
+        return type(old)(text)
+    except (ValueError, KeyError):
+        raise WavelldmError(f"'{text}' does not fit {key}, which is {old!r} now; give a value of that kind") from None

@@ -39,7 +39,9 @@ def decibels(wav: Tensor, sr: int, cells: tuple = (128, 480)) -> np.ndarray:
     most that many cells: more than a picture can show only makes it speckled and large."""
     win = round(0.032 * sr)
     wav = torch.as_tensor(wav).detach().cpu().float()
-    wav = torch.nn.functional.pad(wav.reshape(-1, wav.shape[-1])[0], (win // 2, win // 2))  # frame t in the middle of its sample
+    wav = torch.nn.functional.pad(
+        wav.reshape(-1, wav.shape[-1])[0], (win // 2, win // 2)
+    )  # frame t in the middle of its sample
     window = torch.hann_window(win)
     power = torch.stft(wav, win, win // 4, window=window, center=False, return_complex=True).abs().square()  # (F, T)
     shape = [min(have, most) for have, most in zip(power.shape, cells)]

@@ -1,33 +1,28 @@
-"""Weights that ship: a safetensors file, beside it the config that rebuilds the network, and a model card.
+"""Weights: a safetensors file, beside it a JSON file that says what they are, and for those that ship a model card.
 
-`wavelldm/weights/NAME.safetensors` (16-bit floats, half the size and no loss that a metric sees, or rows of bytes), `NAME.json`, `NAME.md`.
+The JSON holds the kind of network, its own config alone, name, hash, licence, how it was trained, and in `needs` the name and hash of
+other weights without which these mean nothing: a diffusion names the codec whose latents it learnt.
 """
 
+import hashlib
 import json
 from pathlib import Path
+from typing import TypeVar
 
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from .audio.files import writing
-from .codec.model import Codec
-from .config import from_dict
-from .denoise.mask import MaskNet
-from .denoise.segan import Segan
-from .denoise.waveform import WaveDenoiser
-from .diffusion.latent import LatentDiffusion
+from .config import from_dict, to_dict
 from .errors import WavelldmError
-from .refine.prior import SpeechPrior
-from .training.presets import Preset
 
 SHIPPED = Path(__file__).with_name("weights")
-FORMAT = 1  # raise it when an older program could not read the file
-
-
+FORMAT = 2  # raise it when an older program could not read the file
 SCALE = "/scale"  # ends the name of what a tensor of bytes is multiplied by
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def as_bytes(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -36,9 +31,32 @@ def as_bytes(x: Tensor) -> tuple[Tensor, Tensor]:
     return (x / scale).round().to(torch.int8), scale
 
 
-def save(path, model: nn.Module, preset: Preset, facts: dict, force: bool = False, eight_bits: bool = False) -> Path:
-    """Write PATH.safetensors (half precision, or matrices in bytes) and PATH.json (preset and `facts`: steps, seed, metrics ...)."""
-    path = Path(path).with_suffix(".safetensors")
+def digest(data: bytes) -> str:
+    """The name of a file's content: 16 hexadecimal digits of its SHA-256."""
+    return hashlib.sha256(data).hexdigest()[:16]
+
+
+def _ending(path) -> Path:
+    """`path` with .safetensors at its end, whatever dots are in its name."""
+    path = Path(path)
+    return path if path.suffix == ".safetensors" else path.with_name(path.name + ".safetensors")
+
+
+def save(
+    path,
+    model: nn.Module,
+    *,
+    licence: str | None = None,
+    needs: dict[str, nn.Module] | None = None,
+    force: bool = False,
+    eight_bits: bool = False,
+    **facts,
+) -> Path:
+    """Write PATH.safetensors (16-bit floats, or matrices in bytes) and PATH.json.
+
+    `needs`: other loaded networks that belong to this one, such as {"codec": codec}. `facts`: steps, seed, scores.
+    """
+    path = _ending(path)
     tensors = {k: v.detach().cpu().half().contiguous() for k, v in model.state_dict().items()}
     lost = next((k for k, v in tensors.items() if not torch.isfinite(v).all()), None)
     if lost:
@@ -46,87 +64,94 @@ def save(path, model: nn.Module, preset: Preset, facts: dict, force: bool = Fals
     for name, x in model.state_dict().items() if eight_bits else ():
         if x.dim() > 1:
             tensors[name], tensors[name + SCALE] = as_bytes(x.detach().cpu())
-    about = {"format": FORMAT, "kind": type(model).__name__, "preset": preset.to_dict(), **facts}
+    data = safetensors.torch.save(tensors)
+    about = {
+        "format": FORMAT,
+        "kind": type(model).__name__,
+        "name": path.stem,
+        "hash": digest(data),
+        "licence": licence,
+        "needs": {
+            role: {"name": getattr(net, "name", None), "hash": getattr(net, "hash", None)}
+            for role, net in (needs or {}).items()
+        },
+        "config": to_dict(model.config),
+        **facts,
+    }
     with writing(path, force) as part:
-        part.write_bytes(safetensors.torch.save(tensors))
+        part.write_bytes(data)
     with writing(path.with_suffix(".json"), force) as part:
         part.write_text(json.dumps(about, indent=1) + "\n")
     return path
 
 
-def facts(name) -> dict:
+def about(name) -> dict:
     """What the JSON beside shipped weights (by name) or any others (by path) says."""
     path = locate(name).with_suffix(".json")
     try:
         found = json.loads(path.read_text())
     except FileNotFoundError:
-        raise WavelldmError(f"{path} is missing; it belongs beside the weights and says what network they are for") from None
+        raise WavelldmError(
+            f"{path} is missing; it belongs beside the weights and says what network they are for"
+        ) from None
     except json.JSONDecodeError:
         raise WavelldmError(f"{path} is damaged; copy it again together with the weights") from None
     if found.get("format") != FORMAT:
-        raise WavelldmError(f"{path} has format {found.get('format')} and this program reads {FORMAT}; update wavelldm")
+        advice = (
+            "update wavelldm" if found.get("format", 0) > FORMAT else "train again, or use the version that wrote it"
+        )
+        raise WavelldmError(f"{path} has format {found.get('format')} and this program reads {FORMAT}; {advice}")
     return found
 
 
 def locate(name) -> Path:
     """A name of shipped weights, or a path, with or without its ending, -> the .safetensors file."""
-    path = Path(name)
-    whole = Path(f"{name}.safetensors")
+    path, whole = Path(name), _ending(name)
     if path.suffix == ".safetensors" or path.is_file():
         return path
     if whole.is_file():
         return whole
-    shipped = SHIPPED / f"{name}.safetensors"
-    if not shipped.exists():
+    shipped = SHIPPED / whole.name
+    if whole.name != str(whole) or not shipped.exists():
         known = ", ".join(sorted(p.stem for p in SHIPPED.glob("*.safetensors"))) or "none yet"
-        raise WavelldmError(f"no weights called '{name}' ship with wavelldm ({known}); give a name or the path of a .safetensors file")
+        raise WavelldmError(
+            f"no weights called '{name}' ship with wavelldm ({known}); give a name or the path of a .safetensors file"
+        )
     return shipped
 
 
-def load(name, build, preset: str | None = None, device="cpu") -> nn.Module:
-    """The network `build(preset)` with weights, ready to use. `preset`: refuse weights that are for another one."""
+def load(name, kind: type[Network], device="cpu") -> Network:
+    """The network of class `kind` with these weights, ready to use; `.name` and `.hash` say which they are."""
     path = locate(name)
     if not path.exists():
         raise WavelldmError(f"{path} does not exist; check the path")
-    about = facts(name)
-    config = from_dict(Preset, about["preset"])
-    if preset is not None and config.name != preset:
-        raise WavelldmError(f"{path} holds weights for the preset '{config.name}', not '{preset}'; choose others")
-    model = build(config)
-    kind = about.get("kind", type(model).__name__)
-    if kind != type(model).__name__:
-        raise WavelldmError(f"{path} holds the weights of a {kind}, not of a {type(model).__name__}; choose others")
+    facts = about(name)
+    if facts["kind"] != kind.__name__:
+        raise WavelldmError(f"{path} holds the weights of a {facts['kind']}, not of a {kind.__name__}; choose others")
     try:
-        tensors = load_file(path)
-    except (SafetensorError, OSError) as error:
+        model = kind(from_dict(kind.Config, facts["config"]))
+    except (WavelldmError, TypeError) as error:
+        raise WavelldmError(f"{path} was written by another version of wavelldm: {error}") from None
+    data = path.read_bytes()
+    try:
+        tensors = safetensors.torch.load(data)
+    except SafetensorError as error:
         raise WavelldmError(f"{path} is not a whole safetensors file ({error}); download or copy it again") from None
     try:
         scales = {k.removesuffix(SCALE): tensors.pop(k) for k in list(tensors) if k.endswith(SCALE)}
         model.load_state_dict({k: v.float() * scales.get(k, 1.0) for k, v in tensors.items()})
     except RuntimeError:
-        raise WavelldmError(f"{path} does not fit the network its JSON describes; both must come from the same run") from None
+        raise WavelldmError(
+            f"{path} does not fit the network its JSON describes; both must come from the same run"
+        ) from None
+    model.name, model.hash = facts["name"], digest(data)
     return model.to(device).eval()
 
 
-def load_codec(name="voice16k", preset: str | None = None, device="cpu") -> Codec:
-    return load(name, Codec, preset, device)
-
-
-def load_diffusion(name="voice16k-diffusion", preset: str | None = None, device="cpu") -> LatentDiffusion:
-    return load(name, LatentDiffusion, preset, device)
-
-
-def load_mask(name="base16k-mask", preset: str | None = None, device="cpu") -> MaskNet:
-    return load(name, lambda p: MaskNet(p.mask), preset, device)
-
-
-def load_prior(name="prior16k", preset: str | None = None, device="cpu") -> SpeechPrior:
-    return load(name, lambda p: SpeechPrior(p.prior), preset, device)
-
-
-def load_segan(name="segan16k", preset: str | None = None, device="cpu") -> Segan:
-    return load(name, lambda p: Segan(p.segan), preset, device)
-
-
-def load_wave(name="waveform16k", preset: str | None = None, device="cpu") -> WaveDenoiser:
-    return load(name, lambda p: WaveDenoiser(p.wave), preset, device)
+def check_needs(name, role: str, net: nn.Module) -> None:
+    """Refuse to use `net` as the `role` of weights that were trained with another one."""
+    wanted = about(name)["needs"].get(role)
+    if wanted and wanted["hash"] != getattr(net, "hash", None):
+        raise WavelldmError(
+            f"{name} was trained with the {role} '{wanted['name']}' ({wanted['hash']}); load that one with it"
+        )

@@ -18,7 +18,7 @@ def test_what_changes_nothing_gives_the_sound_back(n, overlap):
 @pytest.mark.parametrize("size", [1, 33, 100, 260])
 def test_blocks_of_any_size_give_the_same(size):
     wav = torch.randn(2, 777, generator=torch.Generator().manual_seed(0))
-    process = lambda x: x.cumsum(1) * x.abs().mean()  # looks at the whole window  # noqa: E731
+    process = lambda x: x.cumsum(1) * x.abs().mean()  # looks at the whole window
     joined, one = whole(wav.split(size, dim=1), 100, 25, process), whole([wav], 100, 25, process)
     assert joined.shape == one.shape and (joined - one).abs().max() < 1e-5
 
@@ -33,7 +33,7 @@ def test_no_seam_where_windows_disagree():
 
 def test_windows_are_no_more_than_needed_and_the_last_is_filled_up():
     seen = []
-    process = lambda x: seen.append(x.clone()) or x  # noqa: E731
+    process = lambda x: seen.append(x.clone()) or x
     whole([torch.ones(1, 160)], 100, 40, process)  # 0 to 100, 60 to 160: the second ends where the sound does
     assert len(seen) == 2 and all(x.shape == (1, 100) for x in seen) and seen[1].sum() == 100
     seen.clear()

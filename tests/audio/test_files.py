@@ -33,7 +33,9 @@ def test_every_format_goes_round(tmp_path, suffix, channels):
     assert 0.9 < level < 1.1
 
 
-@pytest.mark.parametrize("subtype, error", [("PCM_U8", 2**-7), ("PCM_16", 2**-15), ("PCM_24", 2**-23), ("FLOAT", 0.0), ("DOUBLE", 0.0)])
+@pytest.mark.parametrize(
+    "subtype, error", [("PCM_U8", 2**-7), ("PCM_16", 2**-15), ("PCM_24", 2**-23), ("FLOAT", 0.0), ("DOUBLE", 0.0)]
+)
 def test_bit_depths(tmp_path, subtype, error):
     wav = tone()
     sf.write(tmp_path / "a.wav", wav.T.numpy(), SR, subtype=subtype)
@@ -64,7 +66,9 @@ def test_a_part_of_a_file(tmp_path):
 # --- rates and lengths ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("sr_in, sr_out", [(48_000, 16_000), (44_100, 16_000), (8_000, 16_000), (16_000, 44_100), (22_050, 48_000)])
+@pytest.mark.parametrize(
+    "sr_in, sr_out", [(48_000, 16_000), (44_100, 16_000), (8_000, 16_000), (16_000, 44_100), (22_050, 48_000)]
+)
 def test_resampling_keeps_pitch_level_and_a_known_length(sr_in, sr_out):
     for n in (sr_in, sr_in + 1, 12_345):
         out = files.resample(tone(n, 2, sr_in), sr_in, sr_out)
@@ -76,7 +80,9 @@ def test_resampling_keeps_pitch_level_and_a_known_length(sr_in, sr_out):
 
 def test_resampling_does_not_alias():
     high = tone(48_000, 1, 48_000, hz=10_000.0)
-    assert files.resample(high, 48_000, 16_000)[:, 800:-800].abs().max() < 1e-4  # the ends are steps, which hold all frequencies
+    assert (
+        files.resample(high, 48_000, 16_000)[:, 800:-800].abs().max() < 1e-4
+    )  # the ends are steps, which hold all frequencies
 
 
 def test_fit_crops_and_pads():
@@ -110,7 +116,9 @@ def test_three_hours_in_little_memory(tmp_path):
         f"n = audio.save_blocks({str(tmp_path / 'out.flac')!r}, audio.read_blocks({str(path)!r}), 8_000)\n"
         "print(n, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
     )
-    frames, grew = map(int, subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split())
+    frames, grew = map(
+        int, subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    )
     assert frames == hours * 3_600 * 8_000
     assert grew < 120_000  # kB; the whole file as float32 would be 337,500
 
@@ -254,5 +262,3 @@ def test_a_written_file_has_ordinary_permissions(tmp_path):
     files.save(tmp_path / "a.wav", tone(), SR)
     (tmp_path / "plain").touch()
     assert (tmp_path / "a.wav").stat().st_mode == (tmp_path / "plain").stat().st_mode
-
-

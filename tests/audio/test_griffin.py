@@ -4,7 +4,7 @@ import librosa
 import pytest
 import torch
 from reference import torchaudio
-from test_mel import voice
+from signals import voice
 
 from wavelldm.audio.mel import LogMel, MelConfig, bank_of, griffin_lim, mel_to_magnitude, mel_to_wav
 from wavelldm.audio.stft import magnitude, stft

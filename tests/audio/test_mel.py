@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from reference import torchaudio
+from signals import voice
 
 from wavelldm.audio.mel import (
     MELS,
@@ -29,15 +30,6 @@ BANKS = (
     (22_050, 1024, 80, 55, 7_600),
 )
 KINDS = ("log", "db", "zscore", "percentile", "tanh")
-
-
-def voice(sr, seconds=1.0, seed=0):
-    """A gliding harmonic tone with pauses and a little noise: (1, 1, N)."""
-    t = torch.arange(int(sr * seconds), dtype=torch.float64) / sr
-    phase = 2 * math.pi * (140 * t + 12 * torch.sin(3 * t))
-    tone = sum(torch.sin(k * phase) / k for k in range(1, 25)) * (torch.sin(2 * math.pi * 2.5 * t) > -0.5)
-    noise = torch.randn(len(t), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    return (0.1 * tone + 0.001 * noise).float()[None, None]
 
 
 @pytest.mark.parametrize("sr,n_fft,n_mels,fmin,fmax", BANKS)

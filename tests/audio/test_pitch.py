@@ -89,7 +89,9 @@ def test_rumble_is_no_high_pitch_and_rumble_and_hum_hide_none():
     n = 2 * SR
     rumble = torch.randn(n, generator=torch.Generator().manual_seed(3)).cumsum(0)
     rumble = 0.2 * (rumble / rumble.abs().max())[None, None]
-    assert (pitch.track(pitch.scores(rumble, SR, HOP)) == pitch.COUNT - 1).float().mean() < 0.05, "slow sounds hardly change in a short time"
+    assert (pitch.track(pitch.scores(rumble, SR, HOP)) == pitch.COUNT - 1).float().mean() < 0.05, (
+        "slow sounds hardly change in a short time"
+    )
     hum = 0.05 * torch.sin(2 * math.pi * 60 * torch.arange(n) / SR)
     path = pitch.track(pitch.scores(voice(150.0, 2.0) + 0.3 * rumble + hum, SR, HOP))[0, 4:-4]
     found = pitch.candidates()[path.clamp(max=pitch.COUNT - 1)]

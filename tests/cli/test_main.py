@@ -36,7 +36,9 @@ def folders(tmp_path_factory):
     root = tmp_path_factory.mktemp("sounds")
     t = torch.arange(2 * SR) / SR
     for i in range(3):
-        voice = sum(torch.sin(2 * torch.pi * (120 + 20 * i) * k * t) / k for k in range(1, 20)) * (torch.sin(6 * t) > -0.5)
+        voice = sum(torch.sin(2 * torch.pi * (120 + 20 * i) * k * t) / k for k in range(1, 20)) * (
+            torch.sin(6 * t) > -0.5
+        )
         files.save(root / "speech" / f"s{i}.wav", 0.1 * voice[None], SR)
         files.save(root / "noise" / f"n{i}.wav", noise(), SR)
     return root
@@ -115,7 +117,7 @@ def test_a_mistake_gets_one_sentence_and_exit_code_1(capsys, tmp_path, argv, wor
 
 def test_compress_and_decompress(capsys, tmp_path):
     torch.manual_seed(0)
-    model = weights.save(tmp_path / "mine", Codec(preset("tiny")), preset("tiny"), {})
+    model = weights.save(tmp_path / "mine", Codec(preset("tiny").codec))
     files.save(tmp_path / "a.flac", noise(9.0, 44_100, 2), 44_100)
     code, out, _ = run(capsys, "compress", tmp_path / "a.flac", "--model", model, "--codebooks", 3)
     assert code == 0 and "a.wll" in out and "9.0 s of sound, 2 x 44100 Hz, 3 codebooks" in out
@@ -165,7 +167,16 @@ def test_mix_and_evaluate_and_denoise_fit_together(capsys, tmp_path, folders):
     code, out, _ = run(capsys, *argv)
     assert code == 0 and len(os.listdir(pairs / "clean")) == len(os.listdir(pairs / "noisy")) == 4
     assert run(capsys, "denoise", pairs / "noisy", "-o", tmp_path / "cleaned")[0] == 0
-    evaluate = ["evaluate", pairs / "clean", tmp_path / "cleaned", pairs / "noisy", "--metrics", "si_sdr,lsd", "--workers", 1]
+    evaluate = [
+        "evaluate",
+        pairs / "clean",
+        tmp_path / "cleaned",
+        pairs / "noisy",
+        "--metrics",
+        "si_sdr,lsd",
+        "--workers",
+        1,
+    ]
     code, out, _ = run(capsys, *evaluate, "--csv", tmp_path / "rows.csv")
     assert code == 0 and "SI-SDR" in out
     assert len((tmp_path / "rows.csv").read_text().splitlines()) >= 5
@@ -177,7 +188,9 @@ def test_mix_and_evaluate_and_denoise_fit_together(capsys, tmp_path, folders):
 
 def test_data_list(capsys):
     code, out, _ = run(capsys, "data", "list")
-    assert code == 0 and all(name in out for name in ("voicebank-demand", "ljspeech", "librispeech-dev-clean", "embedded"))
+    assert code == 0 and all(
+        name in out for name in ("voicebank-demand", "ljspeech", "librispeech-dev-clean", "embedded")
+    )
     assert {r["name"] for r in json.loads(run(capsys, "data", "list", "--json")[1])["sources"]} >= {"ljspeech"}
 
 
@@ -189,13 +202,22 @@ def test_data_get_embedded(capsys, tmp_path):
 def test_the_demo_writes_sounds_a_picture_and_figures(capsys, tmp_path):
     code, out, _ = run(capsys, "demo", "--out", tmp_path / "demo", "--json")
     facts = json.loads(out)
-    assert code == 0 and set(os.listdir(tmp_path / "demo")) == {"clean.wav", "noisy.wav", "denoised.wav", "before_after.png"}
-    clean, noisy, denoised = (files.load(tmp_path / "demo" / f"{name}.wav")[0] for name in ("clean", "noisy", "denoised"))
+    assert code == 0 and set(os.listdir(tmp_path / "demo")) == {
+        "clean.wav",
+        "noisy.wav",
+        "denoised.wav",
+        "before_after.png",
+    }
+    clean, noisy, denoised = (
+        files.load(tmp_path / "demo" / f"{name}.wav")[0] for name in ("clean", "noisy", "denoised")
+    )
     lost = demo.drop(torch.ones_like(clean), SR) == 0
     before, after = (scores.si_sdr(clean[~lost], wav[~lost], SR) for wav in (noisy, denoised))
     assert after > before + 3  # where something is left, the noise is taken away
     wanted, found = (wav[lost].square().mean().log10() for wav in (clean, denoised))
-    assert not noisy[lost].any() and found > wanted - 1.5  # and where nothing is, something of a voice's loudness is put
+    assert (
+        not noisy[lost].any() and found > wanted - 1.5
+    )  # and where nothing is, something of a voice's loudness is put
     assert facts["scores"]["denoised"]["si_sdr"] > facts["scores"]["noisy"]["si_sdr"]
     assert facts["scores"]["denoised"]["pesq_wb"] > facts["scores"]["noisy"]["pesq_wb"]
     readme = (Path(__file__).parents[2] / "README.md").read_text()
@@ -210,7 +232,7 @@ def test_the_demo_writes_sounds_a_picture_and_figures(capsys, tmp_path):
 def test_ctrl_c_leaves_nothing_behind(tmp_path):
     files.save(tmp_path / "long.wav", noise(1200.0), SR)
     command = [sys.executable, "-m", "wavelldm", "denoise", str(tmp_path / "long.wav")]
-    heeding = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731  tests that run in the background inherit a deaf ear
+    heeding = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, preexec_fn=heeding)
     for _ in range(600):  # until it has begun to write
         if len(os.listdir(tmp_path)) > 1:

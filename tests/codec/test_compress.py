@@ -27,7 +27,7 @@ def make(seed=0, **changes):
 def codec(tmp_path_factory):
     """Saved and loaded, as a user has it."""
     codec = make()
-    return weights.load_codec(weights.save(tmp_path_factory.mktemp("weights") / "mine", codec, codec.preset, {}))
+    return weights.load_codec(weights.save(tmp_path_factory.mktemp("weights") / "mine", codec))
 
 
 def speech(seconds, channels=1):
@@ -78,18 +78,25 @@ def test_the_margins_cover_what_a_frame_sees(name):
     with torch.no_grad():
         z = (codec.encode(wav, SR) - codec.encode(other, SR)).abs().amax(dim=(0, 1))
         sound = (codec.codes_to_wav(codes[0]) - codec.codes_to_wav(codes[1])).abs().flatten()
-    for change, margin in ((z, compress.encoder_margin(codec)), (sound.view(400, -1).amax(1), compress.decoder_margin(codec))):
+    for change, margin in (
+        (z, compress.encoder_margin(codec)),
+        (sound.view(400, -1).amax(1), compress.decoder_margin(codec)),
+    ):
         assert change[: at - margin].max() < 1e-5 < change[at:].min()
         assert 2 <= margin <= 70
 
 
 def test_ten_hours_of_codes_pass_through_windows_of_bounded_size(monkeypatch):
     """The decoder that looks the farthest, with Griffin-Lim behind it; nothing is decoded, the windows are only counted."""
-    codec = Codec(presets.preset("base16k")).eval()
+    codec = Codec(presets.preset("base16k").codec).eval()
     margin, seen = compress.decoder_margin(codec), []
     monkeypatch.setattr(codec.quantiser, "decode_codes", lambda codes: seen.append(codes.shape) or codes)
-    monkeypatch.setattr(codec, "decode_window", lambda z, before, count, state: (torch.zeros(1, 1, 1).expand(1, 1, count * 256), None))
-    blocks = (torch.zeros(2, 4, container.BLOCK, dtype=torch.long) for _ in range(10 * 3_600 * 125 // 2 // container.BLOCK))
+    monkeypatch.setattr(
+        codec, "decode_window", lambda z, before, count, state: (torch.zeros(1, 1, 1).expand(1, 1, count * 256), None)
+    )
+    blocks = (
+        torch.zeros(2, 4, container.BLOCK, dtype=torch.long) for _ in range(10 * 3_600 * 125 // 2 // container.BLOCK)
+    )
     made = sum(wav.shape[1] for wav in compress.decode_blocks(codec, blocks))
     longest, done = max(shape[2] for shape in seen), sum(shape[2] for shape in seen) / 2
     assert {shape[0] for shape in seen} == {1} and longest <= max(container.BLOCK, 8 * margin) + 2 * margin < 2_000
@@ -106,7 +113,9 @@ def test_ten_hours_pass_through_windows_of_bounded_size():
     assert frames == 36_000 * SR / 256 and longest <= (container.BLOCK + 2 * margin) * 256
 
 
-@pytest.mark.parametrize("sr_in, sr_out, n", [(44_100, SR, 100_000), (SR, 44_100, 12_345), (8_000, SR, 5_000), (192_000, SR, 1)])
+@pytest.mark.parametrize(
+    "sr_in, sr_out, n", [(44_100, SR, 100_000), (SR, 44_100, 12_345), (8_000, SR, 5_000), (192_000, SR, 1)]
+)
 def test_resampling_in_blocks_has_no_seams(sr_in, sr_out, n):
     wav = 0.1 * torch.randn(2, n, generator=torch.Generator().manual_seed(0))
     out = torch.cat(list(compress_blocks.resample_blocks(wav.split(777, dim=1), sr_in, sr_out)), dim=1)
@@ -128,7 +137,9 @@ def test_a_file_comes_back_as_the_codec_hears_it(codec, tmp_path):
     assert (audio.load(tmp_path / "b.wav")[0] - whole).abs().max() < 2**-14
 
 
-@pytest.mark.parametrize("sr, channels, n", [(44_100, 2, 30_001), (8_000, 1, 3_000), (96_000, 3, 50_000), (22_050, 1, 100)])
+@pytest.mark.parametrize(
+    "sr, channels, n", [(44_100, 2, 30_001), (8_000, 1, 3_000), (96_000, 3, 50_000), (22_050, 1, 100)]
+)
 @pytest.mark.parametrize("suffix", [".flac", ".wav"])
 def test_rate_channels_and_length_come_back(codec, tmp_path, sr, channels, n, suffix):
     audio.save(tmp_path / "a.wav", 0.1 * torch.randn(channels, n, generator=torch.Generator().manual_seed(0)), sr)
@@ -163,7 +174,7 @@ def test_fewer_codebooks_make_smaller_files_of_the_same_codes(codec, tmp_path):
 def test_the_identity_is_that_of_the_weights(tmp_path):
     codec = make()
     before = compress.identity(codec)
-    loaded = weights.load_codec(weights.save(tmp_path / "mine", codec, codec.preset, {}))
+    loaded = weights.load(weights.save(tmp_path / "mine", codec), Codec)
     assert compress.identity(loaded) == before != compress.identity(make(seed=1)) and len(before) == 16
     with torch.no_grad():
         next(codec.parameters()).view(-1)[0] *= 1.01
@@ -182,7 +193,11 @@ def test_a_truncated_file_gives_what_is_there(codec, compressed, tmp_path):
     compress.decompress_file(compressed, tmp_path / "whole.wav", codec)
     compressed.write_bytes(compressed.read_bytes()[:-10])
     result = compress.decompress_file(compressed, tmp_path / "part.wav", codec)
-    assert not result.complete and result.seconds == pytest.approx(1_024 * 256 / SR) and "only the first 16.4 of 21.0 s" in result.text()
+    assert (
+        not result.complete
+        and result.seconds == pytest.approx(1_024 * 256 / SR)
+        and "only the first 16.4 of 21.0 s" in result.text()
+    )
     part, whole = audio.load(tmp_path / "part.wav")[0], audio.load(tmp_path / "whole.wav")[0]
     sure = part.shape[1] - compress.decoder_margin(codec) * 256  # the sound near the cut misses what came next
     assert part.shape[1] == 1_024 * 256 and (part - whole[:, : part.shape[1]])[:, :sure].abs().max() < 2**-14
@@ -211,7 +226,13 @@ def test_what_cannot_be_compressed(codec, tmp_path):
     sf.write(tmp_path / "none.wav", np.zeros(0), SR)
     sf.write(tmp_path / "nan.wav", np.full(100, np.nan), SR, subtype="FLOAT")
     (tmp_path / "text.wav").write_text("no sound" * 99)
-    cases = {"empty": "0 bytes", "none": "no samples", "nan": "NaN", "text": "cannot be read", "missing": "does not exist"}
+    cases = {
+        "empty": "0 bytes",
+        "none": "no samples",
+        "nan": "NaN",
+        "text": "cannot be read",
+        "missing": "does not exist",
+    }
     for name, words in cases.items():
         with pytest.raises(WavelldmError, match=words):
             compress.compress_file(tmp_path / f"{name}.wav", tmp_path / "a.wll", codec)

@@ -12,7 +12,9 @@ LEVELS = (8, 8, 8, 6, 5)
 
 
 def header(frames, channels=1, codebooks=4, **more):
-    known = dict(preset="tiny", weights="0123456789abcdef", sr=16_000, hop=256, original_sr=16_000, samples=256 * frames)
+    known = dict(
+        preset="tiny", weights="0123456789abcdef", sr=16_000, hop=256, original_sr=16_000, samples=256 * frames
+    )
     return Header(**{**known, **more}, channels=channels, codebooks=codebooks, levels=LEVELS)
 
 

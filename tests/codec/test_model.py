@@ -4,6 +4,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from wavelldm import weights
 from wavelldm.audio.mel import MELS, LogMel, MelConfig, griffin_lim
 from wavelldm.audio.stft import istft, stft
 from wavelldm.codec.decoders import HiFiGAN, ISTFTHead
@@ -11,7 +12,6 @@ from wavelldm.codec.model import Codec, CodecConfig
 from wavelldm.errors import WavelldmError
 from wavelldm.nn.layers import count_parameters
 from wavelldm.training.presets import PRESETS, Preset, preset
-from wavelldm.weights import load_codec
 
 torch.set_num_threads(1)
 
@@ -135,7 +135,7 @@ def test_a_causal_codec_sees_the_past_and_no_further_than_its_latency(kind):
     wav = speechlike(20 * codec.hop).requires_grad_()
     y, at = codec(wav).wav, 12 * codec.hop + 77
     (grad,) = torch.autograd.grad(y[0, 0, at], wav)
-    last_frame = (at + codec.decoder.delay) // codec.preset.mel.hop * codec.preset.mel.hop // codec.hop
+    last_frame = (at + codec.decoder.delay) // codec.config.mel.hop * codec.config.mel.hop // codec.hop
     end = (last_frame + 1) * codec.hop  # the first sample that no frame so far has seen
     assert (grad[..., end:] == 0).all()
     assert end - at <= codec.latency
@@ -159,7 +159,7 @@ def test_gradients_reach_every_parameter(kind):
 
 def test_one_batch_can_be_learnt():
     torch.manual_seed(3)
-    codec, wav = Codec(preset("tiny")), speechlike(8192, batch=2)
+    codec, wav = Codec(preset("tiny").codec), speechlike(8192, batch=2)
     mel = LogMel(MELS["base16k"])
     want, optimiser = mel(wav, 16_000), torch.optim.AdamW(codec.parameters(), 1e-2)
     losses = []
@@ -199,14 +199,17 @@ def test_with_polish_the_heads_magnitudes_stay_and_griffin_lim_finds_the_phases(
         size = spectrum.abs()
         want = griffin_lim(size, MelConfig(), 3, start=spectrum / size)
         assert torch.allclose(codec.decode(z_q), want, atol=1e-4)
-        off = [(stft(istft(spectrum, 1024, 256, 1024), 1024, 256, 1024).abs() - size).norm(), (stft(want, 1024, 256, 1024).abs() - size).norm()]
+        off = [
+            (stft(istft(spectrum, 1024, 256, 1024), 1024, 256, 1024).abs() - size).norm(),
+            (stft(want, 1024, 256, 1024).abs() - size).norm(),
+        ]
     assert off[1] < 0.8 * off[0], "the sound has these magnitudes more nearly than with the head's own phases"
 
 
 @pytest.mark.parametrize("n", [1, 100, 16_000])
 def test_the_codec_that_ships_makes_silence_of_silence(n):
     with torch.no_grad():
-        wav = load_codec("voice16k")(torch.zeros(1, 1, n)).wav
+        wav = weights.load("voice16k", Codec)(torch.zeros(1, 1, n)).wav
     assert wav.shape == (1, 1, n) and wav.abs().max() < 1e-2
 
 
@@ -228,11 +231,11 @@ def test_hifigan_v1_has_its_published_size():
 )
 def test_presets_build_and_keep_their_promises(name, most, kbit):
     p = PRESETS[name]
-    codec = Codec(p).eval()
+    codec = Codec(p.codec).eval()
     assert count_parameters(codec) < most
     assert p.bitrate() / 1000 == pytest.approx(kbit, abs=5e-4)
     with torch.no_grad():
-        out = codec(speechlike(4 * p.hop + 1, sr=p.mel.sr))
+        out = codec(speechlike(4 * p.hop + 1, sr=p.codec.mel.sr))
     assert out.wav.shape[-1] == 4 * p.hop + 1
     assert out.codes.shape == (1, 4, 5)
 
@@ -242,7 +245,7 @@ def test_the_seeds_low_rate_is_paper44k_with_two_strides():
     assert p.hop == 2048 and p.latent_rate == pytest.approx(21.533, abs=1e-3)
     assert p.bitrate() == pytest.approx(1197.8, abs=0.1)
     with torch.no_grad():
-        codes = Codec(p).eval()(speechlike(3000)).codes
+        codes = Codec(p.codec).eval()(speechlike(3000)).codes
     assert codes.shape == (1, 4, 2)
 
 

@@ -33,7 +33,9 @@ def test_pulses_are_the_sum_of_their_harmonics_with_power_one():
     n = torch.arange(512) - 256
     for i in range(2):
         count = int(SR / 2 / f0[0, i])
-        want = sum(torch.cos(2 * math.pi * k * (turns[0, i] + f0[0, i] * n / SR)) for k in range(1, count + 1)) * math.sqrt(2 / count)
+        want = sum(
+            torch.cos(2 * math.pi * k * (turns[0, i] + f0[0, i] * n / SR)) for k in range(1, count + 1)
+        ) * math.sqrt(2 / count)
         assert torch.allclose(got[0, i], want, atol=5e-3)
     long = pulses(torch.tensor([[128.0]]), torch.tensor([[0.3]]), SR, 1250)  # ten whole periods
     assert float(long.square().mean()) == pytest.approx(1.0, abs=0.01)
@@ -101,7 +103,9 @@ def test_codes_that_use_everything_evenly_have_no_spread_loss():
 def test_a_source_decoder_learns_the_pitch_it_is_shown():
     torch.manual_seed(0)
     t = torch.arange(8192) / SR
-    wav = torch.stack([sum(torch.cos(2 * math.pi * k * f * t) for k in range(1, 12)) * 0.05 for f in (110.0, 205.0)])[:, None]
+    wav = torch.stack([sum(torch.cos(2 * math.pi * k * f * t) for k in range(1, 12)) * 0.05 for f in (110.0, 205.0)])[
+        :, None
+    ]
     task = CodecTask(TINY, [(wav, wav)], half=False)
     model, before = task.networks["model"], task.validate(task.networks["model"])
     optimiser = torch.optim.AdamW(model.parameters(), 5e-3)
@@ -120,18 +124,24 @@ def test_a_source_decoder_learns_the_pitch_it_is_shown():
 @pytest.mark.parametrize("codebooks", [None, 2])
 def test_a_search_finds_better_codes(codebooks):
     torch.manual_seed(0)
-    codec, t = Codec(TINY).eval(), torch.arange(6000) / SR
+    codec, t = Codec(TINY.codec).eval(), torch.arange(6000) / SR
     wav = 0.05 * sum(torch.cos(2 * math.pi * k * 150 * t) for k in range(1, 12))[None, None]
 
     def worth(codes):
         with torch.no_grad():
-            parts = pulse_distances(codec, codec.quantiser.decode_codes(codes), wav, MelLoss(SR).mels, torch.arange(codes.shape[2]))
+            parts = pulse_distances(
+                codec, codec.quantiser.decode_codes(codes), wav, MelLoss(SR).mels, torch.arange(codes.shape[2])
+            )
             return float(sum(w * parts[k] for k, w in PULSE_WEIGHTS.items()))
 
     with torch.no_grad():
         before = codec.quantise(codec.encode(wav, SR))[1][:, :codebooks]
         found = search(codec, wav, 40, codebooks)
-    assert found.shape == before.shape and found.dtype == before.dtype and 0 <= int(found.min()) <= int(found.max()) < codec.quantiser.entries
+    assert (
+        found.shape == before.shape
+        and found.dtype == before.dtype
+        and 0 <= int(found.min()) <= int(found.max()) < codec.quantiser.entries
+    )
     assert worth(found) < worth(before) - 0.02
     assert torch.equal(search(codec, wav, 0, codebooks), before), "without steps it is the encoder's guess"
     assert all(p.grad is None for p in codec.parameters())
@@ -140,9 +150,9 @@ def test_a_search_finds_better_codes(codebooks):
 def test_a_search_goes_through_files_of_any_length(monkeypatch):
     monkeypatch.setattr(compress, "BLOCK", 32)
     torch.manual_seed(0)
-    codec = Codec(TINY).eval()
+    codec = Codec(TINY.codec).eval()
     wav = 0.1 * torch.randn(2, 90 * HOP + 5, generator=torch.Generator().manual_seed(1))
     codes = torch.cat(list(compress.encode_blocks(codec, wav.split(5_000, dim=1), 3, steps=1)), dim=2)
     assert codes.shape == (2, 3, 91)
     with pytest.raises(WavelldmError, match="source decoder"):
-        search(Codec(preset("tiny")), wav[:1, None], 1)
+        search(Codec(preset("tiny").codec), wav[:1, None], 1)

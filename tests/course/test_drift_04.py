@@ -96,7 +96,7 @@ def test_the_encoder(p):
 
 def test_the_encoder_that_hears_the_pitch():
     p = variant(hear_pitch=True)
-    mine = shaken(HAND["my_encoder"](p, heard=p.mel.n_mels + HAND["COUNT"]))
+    mine = shaken(HAND["my_encoder"](p, heard=p.codec.mel.n_mels + HAND["COUNT"]))
     theirs = make_encoder(p)
     theirs.load_state_dict(mine.state_dict())
     same(mine(noise(2, 260, 31)), theirs(noise(2, 260, 31)))
@@ -209,7 +209,7 @@ def test_the_bitrate_and_the_count_of_parameters(name):
     p = preset(name)
     assert HAND["my_bitrate"](p) == pytest.approx(p.bitrate())
     with torch.device("meta"):
-        assert sum(HAND["parts_of"](p).values()) == layers.count_parameters(Codec(p))
+        assert sum(HAND["parts_of"](p).values()) == layers.count_parameters(Codec(p.codec))
 
 
 def test_the_count_of_multiplications():

@@ -133,7 +133,9 @@ def test_the_losses_of_the_critics_and_their_gradients():
         assert torch.allclose(a, b, rtol=1e-3, atol=1e-8) and a.abs().sum() > 0, name
 
 
-@pytest.mark.parametrize("plan", [loop.Plan(), loop.Plan(steps=10, warmup=0, final=1.0), loop.Plan(steps=5, warmup=5)], ids=str)
+@pytest.mark.parametrize(
+    "plan", [loop.Plan(), loop.Plan(steps=10, warmup=0, final=1.0), loop.Plan(steps=5, warmup=5)], ids=str
+)
 def test_the_learning_rate(plan):
     for step in {*range(min(plan.steps, 20)), plan.steps // 2, plan.steps - 1, plan.steps + 7}:
         assert HAND["my_learning_rate"](step, plan) == pytest.approx(loop.learning_rate(step, plan), rel=1e-9)

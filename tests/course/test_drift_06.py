@@ -98,15 +98,30 @@ def test_principal_components_are_those_of_the_covariance():
 def explorer(name: str, monkeypatch):
     """Run the notebook's cell that shows the sliders of function `name` -> its controls, what it displayed."""
     torch.manual_seed(0)
-    codec = Codec(preset("tiny")).eval()
+    codec = Codec(preset("tiny").codec).eval()
     space, places, cell = definitions("06"), catch_displays(monkeypatch, widgets), slider_cell("06", name)
     wav, other = some_sound(), some_sound(seed=1)
     with torch.no_grad():
         z, codes = space["encode"](codec, wav)
         high = space["encode"](codec, other)[1]
         plain = space["decode"](codec, codes, wav.shape[-1])
-        space |= {"codec": codec, "nb": notebook, "plt": space["plots"].pyplot(), "sr": SR, "hop": HOP, "levels": LEVELS}
-        space |= {"rate": SR / HOP, "codebooks": 4, "entries": ENTRIES, "wav": wav, "z": z, "codes": codes, "plain": plain}
+        space |= {
+            "codec": codec,
+            "nb": notebook,
+            "plt": space["plots"].pyplot(),
+            "sr": SR,
+            "hop": HOP,
+            "levels": LEVELS,
+        }
+        space |= {
+            "rate": SR / HOP,
+            "codebooks": 4,
+            "entries": ENTRIES,
+            "wav": wav,
+            "z": z,
+            "codes": codes,
+            "plain": plain,
+        }
         space |= {"before": plain, "low_codes": codes, "high_codes": high, "length": wav.shape[-1]}
         space |= {"classes": space["frame_classes"](wav, SR, HOP)}
         exec(cell, space)

@@ -37,7 +37,11 @@ def test_griffin_lim_is_the_modules():
     assert torch.allclose(size, griffin.mel_to_magnitude(mel, MEL), atol=1e-6)
     for iterations, momentum, seed in ((0, 0.99, 0), (1, 0.0, 1), (6, 0.99, 2)):
         mine = HAND["griffin_lim"](size, MEL, iterations, WAV.shape[-1], momentum, seed)
-        assert torch.allclose(mine, griffin.griffin_lim(size, MEL, iterations, momentum, seed, WAV.shape[-1]), atol=1e-3 * mine.abs().max())
+        assert torch.allclose(
+            mine,
+            griffin.griffin_lim(size, MEL, iterations, momentum, seed, WAV.shape[-1]),
+            atol=1e-3 * mine.abs().max(),
+        )
 
 
 def test_physics_is_the_modules():
@@ -64,7 +68,9 @@ def test_levels_are_the_modules(kind, monkeypatch):
     theirs = rung.run(WAV, "")
     coarse = HAND["in_levels"](mel, kind, 3)
     assert len(coarse.unique()) <= 8
-    assert torch.allclose(griffin.mel_to_wav(coarse, MEL, 2, length=WAV.shape[-1]), theirs.wav, atol=1e-4 * theirs.wav.abs().max())
+    assert torch.allclose(
+        griffin.mel_to_wav(coarse, MEL, 2, length=WAV.shape[-1]), theirs.wav, atol=1e-4 * theirs.wav.abs().max()
+    )
     monkeypatch.setitem(HAND, "by_griffin_lim", lambda mel, length: torch.zeros(1, 1, length))
     assert HAND["rounded_rung"](kind, 3)(WAV).bits == pytest.approx(theirs.bits)
 
@@ -77,7 +83,7 @@ def test_the_gaussians_are_the_modules():
 
 
 def test_refinement_is_the_modules():
-    theirs = refinement.Refinement(preset("ladder"))
+    theirs = refinement.Refinement(preset("ladder").refinement)
     c = preset("ladder").refinement
     mine = HAND["Refinement"](MEL.n_mels, c.width, c.depth, c.expansion)
     mel, other = some(2, MEL.n_mels, 30) - 5, some(2, MEL.n_mels, 30, seed=1) - 5
@@ -94,8 +100,12 @@ def test_refinement_is_the_modules():
 def test_the_transform_is_the_modules(n, hop):
     wav = some(2, 1, n)
     x = HAND["mdct"](wav, hop)
-    assert torch.equal(HAND["mdct_basis"](hop), autoencoder.basis(hop)) and torch.allclose(x, autoencoder.mdct(wav, hop), atol=1e-6)
-    assert torch.allclose(HAND["imdct"](x, n), autoencoder.imdct(x, n), atol=1e-6) and torch.allclose(HAND["imdct"](x, n), wav, atol=1e-5)
+    assert torch.equal(HAND["mdct_basis"](hop), autoencoder.basis(hop)) and torch.allclose(
+        x, autoencoder.mdct(wav, hop), atol=1e-6
+    )
+    assert torch.allclose(HAND["imdct"](x, n), autoencoder.imdct(x, n), atol=1e-6) and torch.allclose(
+        HAND["imdct"](x, n), wav, atol=1e-5
+    )
     left = HAND["lowest"](WAV, 40)
     assert torch.allclose(left.wav, autoencoder.lowest(WAV, 320, 40), atol=1e-6) and left.floats == 2_000
 
@@ -128,13 +138,17 @@ def test_water_is_level_and_every_bit_is_spent():
 
 def test_side_information_is_worth_most_where_the_latent_is_narrow():
     def classes(seed):
-        return {name: 2 * some(1, 12, seed=k) + some(400, 12, seed=10 * k + seed) for k, name in enumerate("abc", start=1)}
+        return {
+            name: 2 * some(1, 12, seed=k) + some(400, 12, seed=10 * k + seed) for k, name in enumerate("abc", start=1)
+        }
 
     results = [HAND["side_information"](classes(0), classes(1), k) for k in (0, 1, 6, 12)]
     nothing, told, wrong = zip(*results)
     assert told[0] < 0.8 * nothing[0] and wrong[0] > 1.2 * nothing[0]
     gains = [n - t for n, t in zip(nothing, told)]
-    assert gains[0] > gains[1] > 0.05 + abs(gains[2]) and max(nothing[3], told[3]) < 1e-4  # and with all 12 numbers nothing is left to say
+    assert (
+        gains[0] > gains[1] > 0.05 + abs(gains[2]) and max(nothing[3], told[3]) < 1e-4
+    )  # and with all 12 numbers nothing is left to say
 
 
 def test_the_table_is_the_modules(tmp_path, monkeypatch):
@@ -162,14 +176,30 @@ def explorer(name: str, monkeypatch):
     torch.manual_seed(0)
     space, places, cell = definitions("07"), catch_displays(monkeypatch, widgets), slider_cell("07", name)
     p = preset("ladder")
-    voice, coder, fix, trained = (kind(p).eval() for kind in (rungs.ROLES[r] for r in ("vocoder", "vae", "refinement", "autoencoder")))
+    voice, coder, fix, trained = (
+        kind(p).eval() for kind in (rungs.ROLES[r] for r in ("vocoder", "vae", "refinement", "autoencoder"))
+    )
     torch.nn.init.normal_(fix.out.weight, std=0.1)
     torch.nn.init.normal_(trained.decoder[-1].weight, std=0.1)
     with torch.no_grad():
         mel = LogMel(MEL)(WAV, SR)
         mean, logvar = coder.encode(mel)
-        space |= {"wav": WAV, "mel": mel, "bank": bank_of(MEL), "size": griffin.mel_to_magnitude(mel, MEL), "nb": notebook, "voice": voice, "coder": coder}
-        space |= {"mean": mean, "logvar": logvar, "fix": fix, "trained": trained, "untrained": autoencoder.Autoencoder(p).eval()}
+        space |= {
+            "wav": WAV,
+            "mel": mel,
+            "bank": bank_of(MEL),
+            "size": griffin.mel_to_magnitude(mel, MEL),
+            "nb": notebook,
+            "voice": voice,
+            "coder": coder,
+        }
+        space |= {
+            "mean": mean,
+            "logvar": logvar,
+            "fix": fix,
+            "trained": trained,
+            "untrained": autoencoder.Autoencoder(p.autoencoder).eval(),
+        }
         space |= {"x": autoencoder.mdct(WAV, 320), "plt": space["plots"].pyplot()}
         exec(cell, space)
     return space["controls"], places

@@ -98,7 +98,10 @@ def test_the_widths_that_the_notebook_draws():
     for name in PRESETS:
         with torch.device("meta"):
             p = preset(name)
-            mine, theirs = HAND["MyUNet"](p.unet, p.codec.latent_dim), unet.UNet(p.unet, p.codec.latent_dim)
+            mine, theirs = (
+                HAND["MyUNet"](p.diffusion.unet, p.codec.latent_dim),
+                unet.UNet(p.diffusion.unet, p.codec.latent_dim),
+            )
         assert layers.count_parameters(mine) == layers.count_parameters(theirs)
 
 

@@ -30,13 +30,15 @@ def some_latents(count=6, frames=20):
     clean = 2 * noise(count, D, frames) + noise(1, D, 1, seed=2)
     noisy = clean + noise(count, D, frames, seed=3)
     z = clean.double()
-    return Latents(noisy.numpy(), clean.numpy(), z.mean((0, 2)).float(), z.transpose(0, 1).flatten(1).std(1, correction=0).float())
+    return Latents(
+        noisy.numpy(), clean.numpy(), z.mean((0, 2)).float(), z.transpose(0, 1).flatten(1).std(1, correction=0).float()
+    )
 
 
 def task_of(*settings, **more):
     torch.manual_seed(0)
     p = override(TINY, list(settings))
-    task = DiffusionTask(p, Codec(p), some_latents(), some_latents(), half=False, **more)
+    task = DiffusionTask(p, Codec(p.codec), some_latents(), some_latents(), half=False, **more)
     for i, weight in enumerate(task.networks["model"].unet.parameters()):
         weight.data += 0.1 * noise(*weight.shape, seed=i)
     return task
@@ -58,13 +60,16 @@ def test_the_statistics():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_error(kind):
-    task = task_of(f"unet.predicts={kind}")
+    task = task_of(f"diffusion.predicts={kind}")
     model = task.networks["model"]
     noisy, clean = (torch.from_numpy(x[:4]) for x in (task_train().noisy, task_train().clean))
     t, eps, drop = torch.tensor([0, 10, 500, 998]), noise(4, D, 20, seed=5), torch.tensor([False, True, False, False])
     with torch.no_grad():
         for dropped in (None, drop):
-            mine, theirs = HAND["my_error"](model, noisy, clean, t, eps, dropped), task.error(model, noisy, clean, t, eps, dropped)[0]
+            mine, theirs = (
+                HAND["my_error"](model, noisy, clean, t, eps, dropped),
+                task.error(model, noisy, clean, t, eps, dropped)[0],
+            )
             assert mine.shape == (4,) and mine.std() > 0
             assert torch.allclose(mine, theirs, rtol=1e-4)
 
@@ -75,8 +80,13 @@ def task_train():
 
 @pytest.mark.parametrize("path", ("noise", "bridge", "none"))
 def test_the_paths(path):
-    model = LatentDiffusion(override(TINY, [f"unet.path={path}", "unet.spread=0.3"]))
-    z0, cond, eps, t = noise(5, D, 9), noise(5, D, 9, seed=2), noise(5, D, 9, seed=3), torch.tensor([0, 1, 400, 998, 999])
+    model = LatentDiffusion(override(TINY, [f"diffusion.path={path}", "diffusion.bridge_noise=0.3"]))
+    z0, cond, eps, t = (
+        noise(5, D, 9),
+        noise(5, D, 9, seed=2),
+        noise(5, D, 9, seed=3),
+        torch.tensor([0, 1, 400, 998, 999]),
+    )
     mine = HAND["my_between"](path, model.schedule.alpha_bar, z0, cond, t, eps, spread=0.3)
     assert torch.allclose(mine, model.between(z0, cond, t, eps), atol=1e-6)
 
@@ -90,9 +100,11 @@ def test_what_is_heard(monkeypatch):
 
 @pytest.mark.parametrize("weighed", (False, True))
 def test_plain_training_learns_one_batch(monkeypatch, weighed):
-    monkeypatch.setitem(HAND, "session", SimpleNamespace(device=torch.device("cpu"), pick=lambda **choices: choices["quick"]))
+    monkeypatch.setitem(
+        HAND, "session", SimpleNamespace(device=torch.device("cpu"), pick=lambda **choices: choices["quick"])
+    )
     kept = some_latents()
-    model = LatentDiffusion(TINY)
+    model = LatentDiffusion(TINY.diffusion)
     model.measure(kept.mean, kept.deviation)
     batch = kept.batch(0, 2, 8)
     weigh = (lambda t: torch.full((len(t),), 2.0)) if weighed else None
@@ -104,7 +116,7 @@ def test_plain_training_learns_one_batch(monkeypatch, weighed):
 
 def test_the_share_of_each_process(monkeypatch):
     """The mean of the gradients of two halves is that of the whole batch."""
-    task = task_of("unet.predicts=v")
+    task = task_of("diffusion.predicts=v")
     kept = task_train()
     batch = [torch.from_numpy(x[:4]) for x in (kept.noisy, kept.clean)]
     monkeypatch.setitem(HAND, "batch", batch)

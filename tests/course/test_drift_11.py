@@ -34,7 +34,9 @@ def test_repaint_is_the_modules(kind, steps, jump, resample):
     keep = torch.ones(2, 1, 9, dtype=torch.bool)
     keep[0, :, 3:6], keep[1, :, 7:] = False, False
     mine = HAND["repaint"](network, known, keep, table, steps, jump, resample, torch.Generator().manual_seed(1))
-    theirs = samplers.inpaint(network, known, keep, table, steps, None, torch.Generator().manual_seed(1), jump, resample)
+    theirs = samplers.inpaint(
+        network, known, keep, table, steps, None, torch.Generator().manual_seed(1), jump, resample
+    )
     torch.testing.assert_close(mine, theirs, rtol=1e-6, atol=1e-6)
     spread = keep.expand_as(known)
     assert torch.equal(mine[spread], known[spread]) and not torch.isclose(mine, known)[~spread].all()
@@ -43,7 +45,9 @@ def test_repaint_is_the_modules(kind, steps, jump, resample):
 @pytest.mark.parametrize("weight", (0.5, 1.5, 3.0))
 def test_guidance_is_the_modules(weight):
     torch.manual_seed(0)
-    unet = UNetConfig(dims=(8, 8), depth=1, stride=2, embedding=8, cond_dim=8, heads=2, window=8, predicts="z0", path="noise")
+    unet = UNetConfig(
+        dims=(8, 8), depth=1, stride=2, embedding=8, cond_dim=8, heads=2, window=8, predicts="z0", path="noise"
+    )
     model = LatentDiffusion(Preset("tiny", unet=unet, codec=CodecConfig(latent_dim=6))).eval()
     for p in model.parameters():  # new blocks hand on what they get, whatever the condition
         torch.nn.init.normal_(p, std=0.3)

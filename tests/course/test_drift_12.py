@@ -44,7 +44,10 @@ def test_emphasis_and_its_inverse():
 @pytest.mark.parametrize(("n", "kernel", "stride", "padding"), [(101, 31, 2, 15), (64, 15, 4, 7), (7, 3, 1, 0)])
 def test_strided_convolutions(n, kernel, stride, padding):
     x, weight, bias = some(2, 3, n), some(4, 3, kernel, seed=1), some(4, seed=2)
-    mine, theirs = HAND["my_convolution"](x, weight, bias, stride, padding), torch.nn.functional.conv1d(x, weight, bias, stride, padding)
+    mine, theirs = (
+        HAND["my_convolution"](x, weight, bias, stride, padding),
+        torch.nn.functional.conv1d(x, weight, bias, stride, padding),
+    )
     assert mine.shape[-1] == HAND["out_length"](n, kernel, stride, padding)
     torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)
 
@@ -70,7 +73,14 @@ def test_the_losses_with_binary_targets():
 def test_the_level():
     ratios = torch.tensor([-90.0, -40.0, -5.0, 0.0, 3.3, 20.0, 60.0, 120.0])
     clean, noise = some(8, 1, 400), some(8, 1, 400, seed=1)
-    noise = noise * (clean.square().mean(2, keepdim=True) / noise.square().mean(2, keepdim=True) * 10 ** (-ratios[:, None, None] / 10)).sqrt()
+    noise = (
+        noise
+        * (
+            clean.square().mean(2, keepdim=True)
+            / noise.square().mean(2, keepdim=True)
+            * 10 ** (-ratios[:, None, None] / 10)
+        ).sqrt()
+    )
     mine = HAND["my_level"](clean, noise)
     torch.testing.assert_close(mine, waveform.level(clean, noise), rtol=0, atol=0.02)
     assert (mine.diff() <= 0).all() and mine[0] == 999 and mine[-1] == 0
@@ -104,15 +114,28 @@ def test_spectrum_and_map():
     torch.testing.assert_close(HAND["my_map"](*spectra), updates.noise_map(*spectra))
 
 
-@pytest.mark.parametrize("etas", [(0.9, 0.9, None), (0.0, 1.0, None), (None, 1.0, None), (0.4, 0.6, 0.0), (0.5, 0.3, 0.6)])
+@pytest.mark.parametrize(
+    "etas", [(0.9, 0.9, None), (0.0, 1.0, None), (None, 1.0, None), (0.4, 0.6, 0.0), (0.5, 0.3, 0.6)]
+)
 @pytest.mark.parametrize("kind", ["cosine", "linear"])
 def test_the_refiner(kind, etas):
     table = schedule.make(kind, 100)
     noisy, sigma = some(2, 2, 6, 7), some(2, 1, 6, 7, seed=1).abs() * 2
     sigma[0, 0, 0] = 0
     seen, found = [], []
-    mine = HAND["my_refine"](smooth, noisy, sigma, table, 8, *etas, generator=torch.Generator().manual_seed(4), watch=seen)
-    theirs = updates.refine(smooth, noisy, sigma, table, 8, *etas, lambda i, t, x_t, x0: found.append((t, x_t, x0)), torch.Generator().manual_seed(4))
+    mine = HAND["my_refine"](
+        smooth, noisy, sigma, table, 8, *etas, generator=torch.Generator().manual_seed(4), watch=seen
+    )
+    theirs = updates.refine(
+        smooth,
+        noisy,
+        sigma,
+        table,
+        8,
+        *etas,
+        lambda i, t, x_t, x0: found.append((t, x_t, x0)),
+        torch.Generator().manual_seed(4),
+    )
     torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)
     assert [t for t, *_ in seen] == [t for t, *_ in found] == samplers.timesteps(table, 8)
     torch.testing.assert_close(seen[-1][1], found[-1][1], rtol=1e-4, atol=1e-4)
@@ -122,7 +145,18 @@ def test_the_toys_answer_is_what_the_refiner_draws():
     space = HAND | {"seeded": lambda seed=0: torch.Generator().manual_seed(seed)}
     for name in ("my_refine", "perfect", "truth"):
         assert callable(space[name])
-    draws = space["my_refine"](space["perfect"], torch.full((8_000, 2, 1, 1), 1.5), torch.ones(8_000, 1, 1, 1), space["TOY"], 200, None, 1.0, generator=space["seeded"](1))
+    draws = space["my_refine"](
+        space["perfect"],
+        torch.full((8_000, 2, 1, 1), 1.5),
+        torch.ones(8_000, 1, 1, 1),
+        space["TOY"],
+        200,
+        None,
+        1.0,
+        generator=space["seeded"](1),
+    )
     mean, spread = space["truth"](1.5, 1.0)
     assert (mean, spread) == (0.75, pytest.approx(math.sqrt(0.5)))
-    assert float(draws.mean()) == pytest.approx(mean, abs=0.03) and float(draws.std()) == pytest.approx(spread, abs=0.03)
+    assert float(draws.mean()) == pytest.approx(mean, abs=0.03) and float(draws.std()) == pytest.approx(
+        spread, abs=0.03
+    )

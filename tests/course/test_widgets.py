@@ -7,7 +7,13 @@ from wavelldm.errors import WavelldmError
 
 def test_moving_a_slider_redraws_with_its_value(monkeypatch):
     places = catch_displays(monkeypatch, widgets)
-    controls = widgets.sliders(lambda hop, mels, on, gain: [hop * mels, (on, gain)], hop=[128, 160, 256], mels=(40, 128, 8, 80), on=True, gain=(0.0, 1.0, 0.1, 0.5))
+    controls = widgets.sliders(
+        lambda hop, mels, on, gain: [hop * mels, (on, gain)],
+        hop=[128, 160, 256],
+        mels=(40, 128, 8, 80),
+        on=True,
+        gain=(0.0, 1.0, 0.1, 0.5),
+    )
     assert [p.items for p in places] == [[160 * 80], [(True, 0.5)]]
     controls["hop"].value = 256
     controls["on"].value = False

@@ -22,7 +22,6 @@ def speech(tmp_path):
     return corpora.folder(tmp_path / "speech")
 
 
-
 def test_the_cache_is_built_once_and_anew_when_a_file_changes(speech, tmp_path):
     first = Clips(speech, SR, tmp_path / "cache")
     built = first.path.stat().st_mtime_ns

@@ -86,7 +86,9 @@ def test_two_files_of_one_name_are_refused(tmp_path):
 
 
 def test_voicebank_speakers_do_not_leak(voicebank):
-    splits = {split: {item.label for item in corpora.voicebank(voicebank, split)} for split in ("train", "valid", "test")}
+    splits = {
+        split: {item.label for item in corpora.voicebank(voicebank, split)} for split in ("train", "valid", "test")
+    }
     assert splits == {"train": {"p228", "p250"}, "valid": {"p226", "p287"}, "test": {"p232", "p257"}}
     for split in splits:
         items = corpora.voicebank(voicebank, split)
@@ -197,7 +199,9 @@ def test_batches_do_not_depend_on_the_number_of_workers(corpus, tmp_path):
 
 def test_recorded_pairs_stay_pairs(voicebank, tmp_path):
     items = corpora.voicebank(voicebank)
-    (noisy, clean), *_ = islice(loader.batches(items, None, RECIPES["recorded"], SR, 0.2, 8, cache=tmp_path / "cache"), 1)
+    (noisy, clean), *_ = islice(
+        loader.batches(items, None, RECIPES["recorded"], SR, 0.2, 8, cache=tmp_path / "cache"), 1
+    )
     clips = Clips(items, SR, tmp_path / "cache")
     for a, b in zip(noisy[:, 0].numpy(), clean[:, 0].numpy(), strict=True):
         places = [

@@ -113,7 +113,9 @@ def site(tmp_path, monkeypatch):
 
 
 def content(root):
-    return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file() and p.name != download.MARK}
+    return {
+        str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file() and p.name != download.MARK
+    }
 
 
 WHOLE = {"speech/a.wav": SOUND, "speech/deep/b.txt": TEXT.encode()}

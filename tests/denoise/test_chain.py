@@ -34,7 +34,7 @@ def shaken(network, seed=0):
 @pytest.fixture(scope="module")
 def chains():
     torch.manual_seed(0)
-    codec, diffusion = Codec(TINY).eval(), shaken(LatentDiffusion(TINY))
+    codec, diffusion = Codec(TINY.codec).eval(), shaken(LatentDiffusion(TINY.diffusion))
     guided = shaken(MaskNet(replace(TINY.mask, latent_dim=TINY.codec.latent_dim)))
     return {
         "guided": Networks(codec, diffusion, guided),
@@ -52,7 +52,9 @@ def at_once(chain, wav, settings=Settings()):
     latent = None
     if chain.diffusion is not None:
         z = chain.codec.encode(wav[:, None], SR)
-        latent = chain.diffusion.sample(z, settings.steps, generator=torch.Generator().manual_seed(settings.seed), alike=True)
+        latent = chain.diffusion.sample(
+            z, settings.steps, generator=torch.Generator().manual_seed(settings.seed), alike=True
+        )
     if chain.mask is None:
         return chain.codec.decode(latent, wav.shape[-1])[:, 0]
     return chain.mask(wav[:, None], None if latent is None else chain.diffusion.normalise(latent))[:, 0]
@@ -129,13 +131,17 @@ def test_strength_and_background():
 
 
 def test_same_seed_same_sound(chains):
-    run = lambda seed: torch.cat(list(clean_blocks(chains["guided"], iter([sound(9_000)]), SR, Settings(2, seed=seed))), dim=1)  # noqa: E731
+    run = lambda seed: torch.cat(
+        list(clean_blocks(chains["guided"], iter([sound(9_000)]), SR, Settings(2, seed=seed))), dim=1
+    )
     assert torch.equal(run(1), run(1)) and not torch.equal(run(1), run(2))
 
 
 def test_a_latent_may_be_rounded_before_it_is_decoded(chains):
     chain, wav = chains["decoded"], sound(9_000)
-    plain, rounded = (torch.cat(list(clean_blocks(chain, iter([wav]), SR, Settings(rounded=r))), dim=1) for r in (False, True))
+    plain, rounded = (
+        torch.cat(list(clean_blocks(chain, iter([wav]), SR, Settings(rounded=r))), dim=1) for r in (False, True)
+    )
     with torch.no_grad():
         z = chain.codec.encode(wav[:, None], SR)
         z = chain.diffusion.stream(z, None, 1, None, torch.Generator().manual_seed(0), alike=True)[0]
@@ -203,8 +209,10 @@ def test_bad_streams_are_named(data, message):
 
 def test_the_command_in_a_pipe(tmp_path):
     wav = sound(8_000, 1)
-    run = lambda *more: subprocess.run(  # noqa: E731
-        [sys.executable, "-m", "wavelldm", "denoise", "-", "--model", "logmmse", *more], input=wave(wav, SR, "PCM_16"), capture_output=True
+    run = lambda *more: subprocess.run(
+        [sys.executable, "-m", "wavelldm", "denoise", "-", "--model", "logmmse", *more],
+        input=wave(wav, SR, "PCM_16"),
+        capture_output=True,
     )
     done = run()
     assert done.returncode == 0 and len(done.stdout) == 44 + 16_000 and done.stderr == b""

@@ -42,7 +42,9 @@ def test_blocks_of_any_size_give_the_same_result(size):
     parts = [stream.push(wav[:, i : i + size]) for i in range(0, wav.shape[1], size)]
     joined = torch.cat([*parts, stream.finish()], dim=1)
     assert joined.shape == wav.shape
-    assert (joined - whole).abs().max() < 1e-5, f"first difference at {(joined - whole).abs().amax(0).gt(1e-5).nonzero()[:1]}"
+    assert (joined - whole).abs().max() < 1e-5, (
+        f"first difference at {(joined - whole).abs().amax(0).gt(1e-5).nonzero()[:1]}"
+    )
 
 
 @pytest.mark.parametrize("n", [1, 2, 100, 511, 512, 513, 7_777])

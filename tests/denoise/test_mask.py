@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from wavelldm import weights
+from wavelldm.codec.model import Codec
 from wavelldm.denoise.mask import MaskConfig, MaskNet, band_edges, banks
 from wavelldm.errors import WavelldmError
 from wavelldm.training import loop
@@ -65,14 +66,19 @@ def test_the_filter_adds_what_its_weights_say_of_other_frames():
     with torch.no_grad():
         net.last.weight.zero_()
         net.last.bias.zero_()  # a mask of one half
-        net.last.bias[3 + 1], net.last.bias[3 + taps + 3] = 2.0, 6.0  # real part of the second tap, imaginary of the fourth
+        net.last.bias[3 + 1], net.last.bias[3 + taps + 3] = (
+            2.0,
+            6.0,
+        )  # real part of the second tap, imaginary of the fourth
         net.last.bias[3 + 2 * taps + 1] = 5.0  # imaginary part of the frame ahead
         out, mask, _ = net.clean(spec)
     others, now = torch.zeros_like(spec), spec[:, :-1]
     others[:, 2:, :low] += 2 * spec[:, :-2, :low]
     others[:, 4:, :low] += 6j * spec[:, :-4, :low]
     others[:, :-1, :low] += 5j * spec[:, 1:, :low]
-    assert torch.allclose(mask, torch.full_like(mask, 0.5)) and torch.allclose(out, 0.5 * (now + others[:, :-1]), atol=1e-5)
+    assert torch.allclose(mask, torch.full_like(mask, 0.5)) and torch.allclose(
+        out, 0.5 * (now + others[:, :-1]), atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("ahead", [0, 1, 2])
@@ -140,7 +146,9 @@ def test_a_network_that_sees_ahead_goes_on_where_one_that_does_not_was_and_learn
         assert (now(wav) - then(wav)).abs().max() < 1e-6
     then(wav).square().sum().backward()
     later = 3 + 2 * SMALL.taps
-    assert (then.last.bias.grad[later:].abs() > 0).all() and (then.first.weight.grad[:, 9:].abs().sum((0, 2, 3)) > 0).all()
+    assert (then.last.bias.grad[later:].abs() > 0).all() and (
+        then.first.weight.grad[:, 9:].abs().sum((0, 2, 3)) > 0
+    ).all()
     with pytest.raises(WavelldmError, match="more frames ahead"):
         begin_as(now, then)
     with pytest.raises(WavelldmError, match="other taps"):
@@ -156,7 +164,9 @@ def test_a_wider_network_goes_on_where_a_narrower_one_was_and_its_copies_part(ti
         assert (narrow(wav) - wide(wav)).abs().max() < 1e-5
     wide(wav).square().sum().backward()
     for weight in (wide.blocks[0].mix.weight, wide.blocks[0].gru.weight_hh_l0, wide.up.weight):  # what each copy writes
-        copies = weight.grad.unflatten(1 if weight is wide.up.weight else 0, (-1, SMALL.width if weight.dim() == 2 else SMALL.width // 2))
+        copies = weight.grad.unflatten(
+            1 if weight is wide.up.weight else 0, (-1, SMALL.width if weight.dim() == 2 else SMALL.width // 2)
+        )
         first, second = copies.unbind(1 if weight is wide.up.weight else 0)[:2]
         assert (first - second).norm() > 0.05 * first.norm()
     with pytest.raises(WavelldmError, match="16 channels.*multiple"):
@@ -170,7 +180,9 @@ def test_losses_are_zero_for_the_same_and_grow_with_the_error():
     assert 0 < spectral_loss(net, near, clean) < spectral_loss(net, far, clean)
     assert torch.allclose(si_sdr(3 * near, clean), si_sdr(near, clean), atol=1e-3)
     error = torch.tensor([1.0, -1.0]).repeat(50)[None, None]
-    assert torch.allclose(si_sdr(torch.ones(1, 1, 100) + 0.1 * error, torch.ones(1, 1, 100)), torch.tensor(20.0), atol=1e-2)
+    assert torch.allclose(
+        si_sdr(torch.ones(1, 1, 100) + 0.1 * error, torch.ones(1, 1, 100)), torch.tensor(20.0), atol=1e-2
+    )
 
 
 def test_one_batch_is_overfitted_and_goes_round_as_weights(tmp_path):
@@ -185,9 +197,9 @@ def test_one_batch_is_overfitted_and_goes_round_as_weights(tmp_path):
     after = task.validate(task.networks["model"])
     assert after["valid_si_sdr"] > before["valid_si_sdr"] + 6 and after["valid_spectral"] < before["valid_spectral"]
     p = replace(preset("tiny"), mask=SMALL)
-    path = weights.save(tmp_path / "m", task.networks["model"], p, {"steps": 60})
-    back = weights.load_mask(path)
+    path = weights.save(tmp_path / "m", task.networks["model"], steps=60)
+    back = weights.load(path, MaskNet)
     with torch.no_grad():
         assert (back(noisy) - task.networks["model"](noisy)).abs().max() < 1e-2
     with pytest.raises(WavelldmError, match="weights of a MaskNet, not of a Codec"):
-        weights.load_codec(path)
+        weights.load(path, Codec)

@@ -29,7 +29,9 @@ def test_dropouts_are_found_and_pauses_are_not():
     paused[:, SR : 2 * SR] = 0  # a second of nothing is a pause
     fade = torch.ones(3 * SR)
     fade[2000:4000], fade[4000:8000], fade[8000:10000] = torch.linspace(1, 0, 2000), 0, torch.linspace(0, 1, 2000)
-    assert not find_gaps(paused, SR).any() and not find_gaps(hiss * fade, SR).any() and not find_gaps(0 * hiss, SR).any()
+    assert (
+        not find_gaps(paused, SR).any() and not find_gaps(hiss * fade, SR).any() and not find_gaps(0 * hiss, SR).any()
+    )
 
 
 @pytest.mark.parametrize("edge", [2_000, 3_400, 4_000, 6_000, None])
@@ -49,7 +51,7 @@ def test_a_perfect_idea_of_what_was_lost_fills_it_and_touches_nothing_else():
     filled = patch(broken, clean, gaps, None, SR)
     near = torch.nn.functional.max_pool1d(gaps.float()[None], 401, 1, 200)[0] > 0
     assert torch.equal(filled[~near], broken[~near])
-    error = lambda x: (x - clean)[lost].square().mean() / clean[lost].square().mean()  # noqa: E731
+    error = lambda x: (x - clean)[lost].square().mean() / clean[lost].square().mean()
     assert error(broken) == 1 and error(filled) < 0.5
 
 
@@ -57,7 +59,7 @@ def test_a_missing_band_gets_the_right_energy():
     clean = speech() + 0.02 * torch.randn(1, 4 * SR, generator=torch.Generator().manual_seed(0))
     dull = band_limit(clean[None], SR, torch.tensor([3_000.0]))[0]
     bright = patch(dull, clean, torch.zeros_like(dull, dtype=torch.bool), 3_000.0, SR)
-    power = lambda x, low, high: torch.fft.rfft(x)[0, low * 4 : high * 4].abs().square().sum()  # noqa: E731
+    power = lambda x, low, high: torch.fft.rfft(x)[0, low * 4 : high * 4].abs().square().sum()
     assert power(dull, 3_500, 7_500) < 1e-3 * power(clean, 3_500, 7_500)
     assert 0.5 < power(bright, 3_500, 7_500) / power(clean, 3_500, 7_500) < 2
     assert abs(power(bright, 100, 2_500) / power(dull, 100, 2_500) - 1) < 0.05
@@ -67,14 +69,18 @@ def test_a_missing_band_gets_the_right_energy():
 def chain():
     torch.manual_seed(0)
     p = preset("tiny")
-    return Networks(Codec(p).eval(), LatentDiffusion(p).eval(), MaskNet(p.mask).eval().requires_grad_(False)), p
+    return Networks(
+        Codec(p.codec).eval(), LatentDiffusion(p.diffusion).eval(), MaskNet(p.mask).eval().requires_grad_(False)
+    ), p
 
 
 def test_the_whole_chain_restores_any_length_and_leaves_whole_recordings_alone(chain):
     networks, p = chain
     networks = Networks(networks.codec, networks.diffusion, MaskNet(override(p, ["mask.latent_dim=48"]).mask).eval())
     whole = speech(6.0) + 0.01 * torch.randn(1, 6 * SR, generator=torch.Generator().manual_seed(0))
-    run = lambda wav, **more: torch.cat(list(clean_blocks(networks, wav.split(9_999, dim=1), SR, Settings(**more))), dim=1)  # noqa: E731
+    run = lambda wav, **more: torch.cat(
+        list(clean_blocks(networks, wav.split(9_999, dim=1), SR, Settings(**more))), dim=1
+    )
     assert torch.equal(run(whole, restore=True), run(whole))
     broken = whole.clone()
     broken[:, 30_000:33_000] = 0

@@ -73,7 +73,7 @@ def test_every_skip_is_used():
 
 def test_z_is_drawn_from_the_seed_and_only_where_there_is_one():
     with_z, without, wav = make(replace(TINY, latent=True)), make(), 0.1 * torch.randn(1, 9_000)
-    run = lambda net, seed: torch.cat(list(net.stream([wav], seed=seed)), dim=1)  # noqa: E731
+    run = lambda net, seed: torch.cat(list(net.stream([wav], seed=seed)), dim=1)
     assert torch.equal(run(with_z, 1), run(with_z, 1)) and not torch.equal(run(with_z, 1), run(with_z, 2))
     assert torch.equal(run(without, 1), run(without, 2))
     with pytest.raises(WavelldmError, match="needs a z"):
@@ -96,7 +96,11 @@ def test_least_squares_by_hand():
     true, false = torch.tensor([1.0, 0.5]), torch.tensor([0.0, 0.5])
     assert critic_loss(true, false) == pytest.approx(0.5 * 0.125 + 0.5 * 0.125)
     assert critic_loss(torch.ones(3), torch.zeros(3)) == 0 and critic_loss(torch.zeros(3), torch.ones(3)) == 1
-    assert adversarial_pull(torch.ones(3)) == 0 and adversarial_pull(torch.zeros(3)) == 0.5 and adversarial_pull(torch.full((3,), 0.5)) == pytest.approx(0.125)
+    assert (
+        adversarial_pull(torch.ones(3)) == 0
+        and adversarial_pull(torch.zeros(3)) == 0.5
+        and adversarial_pull(torch.full((3,), 0.5)) == pytest.approx(0.125)
+    )
 
 
 def test_the_task_shows_the_critic_the_right_pairs_and_weighs_l1():
@@ -128,7 +132,10 @@ def test_critic_and_generator_each_get_their_own_gradients():
         for network in task.networks.values():
             network.zero_grad()
         loss.backward()
-        moved = {name: any(p.grad is not None and p.grad.abs().max() > 0 for p in net.parameters()) for name, net in task.networks.items()}
+        moved = {
+            name: any(p.grad is not None and p.grad.abs().max() > 0 for p in net.parameters())
+            for name, net in task.networks.items()
+        }
         assert moved["critic" if group == "critic" else "model"] and (group != "critic" or not moved["model"])
 
 
@@ -148,8 +155,8 @@ PLAN = schedule(loop.Plan(steps=6, lr=1e-3, warmup=2, valid_every=3, save_every=
 
 def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path):
     config = replace(TINY, latent=True)  # z is drawn, and has to be drawn the same
-    stream = lambda first: (batch(seed=i) for i in range(first, 99))  # noqa: E731
-    task = lambda: SeganTask(config, [batch(samples=9_000)], half=False)  # noqa: E731
+    stream = lambda first: (batch(seed=i) for i in range(first, 99))
+    task = lambda: SeganTask(config, [batch(samples=9_000)], half=False)
 
     def broken(first):
         for i, x in enumerate(stream(first), first):

@@ -15,8 +15,11 @@ from wavelldm.training import loop
 from wavelldm.training.presets import Preset, preset
 from wavelldm.training.waveform import LAST, WEIGHTS, WaveTask, distances, schedule, spectral
 
-TINY = preset("tiny").wave
-CLEAN, NOISE = torch.tensor([1.0, -1.0]).repeat(50)[None, None], torch.tensor([1.0, 1.0, -1.0, -1.0]).repeat(25)[None, None]  # power 1, unrelated
+TINY = preset("tiny").waveform
+CLEAN, NOISE = (
+    torch.tensor([1.0, -1.0]).repeat(50)[None, None],
+    torch.tensor([1.0, 1.0, -1.0, -1.0]).repeat(25)[None, None],
+)  # power 1, unrelated
 
 
 def make(config=TINY, seed=0, lively=True):
@@ -41,9 +44,14 @@ def speech(samples, seeds=(0, 1), noise=0.02):
 
 def test_the_seeds_numbers():
     net = WaveDenoiser()
-    assert [tuple(conv.weight.shape) for conv in net.down] == [(64, 1, 15), (128, 64, 15), (256, 128, 15), (512, 256, 15)]
-    assert net.dropout.p == 0.1 and preset("wave48k").wave.sr == 48_000 and preset("base16k").wave.sr == 16_000
-    assert preset("wave48k").wave.widths == net.config.widths
+    assert [tuple(conv.weight.shape) for conv in net.down] == [
+        (64, 1, 15),
+        (128, 64, 15),
+        (256, 128, 15),
+        (512, 256, 15),
+    ]
+    assert net.dropout.p == 0.1 and preset("wave48k").waveform.sr == 48_000 and preset("base16k").waveform.sr == 16_000
+    assert preset("wave48k").waveform.widths == net.config.widths
 
 
 @pytest.mark.parametrize("n", [1, 63, 64, 65, 5_003])
@@ -90,7 +98,11 @@ def test_t_depends_on_the_ratio_alone_and_rises_with_the_noise(gain):
     assert torch.equal(t, t.sort().values) and t.unique().numel() == 7
     alpha_bar = make_schedule("cosine", 1000).alpha_bar[t[4].round().long()]
     assert alpha_bar == pytest.approx(0.5, abs=1e-3)  # as much noise as signal
-    assert level(0 * CLEAN, NOISE) == LAST and level(CLEAN, 0 * NOISE) == 0 and torch.isfinite(level(0 * CLEAN, 0 * NOISE)).all()
+    assert (
+        level(0 * CLEAN, NOISE) == LAST
+        and level(CLEAN, 0 * NOISE) == 0
+        and torch.isfinite(level(0 * CLEAN, 0 * NOISE)).all()
+    )
 
 
 def test_training_tells_the_true_t_to_half_and_lets_the_others_guess():
@@ -113,7 +125,9 @@ def test_training_tells_the_true_t_to_half_and_lets_the_others_guess():
     seeds.networks["model"].both = listening
     ((_, _, parts),) = seeds.losses((noisy, clean))
     t = heard["t"]
-    assert "level" not in parts and t.min() >= 0 and t.max() <= LAST and t.unique().numel() == 60  # unrelated to the noise
+    assert (
+        "level" not in parts and t.min() >= 0 and t.max() <= LAST and t.unique().numel() == 60
+    )  # unrelated to the noise
 
 
 def test_what_is_used_is_what_was_told_or_guessed():
@@ -130,7 +144,9 @@ def test_further_steps_read_t_off_what_was_taken_away():
     net, (noisy, _) = make(), batch()
     with torch.no_grad():
         first = net(noisy)
-        assert torch.equal(net.clean(noisy, 2), net(noisy, level(first, noisy - first))) and not torch.equal(net.clean(noisy, 2), first)
+        assert torch.equal(net.clean(noisy, 2), net(noisy, level(first, noisy - first))) and not torch.equal(
+            net.clean(noisy, 2), first
+        )
     with pytest.raises(WavelldmError, match="no noise level"):
         list(make(replace(TINY, leveled=False)).stream([noisy[:, 0]], steps=2))
     with pytest.raises(WavelldmError, match="odd"):
@@ -165,7 +181,9 @@ def test_segments_overlap_and_blocks_of_any_size_give_the_same():
     one, parts = (torch.cat(list(net.stream(blocks)), dim=1) for blocks in ([wav], wav.split(7_777, dim=1)))
     assert one.shape == (4, 40_001) and (one - parts).abs().max() < 1e-5
     with torch.no_grad():
-        second = net(wav[:, None, 12_000:28_000])[:, 0]  # the second segment; from its first to its last quarter it is alone
+        second = net(wav[:, None, 12_000:28_000])[
+            :, 0
+        ]  # the second segment; from its first to its last quarter it is alone
     assert (one[:2, 16_000:24_000] - second[:, 4_000:12_000]).abs().max() < 1e-5
     jumps = (one[:2] - wav).diff(dim=1).abs()
     assert jumps[:, 11_990:16_010].max() < 1.5 * jumps.max()
@@ -176,7 +194,7 @@ def test_segments_overlap_and_blocks_of_any_size_give_the_same():
 
 def test_phase_loss_is_one_minus_the_cosine():
     t = torch.arange(16_000) / 16_000
-    tone = lambda angle: torch.cos(2 * torch.pi * 1_000 * t + angle)[None, None]  # 32 periods in each window  # noqa: E731
+    tone = lambda angle: torch.cos(2 * torch.pi * 1_000 * t + angle)[None, None]  # 32 periods in each window
     for angle in (0.0, 0.5, torch.pi / 2, torch.pi, 3 * torch.pi):
         expected = 1 - torch.cos(torch.tensor(angle)).item()
         for gain in (1.0, 7.0):  # loudness is not its business
@@ -190,7 +208,9 @@ def test_magnitudes_are_compared_compressed_and_at_any_level():
     noise = torch.randn(1, 1, 8_000, generator=torch.Generator().manual_seed(0))
     for gain in (0.5, 2.0):
         magnitudes, phases = spectral(gain * noise, noise, 256)
-        assert magnitudes.item() == pytest.approx(abs(gain**0.3 - 1), rel=1e-3) and phases.item() == pytest.approx(0, abs=1e-5)
+        assert magnitudes.item() == pytest.approx(abs(gain**0.3 - 1), rel=1e-3) and phases.item() == pytest.approx(
+            0, abs=1e-5
+        )
         assert spectral(0.1 * gain * noise, 0.1 * noise, 256)[0].item() == pytest.approx(magnitudes.item(), rel=1e-2)
 
 
@@ -199,18 +219,24 @@ def test_one_resolution_or_several():
     single, several = (distances(noisy, clean, windows) for windows in ((512,), (256, 512, 1024)))
     each = [spectral(noisy, clean, w) for w in (256, 512, 1024)]
     for i, name in enumerate(("magnitude", "phase")):
-        assert single[name] == each[1][i] and several[name].item() == pytest.approx(sum(e[i] for e in each).item() / 3, rel=1e-5)
+        assert single[name] == each[1][i] and several[name].item() == pytest.approx(
+            sum(e[i] for e in each).item() / 3, rel=1e-5
+        )
     assert single["l1"] == several["l1"] == (noisy - clean).abs().mean()
     task = WaveTask(replace(TINY, resolutions=(512,)), [], half=False)
     ((_, loss, parts),) = task.losses((noisy, clean))
-    assert loss.item() == pytest.approx(sum(WEIGHTS[k] * v.item() for k, v in parts.items()), rel=1e-5) and len(parts) == 4
+    assert (
+        loss.item() == pytest.approx(sum(WEIGHTS[k] * v.item() for k, v in parts.items()), rel=1e-5) and len(parts) == 4
+    )
 
 
 def test_warm_up_and_one_cycle_are_one_curve():
     plan = schedule(loop.Plan(steps=2_000, lr=1e-4))
     rates = [loop.learning_rate(s, plan) for s in range(2_000)]
     joint, peak = 100, 100 + round(0.3 * 1_900)
-    assert rates[0] == pytest.approx(1e-4 / 25 / 100) and rates[joint - 1] == pytest.approx(1e-4 / 25) == pytest.approx(rates[joint])
+    assert rates[0] == pytest.approx(1e-4 / 25 / 100) and rates[joint - 1] == pytest.approx(1e-4 / 25) == pytest.approx(
+        rates[joint]
+    )
     assert max(rates) == pytest.approx(1e-4, rel=1e-4) and abs(rates.index(max(rates)) - peak) <= 1
     assert rates[-1] == pytest.approx(1e-7)
     steepest = 1e-4 * torch.pi / 2 / (0.3 * 1_899)  # of the cosine up
@@ -245,7 +271,7 @@ def test_pesq_and_stoi_stand_in_the_validation():
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path):
-    stream = lambda first: (batch(seed=i) for i in range(first, 99))  # noqa: E731
+    stream = lambda first: (batch(seed=i) for i in range(first, 99))
     plan = schedule(loop.Plan(steps=6, lr=1e-3, valid_every=3, save_every=2))
 
     def broken(first):
@@ -254,7 +280,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path):
                 raise OSError("power cut")
             yield x
 
-    task = lambda: WaveTask(TINY, [batch(samples=8_000)], half=False)  # noqa: E731
+    task = lambda: WaveTask(TINY, [batch(samples=8_000)], half=False)
     loop.fit(task(), stream, plan, tmp_path / "whole", progress=False)
     with pytest.raises(OSError):
         loop.fit(task(), broken, plan, tmp_path / "parts", progress=False)
@@ -269,4 +295,4 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path):
 def test_older_weights_know_nothing_of_it_and_still_load():
     values = json.loads(json.dumps(preset("tiny").to_dict()))
     del values["wave"], values["segan"]
-    assert from_dict(Preset, values).wave == preset("base16k").wave
+    assert from_dict(Preset, values).wave == preset("base16k").waveform

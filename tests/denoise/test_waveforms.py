@@ -36,7 +36,7 @@ def folders(tmp_path_factory):
 
 def built(kind, seed=0):
     torch.manual_seed(seed)
-    net = Segan(preset("tiny").segan) if kind == "segan" else WaveDenoiser(preset("tiny").wave)
+    net = Segan(preset("tiny").segan) if kind == "segan" else WaveDenoiser(preset("tiny").waveform)
     if kind == "waveform":
         torch.nn.init.normal_(net.up[-1].weight, std=0.05)
     return net.eval()
@@ -45,7 +45,7 @@ def built(kind, seed=0):
 @pytest.fixture(scope="module", params=["segan", "waveform"])
 def model(request, tmp_path_factory):
     path = tmp_path_factory.mktemp("weights") / "mine"
-    return denoiser.load(weights.save(path, built(request.param), preset("tiny"), {}))
+    return denoiser.load(weights.save(path, built(request.param)))
 
 
 def test_the_signal_to_noise_ratio_is_exact(folders):
@@ -76,15 +76,17 @@ def test_from_a_folder_of_clean_sound_to_a_cleaned_file(folders, network, capsys
     paths = ["--clean_data_path", str(folders / "clean"), "--out", str(out)]
     assert main.main([*argv.split(), *paths]) == 0
     assert json.loads(capsys.readouterr().out)["step"] == 2
-    plan = weights.facts(out / f"tiny-{network}.safetensors")["plan"]
-    assert plan["lr"] == (1e-4 if network == "waveform" else 2e-4) and plan["rise"] == (0.3 if network == "waveform" else 0)
+    plan = weights.about(out / f"tiny-{network}.safetensors")["plan"]
+    assert plan["lr"] == (1e-4 if network == "waveform" else 2e-4) and plan["rise"] == (
+        0.3 if network == "waveform" else 0
+    )
     files.save(folders / f"{network}.wav", 0.1 * torch.randn(2, 10_001), 22_050)
     command = ["denoise", str(folders / f"{network}.wav"), "--model", str(out / f"tiny-{network}.safetensors")]
     assert main.main(command) == 0
     assert files.info(folders / f"{network}.denoised.wav") == files.info(folders / f"{network}.wav")
     assert main.main([*argv.replace("--steps 2", "--steps 3").split(), *paths]) == 0  # goes on
     longer = ["--start", str(out / f"tiny-{network}.safetensors"), "--out", str(folders / "again")]
-    wrong = ["--set", "segan.widths=8,16" if network == "segan" else "wave.widths=8,16"]
+    wrong = ["--set", "segan.widths=8,16" if network == "segan" else "waveform.widths=8,16"]
     assert main.main([*argv.split(), *paths[:2], *longer, *wrong]) == 1
     assert "another size" in capsys.readouterr().err
 
@@ -107,7 +109,9 @@ def test_as_loud_as_it_was(model):
 
 def test_what_lies_above_the_band_follows_its_highest_quarter():
     t = torch.arange(48_000) / 48_000
-    wav = 0.1 * (torch.randn(1, 48_000, generator=torch.Generator().manual_seed(0)) + torch.sin(2 * torch.pi * 15_000 * t))
+    wav = 0.1 * (
+        torch.randn(1, 48_000, generator=torch.Generator().manual_seed(0)) + torch.sin(2 * torch.pi * 15_000 * t)
+    )
     idle = built("waveform")
     torch.nn.init.zeros_(idle.up[-1].weight)
     kept = denoiser.Denoiser("", "", denoiser.waveform(idle)).enhance(wav, 48_000)
@@ -143,7 +147,7 @@ def test_models_by_name_and_by_file(tmp_path, capsys):
     same = denoiser.load(weights.SHIPPED / "base16k-mask.safetensors")
     wav = 0.1 * torch.randn(1, 4_000, generator=torch.Generator().manual_seed(0))
     assert torch.equal(same.enhance(wav, SR), denoiser.load("base16k").enhance(wav, SR))
-    path = weights.save(tmp_path / "mine", built("waveform"), preset("tiny"), {})
+    path = weights.save(tmp_path / "mine", built("waveform"))
     first = denoiser.load(path).enhance(wav, SR)
-    weights.save(tmp_path / "mine", built("waveform", seed=1), preset("tiny"), {}, force=True)
+    weights.save(tmp_path / "mine", built("waveform", seed=1), force=True)
     assert not torch.equal(denoiser.load(path).enhance(wav, SR), first)  # read anew

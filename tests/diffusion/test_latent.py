@@ -15,8 +15,8 @@ from wavelldm.training.presets import preset
 
 TINY = preset("tiny")
 D = TINY.codec.latent_dim
-PATHS = {"noise": ["unet.predicts=z0"], "v": ["unet.predicts=v"], "eps": ["unet.predicts=eps"], "bridge": ["unet.path=bridge", "unet.predicts=z0"],
-         "none": ["unet.path=none", "unet.predicts=z0"]}  # fmt: skip
+PATHS = {"noise": ["diffusion.predicts=z0"], "v": ["diffusion.predicts=v"], "eps": ["diffusion.predicts=eps"], "bridge": ["diffusion.path=bridge", "diffusion.predicts=z0"],
+         "none": ["diffusion.path=none", "diffusion.predicts=z0"]}  # fmt: skip
 
 
 def make(kind="noise", seed=0):
@@ -117,8 +117,12 @@ def test_samplers_and_paths_that_do_not_fit_are_named():
         make("bridge").sample(some(), 1, "ddim")
     with pytest.raises(WavelldmError, match="pure noise"):
         make("bridge").fill(some(), torch.zeros(2, 1, 21, dtype=torch.bool), some())
-    for wrong in (["unet.path=tunnel"], ["unet.predicts=x"], ["unet.path=bridge", "unet.predicts=v"]):
-        with pytest.raises(WavelldmError, match="unet.predicts=z0|predicts eps"):
+    for wrong in (
+        ["diffusion.path=tunnel"],
+        ["diffusion.predicts=x"],
+        ["diffusion.path=bridge", "diffusion.predicts=v"],
+    ):
+        with pytest.raises(WavelldmError, match="diffusion.predicts=z0|predicts eps"):
             LatentDiffusion(override(TINY, wrong))
 
 
@@ -134,14 +138,16 @@ def latents(count=8, frames=40, seed=0):
 
 @pytest.mark.parametrize("kind", list(PATHS))
 def test_one_batch_is_overfitted(tmp_path, kind):
-    held, p = latents(4), override(TINY, [*PATHS[kind], "unet.dims=64,96"])
-    task = DiffusionTask(p, Codec(p), held, held)
+    held, p = latents(4), override(TINY, [*PATHS[kind], "diffusion.unet.dims=64,96"])
+    task = DiffusionTask(p, Codec(p.codec), held, held)
     batch = held.batch(0, 4, 40)
     plan = loop.Plan(steps=150, lr=4e-3, warmup=10, valid_every=150, ema=0.9)
     before = task.validate(task.networks["model"])
     result = loop.fit(task, lambda start: iter([batch] * 200), plan, tmp_path, progress=False)
     (row,) = csv.DictReader(open(tmp_path / "log.csv"))
-    assert result["best"] < {"v": 0.8, "eps": 0.7}.get(kind, 0.5) * before["score"]  # v and eps hold noise, which cannot be learnt
+    assert (
+        result["best"] < {"v": 0.8, "eps": 0.7}.get(kind, 0.5) * before["score"]
+    )  # v and eps hold noise, which cannot be learnt
     if kind != "eps":  # where nothing of the signal is left, an error in eps becomes a hundred times as large in z0
         assert float(row["steps_1"]) < 0.6 * before["steps_1"]
     names = {"score", "at_end", "steps_1", "unet"} | (set() if kind == "none" else {"steps_5"})
@@ -150,8 +156,8 @@ def test_one_batch_is_overfitted(tmp_path, kind):
 
 @pytest.mark.parametrize("decoder", ["istft", "source"])
 def test_what_is_decoded_can_count_too(tmp_path, decoder):
-    held, p = latents(4), override(TINY, ["unet.dims=64,96", f"codec.decoder={decoder}"])
-    task = DiffusionTask(p, Codec(p), held, held, decoded=2.0)
+    held, p = latents(4), override(TINY, ["diffusion.unet.dims=64,96", f"codec.decoder={decoder}"])
+    task = DiffusionTask(p, Codec(p.codec), held, held, decoded=2.0)
     batch, plan = held.batch(0, 4, 40), loop.Plan(steps=60, lr=4e-3, warmup=5, valid_every=60, ema=0.9)
     before = task.validate(task.networks["model"])
     loop.fit(task, lambda start: iter([batch] * 99), plan, tmp_path, progress=False)
@@ -167,11 +173,11 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(tmp_path):
 
     def run(folder, *ends):
         for end in ends:
-            task = DiffusionTask(TINY, Codec(TINY), held, held, half=False)
-            stream = lambda start: (held.batch(k, 4, 20) for k in range(start, 99))  # noqa: E731
+            task = DiffusionTask(TINY, Codec(TINY.codec), held, held, half=False)
+            stream = lambda start: (held.batch(k, 4, 20) for k in range(start, 99))
             plan = loop.Plan(steps=6, warmup=2, valid_every=3)
             if end < 6:
-                stream = lambda start: (held.batch(k, 4, 20) for k in range(start, end))  # noqa: E731
+                stream = lambda start: (held.batch(k, 4, 20) for k in range(start, end))
                 plan = replace(plan, save_every=end)
             loop.fit(task, stream, plan, folder, progress=False)
         return loop.load_checkpoint(folder / "last.pt")

@@ -94,7 +94,9 @@ def test_dpmpp_2m_equals_diffusers(kind, steps):
     library, z = theirs("DPMSolverMultistepScheduler", kind), some(2, 3, 5)
     library.set_timesteps(steps)
     assert timesteps(make(kind), steps) == library.timesteps.tolist()
-    torch.testing.assert_close(dpmpp_2m(network, z, make(kind), steps), sampled_by(library, z, steps), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(
+        dpmpp_2m(network, z, make(kind), steps), sampled_by(library, z, steps), rtol=1e-3, atol=1e-3
+    )
 
 
 def test_zero_terminal_equals_diffusers():
@@ -141,8 +143,10 @@ def test_the_noise_of_ddim_at_eta_one_is_the_posterior_of_ddpm():
     """Every single step of all 20, from z_t = 0 and z0 = 0: what is left is the fresh noise, and its variance is DDPM's."""
     schedule = make("linear", 20)
     states = []
-    nothing = lambda z, t: torch.zeros_like(z)  # noqa: E731
-    ddim(nothing, torch.zeros(1, 1, 200_000), schedule, 20, lambda i, t, z, z0: states.append((t, z)), seeded(2), eta=1.0)
+    nothing = lambda z, t: torch.zeros_like(z)
+    ddim(
+        nothing, torch.zeros(1, 1, 200_000), schedule, 20, lambda i, t, z, z0: states.append((t, z)), seeded(2), eta=1.0
+    )
     before = torch.cat([torch.ones(1), schedule.alpha_bar[:-1]])
     library = diffusers.DDPMScheduler(20, trained_betas=(1 - schedule.alpha_bar / before).numpy())
     for (t, z_t), (_, after) in zip(states, states[1:]):
@@ -180,8 +184,12 @@ def test_the_second_order_pays():
     schedule = make("linear")
     mean, var, z = torch.tensor(1.5).double(), torch.tensor(0.25).double(), some(500, 1, 1, seed=7, dtype=torch.float64)
     alpha_bar = schedule.alpha_bar[-1]
-    exact = mean + (z - alpha_bar.sqrt() * mean) * (var / (alpha_bar * var + 1 - alpha_bar)).sqrt()  # the flow keeps quantiles
-    error = {f: (f(gaussian(schedule, mean, var), z, schedule, 20) - exact).abs().mean().item() for f in (ddim, dpmpp_2m)}
+    exact = (
+        mean + (z - alpha_bar.sqrt() * mean) * (var / (alpha_bar * var + 1 - alpha_bar)).sqrt()
+    )  # the flow keeps quantiles
+    error = {
+        f: (f(gaussian(schedule, mean, var), z, schedule, 20) - exact).abs().mean().item() for f in (ddim, dpmpp_2m)
+    }
     assert error[dpmpp_2m] < error[ddim] / 3
 
 
@@ -197,7 +205,14 @@ def test_one_step_is_the_estimate_at_the_last_step():
 def test_samplers_are_deterministic_and_leave_their_input_alone(name):
     schedule, z = make("cosine", 60, zero_terminal=True), some(2, 3, 1)  # any T: here a single frame
     sampler, steps, before, kept = SAMPLERS[name], 1 if name == "one_step" else 12, z.clone(), []
-    first = sampler(network, z, schedule, steps=steps, generator=seeded(8), callback=lambda i, t, z_t, z0: kept.append((z_t, z_t.clone())))
+    first = sampler(
+        network,
+        z,
+        schedule,
+        steps=steps,
+        generator=seeded(8),
+        callback=lambda i, t, z_t, z0: kept.append((z_t, z_t.clone())),
+    )
     assert torch.equal(z, before) and first.shape == z.shape and first.dtype == z.dtype and not first.requires_grad
     assert all(torch.equal(now, then) for now, then in kept)  # what a callback kept is not overwritten later
     torch.randn(7)  # the global generator plays no part
@@ -215,7 +230,12 @@ def test_timesteps_by_hand():
     for total in (7, 100):
         for steps in range(1, total + 1):
             times = timesteps(make("cosine", total), steps)
-            assert times[0] == total - 1 and len(set(times)) == steps and times == sorted(times, reverse=True) and times[-1] >= 0
+            assert (
+                times[0] == total - 1
+                and len(set(times)) == steps
+                and times == sorted(times, reverse=True)
+                and times[-1] >= 0
+            )
 
 
 # --- inpainting -----------------------------------------------------------------------------------------------------
@@ -260,7 +280,9 @@ def test_inpaint_keeps_the_known_part_whatever_the_mask():
     nothing, everything = torch.zeros(1, 1, 1).bool(), torch.ones(2, 3, 9).bool()
     for mask in (torch.rand(2, 1, 9, generator=seeded(12)) < 0.5, nothing, everything):
         seen = []
-        z = inpaint(network, known, mask, schedule, 5, lambda i, t, z_t, z0: seen.append((i, t)), seeded(13), jump=2, resample=3)
+        z = inpaint(
+            network, known, mask, schedule, 5, lambda i, t, z_t, z0: seen.append((i, t)), seeded(13), jump=2, resample=3
+        )
         assert torch.equal(torch.where(mask, z, 0), torch.where(mask, known, 0)) and torch.equal(known, before)
         assert torch.equal(z, inpaint(network, known, mask, schedule, 5, generator=seeded(13), jump=2, resample=3))
         assert [t for _, t in seen] == [49, 39] * 3 + [29, 19] * 3 + [9] * 3 and [i for i, _ in seen] == list(range(15))
@@ -269,7 +291,7 @@ def test_inpaint_keeps_the_known_part_whatever_the_mask():
 def test_the_known_part_carries_the_noise_of_its_step():
     schedule, known, seen = make("cosine", 50), torch.full((1, 1, 50_000), 2.0), []
     everything = torch.ones(1, 1, 1, dtype=torch.bool)
-    show = lambda i, t, z_t, z0: seen.append((t, z_t))  # noqa: E731
+    show = lambda i, t, z_t, z0: seen.append((t, z_t))
     inpaint(lambda z, t: torch.zeros_like(z), known, everything, schedule, 10, show, seeded(15), jump=3, resample=2)
     assert [t for t, _ in seen[:8]] == [49, 44, 39, 49, 44, 39, 34, 29]
     for t, z_t in seen[1:]:

@@ -19,7 +19,9 @@ def some(*shape, seed=0, dtype=torch.float64):
 def theirs(kind, zero=False, cls="DDIMScheduler", **more):
     name = "squaredcos_cap_v2" if kind == "cosine" else kind
     start, end = BETAS[kind]
-    return getattr(diffusers, cls)(beta_schedule=name, beta_start=start, beta_end=end, rescale_betas_zero_snr=zero, **more)
+    return getattr(diffusers, cls)(
+        beta_schedule=name, beta_start=start, beta_end=end, rescale_betas_zero_snr=zero, **more
+    )
 
 
 # --- tables ---------------------------------------------------------------------------------------------------------
@@ -39,7 +41,7 @@ def test_linear_by_hand():
 
 
 def test_cosine_is_the_formula_until_the_clip():
-    f = lambda t: math.cos((t / 1000 + 0.008) / 1.008 * math.pi / 2) ** 2  # noqa: E731
+    f = lambda t: math.cos((t / 1000 + 0.008) / 1.008 * math.pi / 2) ** 2
     table = make("cosine").alpha_bar
     for t in (0, 1, 500, 998):
         assert table[t].item() == pytest.approx(f(t + 1) / f(0), rel=1e-9)
@@ -52,7 +54,9 @@ def test_other_step_counts_make_about_the_same_noise(kind):
     for steps, table in a.items():
         assert len(table) == steps and (table.diff() < 0).all()
         for share in (0.25, 0.5, 1):
-            assert table[int(share * steps) - 1].item() == pytest.approx(a[1000][int(share * 1000) - 1].item(), abs=0.01)
+            assert table[int(share * steps) - 1].item() == pytest.approx(
+                a[1000][int(share * 1000) - 1].item(), abs=0.01
+            )
 
 
 @pytest.mark.parametrize("kind, zero", [k for k in ALL if k[1]])
@@ -61,7 +65,9 @@ def test_zero_terminal_ends_at_zero_and_begins_as_before(kind, zero):
     assert after.alpha_bar[-1] == 0 and after.alpha_bar[-2] > 0
     assert after.alpha_bar[0].item() == pytest.approx(before.alpha_bar[0].item(), abs=1e-14)
     a, b = before.alpha_bar.sqrt(), after.alpha_bar.sqrt()
-    torch.testing.assert_close(b.diff() / a.diff(), torch.full((999,), (a[0] / (a[0] - a[-1])).item()).double())  # a straight line
+    torch.testing.assert_close(
+        b.diff() / a.diff(), torch.full((999,), (a[0] / (a[0] - a[-1])).item()).double()
+    )  # a straight line
 
 
 def test_at_gives_columns_in_the_wanted_precision():
@@ -112,7 +118,9 @@ def test_conversions_say_the_truth(kind, source, target):
     z_t = q_sample(schedule, z0, t, eps)
     a, s = schedule.at(t, torch.float64)
     truth = {"z0": z0, "eps": eps, "v": a * eps - s * z0}
-    torch.testing.assert_close(convert(schedule, truth[source], z_t, t, source, target), truth[target], rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(
+        convert(schedule, truth[source], z_t, t, source, target), truth[target], rtol=1e-9, atol=1e-9
+    )
 
 
 @pytest.mark.parametrize("source", KINDS)
@@ -126,12 +134,17 @@ def test_conversions_there_and_back(source, target):
 
 @pytest.mark.parametrize("source, name", [("eps", "epsilon"), ("v", "v_prediction"), ("z0", "sample")])
 def test_z0_estimates_equal_diffusers(source, name):
-    schedule, library = make("linear"), theirs("linear", prediction_type=name, clip_sample=False, timestep_spacing="trailing")
+    schedule, library = (
+        make("linear"),
+        theirs("linear", prediction_type=name, clip_sample=False, timestep_spacing="trailing"),
+    )
     library.set_timesteps(1000)
     prediction, z_t = some(1, 3, 9, seed=7, dtype=torch.float32), some(1, 3, 9, seed=8, dtype=torch.float32)
     for t in (0, 10, 500, 900):
         want = library.step(prediction, t, z_t).pred_original_sample
-        torch.testing.assert_close(convert(schedule, prediction, z_t, torch.tensor([t]), source, "z0"), want, rtol=2e-4, atol=2e-4)
+        torch.testing.assert_close(
+            convert(schedule, prediction, z_t, torch.tensor([t]), source, "z0"), want, rtol=2e-4, atol=2e-4
+        )
 
 
 def test_v_works_where_eps_cannot():

@@ -18,14 +18,14 @@ def voices(n=2, seconds=1.0):
 @pytest.fixture(scope="module")
 def plain():
     torch.manual_seed(0)
-    return ae.Autoencoder(preset("tiny")).eval()
+    return ae.Autoencoder(preset("tiny").autoencoder).eval()
 
 
 @pytest.fixture(scope="module")
 def stirred(plain):
     """With weights in the layers that begin at zero."""
     torch.manual_seed(1)
-    model = ae.Autoencoder(preset("tiny")).eval()
+    model = ae.Autoencoder(preset("tiny").autoencoder).eval()
     for network in (model.decoder, model.entropy):
         torch.nn.init.normal_(network[-1].weight, std=0.2)
     return model
@@ -46,7 +46,10 @@ def test_untrained_it_is_a_transform_coder(plain):
 @torch.no_grad()
 def test_it_keeps_phase_smaller_steps_cost_more_and_give_more(plain):
     wav = voices(1)
-    rows = [(ae.bits_per_second(c, wav.shape[-1], SR), snr(wav[0, 0], c.wav[0, 0], SR)) for c in (plain(wav, s) for s in (0.25, 1.0, 3.0))]
+    rows = [
+        (ae.bits_per_second(c, wav.shape[-1], SR), snr(wav[0, 0], c.wav[0, 0], SR))
+        for c in (plain(wav, s) for s in (0.25, 1.0, 3.0))
+    ]
     assert rows[0][0] > rows[1][0] > rows[2][0] and rows[0][1] > rows[1][1] > rows[2][1]
     assert rows[0][1] > 10  # what no mel can do
     near = ae.at_bitrate(plain, wav, 6.0)
@@ -61,7 +64,12 @@ def test_bits_are_those_of_a_distribution():
     scale = torch.tensor([[0.05, 0.3, 2.0, 40.0]])
     total = (2 ** -ae.cost(numbers, scale)).sum(0)
     assert (total - 1).abs().max() < 2e-3
-    assert float(ae.cost(torch.zeros(1), torch.tensor([0.05]))) < 0.1 < 4 < float(ae.cost(torch.tensor([5.0]), torch.tensor([0.05])))
+    assert (
+        float(ae.cost(torch.zeros(1), torch.tensor([0.05])))
+        < 0.1
+        < 4
+        < float(ae.cost(torch.tensor([5.0]), torch.tensor([0.05])))
+    )
     assert float(ae.cost(torch.tensor([1e6]), torch.tensor([0.1]))) < 50  # finite
 
 
@@ -84,7 +92,7 @@ def test_a_decoder_could_follow(stirred):
 
 def test_both_networks_learn():
     torch.manual_seed(0)
-    model, wav = ae.Autoencoder(preset("tiny")), voices(2, 0.5)
+    model, wav = ae.Autoencoder(preset("tiny").autoencoder), voices(2, 0.5)
     step = torch.tensor([0.5, 1.5])
     before = float(sum(model.distances(wav, step).values()).detach())
     optimiser = torch.optim.Adam(model.parameters(), 1e-2)
@@ -100,7 +108,7 @@ def test_both_networks_learn():
 @torch.no_grad()
 def test_a_tilt_spends_bits_on_high_frequencies(plain):
     wav = voices(1) + 0.02 * torch.randn(1, 1, SR, generator=torch.Generator().manual_seed(0))
-    tilted = ae.Autoencoder(override(preset("tiny"), ["autoencoder.tilt=1"])).eval()
+    tilted = ae.Autoencoder(override(preset("tiny"), ["autoencoder.tilt=1"]).autoencoder).eval()
     share = [float((c.numbers[:, 160:] != 0).float().mean()) for c in (plain(wav, 1.0), tilted(wav, 1.0))]
     assert share[1] > share[0]
     assert float(plain.weights.min()) == 1
@@ -108,7 +116,7 @@ def test_a_tilt_spends_bits_on_high_frequencies(plain):
 
 @torch.no_grad()
 def test_steps_may_follow_the_level_and_that_is_paid_for(plain):
-    model = ae.Autoencoder(override(preset("tiny"), ["autoencoder.follow=1"])).eval()
+    model = ae.Autoencoder(override(preset("tiny"), ["autoencoder.follow=1"]).autoencoder).eval()
     wav = voices(1)
     wav[..., SR // 2 :] *= 0.01
     fixed, followed = plain(wav, 1.0), model(wav, 1.0)

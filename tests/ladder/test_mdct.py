@@ -32,7 +32,9 @@ def test_one_frame_alone_is_aliased_and_two_are_not():
     first = alone[:hop, :hop]  # of the first half: w^2 on the diagonal, minus w times w mirrored across it
     wanted = torch.diag(window[:hop] ** 2) - torch.diag(window[:hop] * window[:hop].flip(0)).flip(1)
     assert (first - wanted).abs().max() < 1e-5
-    assert (alone[:hop, :hop] + alone[hop:, hop:] - torch.eye(hop)).abs().max() < 1e-5  # the neighbour's aliasing is the opposite
+    assert (
+        alone[:hop, :hop] + alone[hop:, hop:] - torch.eye(hop)
+    ).abs().max() < 1e-5  # the neighbour's aliasing is the opposite
 
 
 def test_a_tone_lies_where_it_should():

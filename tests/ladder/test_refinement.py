@@ -12,7 +12,7 @@ def mels(seed=0):
 
 def test_it_begins_as_nothing_and_improves_its_training_batch():
     torch.manual_seed(0)
-    net, wanted = refinement.Refinement(preset("tiny")), mels()
+    net, wanted = refinement.Refinement(preset("tiny").refinement), mels()
     coarse = torch.nn.functional.avg_pool2d(wanted[:, None], 3, 1, 1)[:, 0]
     assert torch.equal(net(coarse), coarse)
     before = float((coarse - wanted).abs().mean())

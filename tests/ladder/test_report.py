@@ -36,7 +36,7 @@ def paths(tmp_path_factory):
     for role, kind in rungs.ROLES.items():
         settings = {"wide": ["vae.shortcut=true", "vae.latent=16"], "words": ["vae.words=64"]}.get(role, [])
         p = override(preset("tiny"), settings)
-        out.append(weights.save(folder / role, kind(p), p, {"steps": 0}))
+        out.append(weights.save(folder / role, kind(p), steps=0))
     return out
 
 
@@ -52,16 +52,26 @@ def test_every_rung_runs_and_says_what_it_keeps(quick, clip, paths, tmp_path):
     facts = report.run([clip], out=tmp_path / "out", rungs=families, weights=paths, progress=False)
     lines = {line["rung"]: line for line in facts["rungs"]}
     assert {line["family"] for line in facts["rungs"]} == set(families) and not facts["skipped"]
-    m = preset("tiny").mel
-    assert lines["true mel, Griffin-Lim"]["floats"] == m.n_mels * 62.5 and lines["true mel, Griffin-Lim"]["parameters"] == 0
-    assert lines["VAE's mel, Griffin-Lim"]["floats"] == 8 * 25 * 62.5 / 4 == lines["VAE's mel, refined, our vocoder"]["floats"]
+    m = preset("tiny").codec.mel
+    assert (
+        lines["true mel, Griffin-Lim"]["floats"] == m.n_mels * 62.5
+        and lines["true mel, Griffin-Lim"]["parameters"] == 0
+    )
+    assert (
+        lines["VAE's mel, Griffin-Lim"]["floats"]
+        == 8 * 25 * 62.5 / 4
+        == lines["VAE's mel, refined, our vocoder"]["floats"]
+    )
     assert lines["wide VAE's mel, our vocoder"]["floats"] == 2 * lines["VAE's mel, our vocoder"]["floats"]
     assert lines["tiny, 2 of 4 codebooks"]["bits"] == pytest.approx(2 * math.log2(15_360) * 62.5)
     assert lines["the lowest 80 of 320 MDCT numbers"]["floats"] == 4_000
     assert lines["autoencoder at 4 kbit/s"]["bits"] == pytest.approx(4_000, rel=0.1)
     assert lines["log, 3 bits a number"]["bits"] == pytest.approx(3 * 64 * 100 + 64 / 1.2)
     assert lines["VAE's mel, refined, our vocoder"]["parameters"] > lines["VAE's mel, our vocoder"]["parameters"] > 0
-    for score in ("mel_distance", "stoi"):  # an untrained refinement changes nothing of the VAE's mel, and of no other's
+    for score in (
+        "mel_distance",
+        "stoi",
+    ):  # an untrained refinement changes nothing of the VAE's mel, and of no other's
         assert lines["VAE's mel, refined, our vocoder"][score] == pytest.approx(lines["VAE's mel, our vocoder"][score])
     # as physics demands: a true mel is no worse than one through a (random) VAE, and only what keeps phase has a positive SNR
     for score, sign in (("stoi", 1), ("mel_distance", -1), ("lsd", -1)):
@@ -81,7 +91,11 @@ def test_every_rung_runs_and_says_what_it_keeps(quick, clip, paths, tmp_path):
 
 def test_what_is_not_there_is_named_and_skipped(quick):
     found, missing = rungs.build(["griffin-lim", "vocoder"])
-    assert [r.name for r in found] == ["true mel, Griffin-Lim"] and set(missing) == {"vocoder", "vae"} and "--weights" in missing["vae"]
+    assert (
+        [r.name for r in found] == ["true mel, Griffin-Lim"]
+        and set(missing) == {"vocoder", "vae"}
+        and "--weights" in missing["vae"]
+    )
     with pytest.raises(WavelldmError, match="ladder-words-vae"):
         rungs.build(["words"])
     with pytest.raises(WavelldmError, match="griffin-lim"):
@@ -128,7 +142,11 @@ def test_published_networks_join(quick, clip, tmp_path):
 
     SpeechT5HifiGan(
         SpeechT5HifiGanConfig(
-            model_in_dim=64, upsample_initial_channel=32, upsample_rates=[5, 4, 2, 2, 2], upsample_kernel_sizes=[16, 16, 8, 4, 4], normalize_before=False
+            model_in_dim=64,
+            upsample_initial_channel=32,
+            upsample_rates=[5, 4, 2, 2, 2],
+            upsample_kernel_sizes=[16, 16, 8, 4, 4],
+            normalize_before=False,
         )
     ).save_pretrained(tmp_path / "vocoder")
     AutoencoderKL(
@@ -149,7 +167,9 @@ def test_clips_are_chosen(clip, tmp_path):
 
 
 def test_command_line(quick, capsys, clip, tmp_path):
-    assert main.main(["ladder", str(clip), "--rungs", "phase", "griffin-lim", "--out", str(tmp_path / "o"), "--json"]) == 0
+    assert (
+        main.main(["ladder", str(clip), "--rungs", "phase", "griffin-lim", "--out", str(tmp_path / "o"), "--json"]) == 0
+    )
     facts = json.loads(capsys.readouterr().out)
     assert {line["family"] for line in facts["rungs"]} == {"phase", "griffin-lim"} and "vae" in facts["skipped"]
     assert main.main(["ladder", str(clip), "--rungs", "lift", "--out", str(tmp_path / "o")]) == 1
@@ -160,4 +180,6 @@ def test_normalisations_differ_and_lose_little(quick, clip):
     rows = {r.name.split(",")[0]: report.climb(r, Item(clip))[0] for r in rungs.normalisation_rungs(MELS["audioldm2"])}
     assert set(rows) == {"log", "zscore", "percentile", "tanh"}
     assert len({round(row.scores["mel_distance"], 6) for row in rows.values()}) == 4
-    assert all(row.scores["stoi"] > 60 and row.scores["snr"] > -12 for row in rows.values())  # no level lies beyond what the clip has
+    assert all(
+        row.scores["stoi"] > 60 and row.scores["snr"] > -12 for row in rows.values()
+    )  # no level lies beyond what the clip has

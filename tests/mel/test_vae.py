@@ -39,7 +39,9 @@ def test_equals_diffusers(layers):
 def test_the_full_shapes_keys_map_one_to_one():
     with torch.device("meta"):
         wanted_model = theirs(**FULL)
-        model = vae.MelVAE(override(Preset("x", PRESETS["ladder"].mel), ["vae.widths=128,256,512", "vae.depth=2", "vae.groups=32"]))
+        model = vae.MelVAE(
+            override(Preset("x", PRESETS["ladder"].mel), ["vae.widths=128,256,512", "vae.depth=2", "vae.groups=32"])
+        )
     mapped = {vae.our_key(name): value.shape for name, value in wanted_model.state_dict().items()}
     assert len(mapped) == len(wanted_model.state_dict()) == 204
     assert mapped == {name: value.shape for name, value in model.state_dict().items()}
@@ -52,7 +54,9 @@ def test_a_published_folder_is_loaded(tmp_path, inside):
     ours = vae.load_published(str(tmp_path))
     mel = torch.randn(1, 64, 8)
     with torch.no_grad():
-        assert (ours.encode(mel)[0] - wanted_model.encode(mel.transpose(1, 2)[:, None]).latent_dist.mean).abs().max() < 1e-5
+        assert (
+            ours.encode(mel)[0] - wanted_model.encode(mel.transpose(1, 2)[:, None]).latent_dist.mean
+        ).abs().max() < 1e-5
     with pytest.raises(WavelldmError, match="AutoencoderKL"):
         vae.load_published(str(tmp_path / "nothing"))
 
@@ -61,7 +65,9 @@ def test_kl_and_reparameterisation_by_hand():
     mean, logvar = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 0.6931472]])  # N(1, 1) and N(0, 2)
     assert float(vae.kl(mean, logvar)) == pytest.approx((0.5 + 0.5 * (2 - 1 - 0.6931472)) / 2)
     assert float(vae.kl(torch.zeros(3), torch.zeros(3))) == 0
-    many = vae.reparameterise(torch.full((100_000,), 3.0), torch.full((100_000,), 1.3862944), torch.Generator().manual_seed(0))
+    many = vae.reparameterise(
+        torch.full((100_000,), 3.0), torch.full((100_000,), 1.3862944), torch.Generator().manual_seed(0)
+    )
     assert float(many.mean()) == pytest.approx(3, abs=0.03) and float(many.std()) == pytest.approx(2, abs=0.03)
     spread = torch.tensor([0.5], requires_grad=True)
     vae.reparameterise(torch.zeros(1), spread, torch.Generator().manual_seed(1)).backward()
@@ -70,8 +76,8 @@ def test_kl_and_reparameterisation_by_hand():
 
 @pytest.mark.parametrize("name", ["ladder", "ladder-wide", "ladder-words", "tiny"])
 def test_shapes_of_our_presets(name):
-    model = vae.MelVAE(preset(name))
-    m, c = model.preset.mel, model.preset.vae
+    model = vae.MelVAE(preset(name).vae)
+    m, c = model.config.mel, model.preset.vae
     mel = torch.randn(2, m.n_mels, 21) - 5
     mean, logvar = model.encode(mel)
     assert mean.shape == logvar.shape == (2, c.latent, 6, m.n_mels // 4)
@@ -92,13 +98,13 @@ def test_shortcuts_pass_numbers_on():
     x = torch.randn(1, 8, 4, 6)
     assert torch.allclose(down(x)[0, 3, 1, 2], x[0, 3, 2:4, 4:6].mean())
     assert torch.equal(up(x)[0, 0, 2:4, 4:6].flatten(), x[0, :4, 1, 2]) and torch.equal(up(x)[0, 0], up(x)[0, 3])
-    model = vae.MelVAE(p)
+    model = vae.MelVAE(p.vae)
     assert p.vae.latent == 16 and "attention" in model.encoder.levels[1] and "attention" in model.decoder.levels[1]
     assert model(torch.randn(1, 64, 9)).shape == (1, 64, 9)
 
 
 def test_words_are_side_information():
-    model = vae.MelVAE(preset("ladder-words")).eval()
+    model = vae.MelVAE(preset("ladder-words").vae).eval()
     z = torch.randn(3, 1, 2, 16)
     with torch.no_grad():
         assert torch.equal(model.decode(z), model.decode(z, texts=["a man", "speech", ""]))  # the table begins at zero
@@ -111,11 +117,11 @@ def test_words_are_side_information():
     entries, starts = vae.words_to_entries(["low male", "", "male"], 1024)
     assert starts.tolist() == [0, 2, 2] and entries[1] == entries[2] and len(entries) == 3
     with pytest.raises(WavelldmError, match="vae.words"):
-        vae.MelVAE(preset("tiny")).decode(torch.randn(1, 8, 1, 25), texts=["x"])
+        vae.MelVAE(preset("tiny").vae).decode(torch.randn(1, 8, 1, 25), texts=["x"])
 
 
 def test_numbers_that_do_not_fit_are_named():
     with pytest.raises(WavelldmError, match="vae.groups"):
-        vae.MelVAE(override(preset("tiny"), ["vae.groups=5"]))
+        vae.MelVAE(override(preset("tiny"), ["vae.groups=5"]).vae)
     with pytest.raises(WavelldmError, match="multiple of 4"):
-        vae.MelVAE(override(preset("tiny"), ["mel.n_mels=66"]))
+        vae.MelVAE(override(preset("tiny"), ["codec.mel.n_mels=66"]).vae)

@@ -15,7 +15,9 @@ SHAPE = {"model_in_dim": 64, "upsample_rates": [5, 4, 2, 2, 2], "upsample_kernel
 
 def theirs(initial=64, seed=0, **changes):
     torch.manual_seed(seed)
-    model = SpeechT5HifiGan(SpeechT5HifiGanConfig(**{**SHAPE, "upsample_initial_channel": initial, "initializer_range": 0.1, **changes}))
+    model = SpeechT5HifiGan(
+        SpeechT5HifiGanConfig(**{**SHAPE, "upsample_initial_channel": initial, "initializer_range": 0.1, **changes})
+    )
     with torch.no_grad():
         model.mean.normal_()
         model.scale.uniform_(0.5, 2.0)
@@ -53,7 +55,12 @@ def test_weight_norm_folds():
     reference.apply_weight_norm()
     normed = reference.state_dict()
     assert any("original0" in name for name in normed)
-    old = {n.replace("parametrizations.weight.original0", "weight_g").replace("parametrizations.weight.original1", "weight_v"): v for n, v in normed.items()}
+    old = {
+        n.replace("parametrizations.weight.original0", "weight_g").replace(
+            "parametrizations.weight.original1", "weight_v"
+        ): v
+        for n, v in normed.items()
+    }
     for weights in (normed, old):
         assert (vocoder.from_transformers(reference.config, weights)(mel) - wanted).abs().max() < 1e-5
     layer = weight_norm(torch.nn.ConvTranspose1d(3, 5, 4))
@@ -80,25 +87,29 @@ def test_a_published_folder_is_loaded(tmp_path, inside):
 
 def test_speecht5s_front_end_is_known():
     wav = torch.from_numpy(speechlike(1.0)).float()
-    wanted = torch.as_tensor(SpeechT5FeatureExtractor()(audio_target=wav.numpy(), sampling_rate=16_000, return_tensors="pt")["input_values"])
+    wanted = torch.as_tensor(
+        SpeechT5FeatureExtractor()(audio_target=wav.numpy(), sampling_rate=16_000, return_tensors="pt")["input_values"]
+    )
     ours = LogMel(MELS["speecht5"])(wav[None, None], 16_000) / torch.log(torch.tensor(10.0))  # (1, 80, F)
     loud = wanted.transpose(1, 2) > -4
     assert ours.shape == wanted.transpose(1, 2).shape and loud.float().mean() > 0.5
     assert (ours - wanted.transpose(1, 2))[loud].abs().max() < 2e-2
     heard = []
-    vocoder.speak(lambda mel: heard.append(mel) or torch.zeros(1, 1, 9), torch.full((1, 80, 2), 2.302585), MELS["speecht5"], 9)
+    vocoder.speak(
+        lambda mel: heard.append(mel) or torch.zeros(1, 1, 9), torch.full((1, 80, 2), 2.302585), MELS["speecht5"], 9
+    )
     assert heard[0][0, 0, 0].item() == pytest.approx(1.0)
 
 
 def test_our_vocoder_begins_as_griffin_lim_and_learns():
     p = preset("tiny")
     torch.manual_seed(0)
-    net = vocoder.Vocoder(p)
+    net = vocoder.Vocoder(p.vocoder)
     wav = torch.stack([torch.from_numpy(speechlike(0.6, seed=s)).float()[None] for s in range(2)])
     mel = net.mel(wav, 16_000)
     with torch.no_grad():
-        start = mel_to_magnitude(mel, p.mel, vocoder.START)
-        assert (net(mel, 9_599) - griffin_lim(start, p.mel, p.vocoder.rounds, length=9_599)).abs().max() < 1e-3
+        start = mel_to_magnitude(mel, p.codec.mel, vocoder.START)
+        assert (net(mel, 9_599) - griffin_lim(start, p.codec.mel, p.vocoder.rounds, length=9_599)).abs().max() < 1e-3
     before = {k: float(v.detach()) for k, v in net.distances(wav).items()}
     optimiser = torch.optim.Adam(net.parameters(), 1e-2)
     for _ in range(60):

@@ -14,6 +14,7 @@ from wavelldm.denoise import denoiser
 from wavelldm.errors import AudioError
 from wavelldm.refine import files as refiner
 from wavelldm.refine import prior as p
+from wavelldm.refine.prior import SpeechPrior
 from wavelldm.training.presets import preset
 
 SR = 16_000
@@ -30,7 +31,7 @@ def path(tmp_path_factory):
     model = p.SpeechPrior(preset("tiny").prior)
     for weight in model.unet.parameters():
         torch.nn.init.normal_(weight, std=0.05) if weight.ndim > 1 else None
-    return weights.save(tmp_path_factory.mktemp("prior") / "mine", model, preset("tiny"), {})
+    return weights.save(tmp_path_factory.mktemp("prior") / "mine", model)
 
 
 def run(capsys, *argv):
@@ -60,7 +61,9 @@ def test_a_delay_is_found_and_taken_out(late):
 def test_half_a_sample_is_found_too():
     clean, noisy = clean_and_noisy()
     spec = torch.fft.rfft(clean)
-    late = torch.fft.irfft(spec * torch.exp(-2j * torch.pi * torch.arange(spec.shape[-1]) / clean.shape[-1] * 20.5), clean.shape[-1])
+    late = torch.fft.irfft(
+        spec * torch.exp(-2j * torch.pi * torch.arange(spec.shape[-1]) / clean.shape[-1] * 20.5), clean.shape[-1]
+    )
     matched, (note,) = refiner.match(noisy, late, SR)
     assert "20.5 samples too late" in note
     assert (matched - clean)[:, 500:-500].square().mean() < 1e-3 * clean.square().mean()
@@ -76,7 +79,9 @@ def test_a_wrong_level_is_found_and_put_right(gain, words):
 def test_what_does_not_follow_the_waveform_is_left_alone_and_named():
     clean, noisy = clean_and_noisy()
     other = torch.from_numpy(speechlike(2.0, SR, 7)).float()[None]
-    matched, (note,) = refiner.match(noisy, other * torch.randn(other.shape, generator=torch.Generator().manual_seed(1)), SR)
+    matched, (note,) = refiner.match(
+        noisy, other * torch.randn(other.shape, generator=torch.Generator().manual_seed(1)), SR
+    )
     assert "does not follow the noisy one" in note
 
 
@@ -106,7 +111,7 @@ def test_delay_and_level_are_taken_from_where_it_is_loudest():
 
 
 def test_above_the_priors_band_the_first_denoiser_is_believed(path):
-    sr, model = 44_100, weights.load_prior(path)
+    sr, model = 44_100, weights.load(path, SpeechPrior)
     clean, noisy = clean_and_noisy(1.0, 2, sr)
     whistle = 0.05 * torch.sin(2 * torch.pi * 12_000 / sr * torch.arange(sr))
     refined = refiner.refine(model, noisy, clean + whistle, sr, refiner.Choices(steps=3))
@@ -127,8 +132,12 @@ def test_the_progress_bar_ends_full(path, monkeypatch, frames):
         def update(self, n=1):
             bars[-1][1] += n
 
-    monkeypatch.setattr(refiner, "tqdm", Bar), monkeypatch.setattr(refiner, "PIECE", 256), monkeypatch.setattr(p, "PIECE", 256)
-    prior = weights.load_prior(path)
+    (
+        monkeypatch.setattr(refiner, "tqdm", Bar),
+        monkeypatch.setattr(refiner, "PIECE", 256),
+        monkeypatch.setattr(p, "PIECE", 256),
+    )
+    prior = weights.load(path, SpeechPrior)
     noisy = 0.1 * torch.randn(2, frames * prior.config.hop - 5)
     refiner.refine(prior, noisy, 0.5 * noisy, prior.config.sr, refiner.Choices(steps=2))
     assert bars == [[bars[0][1]] * 2] and bars[0][1] >= 4
@@ -136,7 +145,7 @@ def test_the_progress_bar_ends_full(path, monkeypatch, frames):
 
 def test_with_nothing_taken_away_the_noisy_file_comes_back_at_any_rate(path):
     _, noisy = clean_and_noisy(1.0, 1, 44_100)
-    out = refiner.refine(weights.load_prior(path), noisy, noisy, 44_100, refiner.Choices(steps=3, eta_b=1.0))
+    out = refiner.refine(weights.load(path, SpeechPrior), noisy, noisy, 44_100, refiner.Choices(steps=3, eta_b=1.0))
     assert torch.allclose(out, noisy, atol=1e-5)
 
 
@@ -160,22 +169,43 @@ def test_refine_writes_the_same_kind_of_file_and_never_overwrites(capsys, files,
     before = target.read_bytes()
     code, _, err = run(capsys, "refine", noisy, enhanced, "--prior", path, "--steps", 3)
     assert code == 1 and "--force" in err and target.read_bytes() == before
-    assert run(capsys, "refine", noisy, enhanced, "--prior", path, "--steps", 3, "--force")[0] == 0 and target.read_bytes() == before
+    assert (
+        run(capsys, "refine", noisy, enhanced, "--prior", path, "--steps", 3, "--force")[0] == 0
+        and target.read_bytes() == before
+    )
 
 
 def test_every_option_reaches_the_refiner(capsys, files, path, monkeypatch):
     seen = []
-    monkeypatch.setattr(p.SpeechPrior, "refine_wav", lambda self, noisy, cleaned, *rest: seen.append(rest[:5]) or cleaned)
-    given = ([], ["--plus"], ["--eta_a", "none", "--eta_b", "1"], ["--plus", "--eta_c", "0.5", "--steps", "7", "--seed", "3"], ["--eta_a", "0", "--eta_b", "0"])
+    monkeypatch.setattr(
+        p.SpeechPrior, "refine_wav", lambda self, noisy, cleaned, *rest: seen.append(rest[:5]) or cleaned
+    )
+    given = (
+        [],
+        ["--plus"],
+        ["--eta_a", "none", "--eta_b", "1"],
+        ["--plus", "--eta_c", "0.5", "--steps", "7", "--seed", "3"],
+        ["--eta_a", "0", "--eta_b", "0"],
+    )
     for k, options in enumerate(given):
         assert run(capsys, "refine", *files, "--prior", path, "-o", files[0].with_name(f"{k}.wav"), *options)[0] == 0
-    assert seen == [(30, 0.9, 0.9, None, 0), (30, 0.4, 0.6, 0.0, 0), (30, None, 1.0, None, 0), (7, 0.4, 0.6, 0.5, 3), (30, 0.0, 0.0, None, 0)]
+    assert seen == [
+        (30, 0.9, 0.9, None, 0),
+        (30, 0.4, 0.6, 0.0, 0),
+        (30, None, 1.0, None, 0),
+        (7, 0.4, 0.6, 0.5, 3),
+        (30, 0.0, 0.0, None, 0),
+    ]
 
 
 def test_one_of_our_denoisers_can_come_first(capsys, files, path, monkeypatch):
     seen = []
-    monkeypatch.setattr(p.SpeechPrior, "refine_wav", lambda self, noisy, cleaned, *rest: seen.append((noisy, cleaned)) or cleaned)
-    code, out, _ = run(capsys, "refine", files[0], "--first", "logmmse", "--prior", path, "-o", files[0].with_name("out.wav"), "--json")
+    monkeypatch.setattr(
+        p.SpeechPrior, "refine_wav", lambda self, noisy, cleaned, *rest: seen.append((noisy, cleaned)) or cleaned
+    )
+    code, out, _ = run(
+        capsys, "refine", files[0], "--first", "logmmse", "--prior", path, "-o", files[0].with_name("out.wav"), "--json"
+    )
     assert code == 0 and json.loads(out)["enhanced"] == "logmmse"
     ((noisy, cleaned),) = seen
     assert torch.allclose(cleaned, denoiser.load("logmmse").enhance(noisy, SR))
@@ -203,7 +233,7 @@ def test_mistakes_get_one_sentence(capsys, files, path):
 
 def test_the_prior_that_ships_knows_speech_from_noise():
     """Of a half-noisy spectrum it brings speech back better than noise of the same colour."""
-    prior = weights.load_prior()
+    prior = weights.load("prior16k", SpeechPrior)
     wav, _ = clean_and_noisy()
     x0 = prior.spectrum(0.05 * wav / wav.square().mean().sqrt())  # (1, 2, bins, T)
     colour = x0.square().mean((1, 3), keepdim=True).sqrt()
@@ -215,7 +245,21 @@ def test_the_prior_that_ships_knows_speech_from_noise():
 
 
 def test_a_prior_is_trained_from_the_command_line(capsys, tmp_path):
-    argv = ["train", "prior", "--preset", "tiny", "--steps", 2, "--batch_size", 2, "--seconds", 0.3, "--out", tmp_path / "run", "--no-half"]
+    argv = [
+        "train",
+        "prior",
+        "--preset",
+        "tiny",
+        "--steps",
+        2,
+        "--batch_size",
+        2,
+        "--seconds",
+        0.3,
+        "--out",
+        tmp_path / "run",
+        "--no-half",
+    ]
     code, out, err = run(capsys, *argv)
     assert code == 0 and "step 2 of 2" in out, err
-    assert weights.load_prior(tmp_path / "run" / "tiny-prior.safetensors").config == preset("tiny").prior
+    assert weights.load(tmp_path / "run" / "tiny-prior.safetensors", SpeechPrior).config == preset("tiny").prior

@@ -7,9 +7,10 @@ from signals import speechlike
 
 from wavelldm.config import from_dict, override
 from wavelldm.data.clips import Clips
+from wavelldm.denoise.mask import MaskNet
 from wavelldm.errors import AudioError, WavelldmError
 from wavelldm.refine import prior as p
-from wavelldm.refine.prior import PriorConfig
+from wavelldm.refine.prior import PriorConfig, SpeechPrior
 from wavelldm.refine.updates import noise_map
 from wavelldm.training import loop
 from wavelldm.training.presets import Preset, preset
@@ -118,7 +119,11 @@ def test_overlapping_windows_add_up(total):
 def test_windows_that_disagree_pass_into_each_other():
     levels = iter([0.0, 1.0, 3.0])
     out = p.overlapped(lambda part: torch.full_like(part, next(levels)), torch.zeros(1, 22), 10, 4)[0]
-    assert out.diff().min() >= 0 and out.diff().max() <= 2 / 4 and out[[0, 5, 10, 11, 16, 21]].tolist() == [0, 0, 1, 1, 3, 3]
+    assert (
+        out.diff().min() >= 0
+        and out.diff().max() <= 2 / 4
+        and out[[0, 5, 10, 11, 16, 21]].tolist() == [0, 0, 1, 1, 3, 3]
+    )
 
 
 def test_seen_in_windows_is_seen_whole(monkeypatch):
@@ -134,7 +139,9 @@ def test_seen_in_windows_is_seen_whole(monkeypatch):
     apart = (parts - whole).abs().amax((0, 1, 2))
     near = torch.zeros(150, dtype=torch.bool)
     for start in (0, 48, 96):
-        near[max(0, start - 24) : start + 40] = start > 0  # where two windows meet, and as far as a convolution sees from there
+        near[max(0, start - 24) : start + 40] = (
+            start > 0
+        )  # where two windows meet, and as far as a convolution sees from there
     assert near.sum() == 112 and apart[~near].max() < 1e-4 and apart[near].max() > 1e-4
 
 
@@ -203,7 +210,9 @@ def test_sampling_is_seeded_and_as_long_as_asked():
     assert a.shape == (2, 9 * 256) and torch.equal(a, model.sample(2, 9, 3)) and (a - b).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("noisy, cleaned", [((100,), (101,)), ((1, 1, 100), (1, 1, 100)), ((0,), (0,)), ((2, 100), (1, 100))])
+@pytest.mark.parametrize(
+    "noisy, cleaned", [((100,), (101,)), ((1, 1, 100), (1, 1, 100)), ((0,), (0,)), ((2, 100), (1, 100))]
+)
 def test_recordings_that_do_not_fit_are_named(noisy, cleaned):
     with pytest.raises(AudioError, match="alike"):
         make().refine_wav(torch.zeros(noisy), torch.zeros(cleaned))
@@ -212,7 +221,9 @@ def test_recordings_that_do_not_fit_are_named(noisy, cleaned):
 def test_settings_from_before_there_was_a_prior_still_load():
     old = {k: v for k, v in preset("base16k").to_dict().items() if k != "prior"}
     assert from_dict(Preset, old).prior == PriorConfig()
-    changed = override(preset("tiny"), ["prior.dims=8,8", "prior.shrink_bins=8", "prior.shrink_frames=2", "prior.separable=false"]).prior
+    changed = override(
+        preset("tiny"), ["prior.dims=8,8", "prior.shrink_bins=8", "prior.shrink_frames=2", "prior.separable=false"]
+    ).prior
     assert changed.dims == (8, 8) and changed.shrink_bins == (8,) and not changed.separable
 
 
@@ -252,7 +263,9 @@ def test_the_loss_of_a_perfect_network_is_nothing_and_of_an_idle_one_is_known():
         eps = torch.randn(x0.shape, generator=torch.Generator().manual_seed(3))
         a, s = (part[..., None] for part in model.schedule.at(t))
         wanted = {"eps": eps, "z0": x0, "v": a * eps - s * x0}[kind]
-        assert torch.allclose(job.error(model, wav, t, eps), wanted.square().mean((1, 2, 3)), rtol=1e-3)  # it begins by predicting nothing
+        assert torch.allclose(
+            job.error(model, wav, t, eps), wanted.square().mean((1, 2, 3)), rtol=1e-3
+        )  # it begins by predicting nothing
         model.unet.forward = lambda x_t, t: wanted
         assert job.error(model, wav, t, eps).max() < 1e-6
 
@@ -272,14 +285,16 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(tmp_path):
     def run(folder, *ends):
         for end in ends:
             job, plan = task(), loop.Plan(steps=6, warmup=2, valid_every=3, save_every=min(end, 5))
-            loop.fit(job, lambda start: ((buzzes(seed=k),) for k in range(start, end)), plan, folder, progress=False)  # noqa: B023
+            loop.fit(job, lambda start: ((buzzes(seed=k),) for k in range(start, end)), plan, folder, progress=False)
         return loop.load_checkpoint(folder / "last.pt")
 
     once, twice = run(tmp_path / "once", 6), run(tmp_path / "twice", 3, 6)
     assert once["step"] == twice["step"] == 6
     for part in (lambda run: run["networks"]["model"], lambda run: run["average"]):
         assert all(torch.equal(weight, part(twice)[name]) for name, weight in part(once).items())
-    assert not torch.equal(once["networks"]["model"]["unet.enter.weight"], task().networks["model"].unet.enter.weight)
+    assert not torch.equal(
+        once["networks"]["model"]["diffusion.unet.enter.weight"], task().networks["model"].unet.enter.weight
+    )
 
 
 def test_trained_from_files_it_hears_clean_speech_at_many_levels_and_nothing_else(tmp_path, monkeypatch):
@@ -291,18 +306,31 @@ def test_trained_from_files_it_hears_clean_speech_at_many_levels_and_nothing_els
     from wavelldm.training import prior
 
     for name, split in (("a", "train"), ("b", "valid")):
-        files.save(tmp_path / split / f"{name}.wav", torch.from_numpy(speechlike(3.0, seed=ord(name))).float()[None], SR)
+        files.save(
+            tmp_path / split / f"{name}.wav", torch.from_numpy(speechlike(3.0, seed=ord(name))).float()[None], SR
+        )
     train_items = corpora.folder(tmp_path / "train")
     held = [replace(item, split="valid") for item in corpora.folder(tmp_path / "valid")]
     heard, error = [], PriorTask.error
-    monkeypatch.setattr(PriorTask, "error", lambda self, model, wav, t, eps: heard.append(wav) or error(self, model, wav, t, eps))
+    monkeypatch.setattr(
+        PriorTask, "error", lambda self, model, wav, t, eps: heard.append(wav) or error(self, model, wav, t, eps)
+    )
     plan = loop.Plan(steps=3, warmup=1, valid_every=3)
-    result = prior.run(preset("tiny"), Material(train_items, None, held, None, False), plan, tmp_path / "run", batch=8, seconds=0.5, progress=False, half=False)
-    model = weights.load_prior(tmp_path / "run" / "tiny-prior.safetensors", "tiny")
+    result = prior.run(
+        preset("tiny"),
+        Material(train_items, None, held, None, False),
+        plan,
+        tmp_path / "run",
+        batch=8,
+        seconds=0.5,
+        progress=False,
+        half=False,
+    )
+    model = weights.load(tmp_path / "run" / "tiny-prior.safetensors", "tiny", SpeechPrior)
     assert result["step"] == 3 and model.config == TINY and model.deviation.std() > 0
     levels = torch.cat([active_level(wav, SR)[:, 0] for wav in heard[:3]])
     assert levels.max() < p.LEVEL + 7 and levels.min() > p.LEVEL - 11 and levels.max() - levels.min() > 8
     clips = Clips(train_items, SR)
-    assert len(clips) == 1 and weights.facts(tmp_path / "run" / "tiny-prior.safetensors")["kind"] == "SpeechPrior"
+    assert len(clips) == 1 and weights.about(tmp_path / "run" / "tiny-prior.safetensors")["kind"] == "SpeechPrior"
     with pytest.raises(WavelldmError, match="a SpeechPrior, not of a MaskNet"):
-        weights.load_mask(tmp_path / "run" / "tiny-prior.safetensors")
+        weights.load(tmp_path / "run" / "tiny-prior.safetensors", MaskNet)

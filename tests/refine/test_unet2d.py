@@ -72,7 +72,9 @@ def test_the_finest_level_changes_only_what_is_near(patch):
     moved[:, :, 20, 8] += 1
     changed = (net(moved, t) - net(x, t)).abs().sum((0, 1, 3)) > 1e-6  # (bins,)
     first, last = int(changed.nonzero()[0]), int(changed.nonzero()[-1])
-    assert (first, last) == (20 - 6 * patch, min(31, 20 + 7 * patch - 1)), "six convolutions that each see one place on either side"
+    assert (first, last) == (20 - 6 * patch, min(31, 20 + 7 * patch - 1)), (
+        "six convolutions that each see one place on either side"
+    )
 
 
 def test_one_level_is_enough():
@@ -140,7 +142,9 @@ def test_settings_that_do_not_fit_are_named(change, words):
         UNet2d(replace(SMALL, **change))
 
 
-@pytest.mark.parametrize("x, t", [((2, 2, 31, 4), 2), ((2, 1, 32, 4), 2), ((2, 2, 32, 4), 1), ((2, 2, 32, 0), 2), ((2, 32, 4), 2)])
+@pytest.mark.parametrize(
+    "x, t", [((2, 2, 31, 4), 2), ((2, 1, 32, 4), 2), ((2, 2, 32, 4), 1), ((2, 2, 32, 0), 2), ((2, 32, 4), 2)]
+)
 def test_wrong_shapes_are_named(x, t):
     with pytest.raises(WavelldmError, match="frames"):
         make()(torch.zeros(x), torch.zeros(t, dtype=torch.long))

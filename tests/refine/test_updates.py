@@ -32,7 +32,11 @@ def test_every_update_keeps_the_variance_of_its_step(then, sigma):
     """With the right x0 and the right sigma, what comes out has mean a x0 and variance s^2, whatever the etas."""
     g, a, s = seeded(), math.sqrt(then), math.sqrt(1 - then)
     x0 = torch.randn(SHAPE, generator=g)
-    noisy, level, eps = x0 + sigma * torch.randn(SHAPE, generator=g), torch.full((64, 1, 16, 16), sigma), torch.randn(SHAPE, generator=g)
+    noisy, level, eps = (
+        x0 + sigma * torch.randn(SHAPE, generator=g),
+        torch.full((64, 1, 16, 16), sigma),
+        torch.randn(SHAPE, generator=g),
+    )
     outs = [r.within(x0, noisy, level, then, eta, g) for eta in (0.0, 0.4, 0.9, 1.0)]
     outs += [r.within_plus(x0, eps, noisy, level, then, *etas, g) for etas in ((0.4, 0.6), (0.0, 1.0), (0.7, 0.0))]
     along = (eps + (noisy - x0) / sigma) / math.sqrt(2)  # noise that points the way of the observation's
@@ -44,7 +48,9 @@ def test_every_update_keeps_the_variance_of_its_step(then, sigma):
         assert abs(float(rest.mean())) < 0.03 * s and float(rest.var()) == pytest.approx(s * s, rel=0.03)
 
 
-@pytest.mark.parametrize("etas", [(0.9, 1.0, None), (None, 1.0, None), (0.9, 0.9, None), (0.4, 0.6, 0.0), (0.4, 0.6, 0.6)])
+@pytest.mark.parametrize(
+    "etas", [(0.9, 1.0, None), (None, 1.0, None), (0.9, 0.9, None), (0.4, 0.6, 0.0), (0.4, 0.6, 0.6)]
+)
 def test_without_noise_the_observation_comes_back(etas):
     noisy = torch.randn(2, 2, 16, 16, generator=seeded())
     out = r.refine(gaussian(1.0), noisy, torch.zeros(2, 1, 16, 16), PLAN, 100, *etas, generator=seeded(1))
@@ -54,11 +60,17 @@ def test_without_noise_the_observation_comes_back(etas):
 @pytest.mark.parametrize("etas", [(None, 1.0, None), (0.9, 0.9, None), (0.4, 0.6, 0.0)])
 def test_with_endless_noise_the_prior_speaks(etas):
     noisy = 1e4 * torch.randn(SHAPE, generator=seeded())
-    out = r.refine(gaussian(0.25, mean=2.0), noisy, torch.full((64, 1, 16, 16), 1e4), PLAN, 200, *etas, generator=seeded(1))
+    out = r.refine(
+        gaussian(0.25, mean=2.0), noisy, torch.full((64, 1, 16, 16), 1e4), PLAN, 200, *etas, generator=seeded(1)
+    )
     assert float(out.mean()) == pytest.approx(2.0, abs=0.02)
-    assert float(out.var()) == pytest.approx(0.25, rel=0.05 if etas[0] is None else 2.5), "the paper's etas only come near the spread"
+    assert float(out.var()) == pytest.approx(0.25, rel=0.05 if etas[0] is None else 2.5), (
+        "the paper's etas only come near the spread"
+    )
     if etas[0] is None:
-        assert abs(float(((out - 2) * noisy).mean() / noisy.std())) < 0.02, "and has nothing to do with what was observed"
+        assert abs(float(((out - 2) * noisy).mean() / noisy.std())) < 0.02, (
+            "and has nothing to do with what was observed"
+        )
 
 
 @pytest.mark.parametrize("sigma", [0.5, 1.0, 2.0])
@@ -75,7 +87,7 @@ def test_a_known_posterior_is_recovered_in_mean_and_variance(sigma):
 
 def test_the_noise_map_is_the_deviation_of_one_part_of_what_was_taken_away():
     noisy, cleaned = torch.randn(1, 2, 4, 5, generator=seeded()), torch.randn(1, 2, 4, 5, generator=seeded(1))
-    complex_ = lambda x: torch.complex(x[:, 0], x[:, 1])  # noqa: E731
+    complex_ = lambda x: torch.complex(x[:, 0], x[:, 1])
     assert torch.allclose(r.noise_map(noisy, cleaned)[:, 0], (complex_(noisy) - complex_(cleaned)).abs() / math.sqrt(2))
     noise = 0.3 * torch.randn(SHAPE, generator=seeded(2))
     assert float(r.noise_map(noise, torch.zeros(SHAPE)).square().mean()) == pytest.approx(0.09, rel=0.02)

@@ -39,7 +39,9 @@ def test_one_batch_is_overfitted(tmp_path, critics):
     result = loop.fit(task, lambda start: iter([batch] * 100), plan, tmp_path, progress=False)
     assert result["best"] < 0.6 * before
     (row,) = csv.DictReader(open(tmp_path / "log.csv"))
-    wanted = {"valid_mel", "valid_stft", "distinct_codes", "codec", "mel", "stft"} | ({"critics", "adversarial", "features"} if critics else set())
+    wanted = {"valid_mel", "valid_stft", "distinct_codes", "codec", "mel", "stft"} | (
+        {"critics", "adversarial", "features"} if critics else set()
+    )
     assert wanted <= set(row)
     assert (tmp_path / "tensorboard").is_dir()
 
@@ -48,7 +50,9 @@ def test_critics_may_join_a_run_late(tmp_path):
     batch, plan = crops(), loop.Plan(steps=4, valid_every=4)
     loop.fit(CodecTask(preset("tiny"), [batch]), lambda start: iter([batch] * 9), plan, tmp_path, progress=False)
     late = CodecTask(preset("tiny"), [batch], critic_width=1)
-    result = loop.fit(late, lambda start: iter([batch] * 9), loop.Plan(steps=8, valid_every=4), tmp_path, progress=False)
+    result = loop.fit(
+        late, lambda start: iter([batch] * 9), loop.Plan(steps=8, valid_every=4), tmp_path, progress=False
+    )
     assert result["step"] == 8
     state = loop.load_checkpoint(tmp_path / "last.pt")
     assert set(state["networks"]) == {"model", "critics"}
@@ -62,7 +66,10 @@ def test_critics_and_codec_each_get_their_own_gradients():
         for network in task.networks.values():
             network.zero_grad()
         loss.backward()
-        got = {name: any(p.grad is not None and p.grad.abs().sum() > 0 for p in n.parameters()) for name, n in task.networks.items()}
+        got = {
+            name: any(p.grad is not None and p.grad.abs().sum() > 0 for p in n.parameters())
+            for name, n in task.networks.items()
+        }
         assert got["critics" if group == "critics" else "model"]
         if group == "critics":
             assert not got["model"]
@@ -94,13 +101,20 @@ def test_the_seeds_command_line(folders, capsys, monkeypatch):
     monkeypatch.setenv("WAVELLDM_DATA", str(folders / "data"))
     argv = "train codec --preset tiny --set codec.decoder_dim=32 --add_random_cutting --batch_size 4 --lr 2e-5 --use_scheduler --epochs 0.5 "
     argv += "--num_workers 1 --json --seconds 0.5"
-    paths = ["--clean_data_path", str(folders / "clean"), "--noisy_data_path", str(folders / "noisy"), "--out", str(folders / "run")]
+    paths = [
+        "--clean_data_path",
+        str(folders / "clean"),
+        "--noisy_data_path",
+        str(folders / "noisy"),
+        "--out",
+        str(folders / "run"),
+    ]
     assert main.main([*argv.split(), *paths]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["step"] == round(0.5 * 11 * 1.5 / 2) and not result["stopped"]
     best = torch.load(folders / "run" / "best.pt", weights_only=True)
     assert best["model"]["decoder.bins.weight"].shape[1] == 32
-    codec = weights.load_codec(folders / "run" / "tiny.safetensors")  # ready to use
+    codec = weights.load(folders / "run" / "tiny.safetensors", Codec)  # ready to use
     assert torch.equal(codec.decoder.bins.weight, best["model"]["decoder.bins.weight"].half().float())
     assert main.main([*argv.split(), *paths]) == 0  # again: nothing left to do
 
@@ -126,20 +140,38 @@ def test_stopping_before_the_first_validation_is_no_error(folders, capsys, monke
 def test_two_processes_equal_one(folders, network):
     """torchrun with two CPU processes: the same global batch, the same weights. After two steps, because Adam turns rounding
     errors of gradients near zero into whole steps, and from there on they grow by themselves."""
-    environment = {**os.environ, "WAVELLDM_DATA": str(folders / "data"), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    common = ["-m", "wavelldm", "train", network, *TINY, "--no-half", "--clean_data_path", str(folders / "clean"), "--steps", "2"]
+    environment = {
+        **os.environ,
+        "WAVELLDM_DATA": str(folders / "data"),
+        "OMP_NUM_THREADS": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+    }
+    common = [
+        "-m",
+        "wavelldm",
+        "train",
+        network,
+        *TINY,
+        "--no-half",
+        "--clean_data_path",
+        str(folders / "clean"),
+        "--steps",
+        "2",
+    ]
     if network == "diffusion":
-        codec = weights.save(folders / "tiny", CodecTask(preset("tiny"), []).networks["model"], preset("tiny"), {})
+        codec = weights.save(folders / "tiny", CodecTask(preset("tiny"), []).networks["model"])
         common += ["--codec", str(codec), "--hours", "0.005", "--noisy_data_path", str(folders / "noisy")]
     several = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     for launch, out in (([sys.executable], "one"), (several, "two")):
-        done = subprocess.run([*launch, *common, "--out", str(folders / out)], env=environment, capture_output=True, text=True)
+        done = subprocess.run(
+            [*launch, *common, "--out", str(folders / out)], env=environment, capture_output=True, text=True
+        )
         assert done.returncode == 0, done.stderr[-2000:]
     one, two = (torch.load(folders / out / "last.pt", weights_only=True) for out in ("one", "two"))
     assert one["step"] == two["step"] == 2
     torch.manual_seed(0)  # where both runs began
     start = (Codec if network == "codec" else LatentDiffusion)(preset("tiny"))
-    flat = lambda state: torch.cat([state[name].flatten() for name, _ in start.named_parameters()])  # noqa: E731
+    flat = lambda state: torch.cat([state[name].flatten() for name, _ in start.named_parameters()])
     moved = (flat(one["networks"]["model"]) - flat(start.state_dict())).norm()
     apart = (flat(one["networks"]["model"]) - flat(two["networks"]["model"])).norm()
     assert moved > 0.05 and apart < 0.002 * moved, f"{apart:.1e} apart after moving by {moved:.1e}"

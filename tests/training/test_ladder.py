@@ -70,8 +70,10 @@ def test_a_run_trains_stops_and_loads(heard, tmp_path):
     assert result["step"] == 2 and result["best"] is not None
     path = tmp_path / "vae" / "tiny-vae.safetensors"
     assert isinstance(weights.load(path, MelVAE), MelVAE)
-    done = ladder.run("refinement", preset("tiny"), heard, plan, tmp_path / "fix", batch=2, seconds=0.5, vae=str(path), progress=False)
-    assert done["step"] == 2 and weights.facts(tmp_path / "fix" / "tiny-refinement.safetensors")["kind"] == "Refinement"
+    done = ladder.run(
+        "refinement", preset("tiny"), heard, plan, tmp_path / "fix", batch=2, seconds=0.5, vae=str(path), progress=False
+    )
+    assert done["step"] == 2 and weights.about(tmp_path / "fix" / "tiny-refinement.safetensors")["kind"] == "Refinement"
     with pytest.raises(WavelldmError, match="--vae"):
         ladder.run("refinement", preset("tiny"), heard, plan, tmp_path / "x", progress=False)
 
@@ -82,7 +84,9 @@ def test_words_are_told_and_sometimes_withheld(heard):
     assert [w.split()[-1] for w in words[0]] == ["f", "f"]
     task = LadderTask("vae", p, [(batch(1)[0], torch.tensor([0]))], words)
     told = []
-    task.networks["model"].decode = lambda z, frames=None, texts=None: told.append(texts) or torch.zeros(len(z), 100, frames, requires_grad=True)
+    task.networks["model"].decode = lambda z, frames=None, texts=None: (
+        told.append(texts) or torch.zeros(len(z), 100, frames, requires_grad=True)
+    )
     wav = batch()[0]
     for _ in range(40):
         next(task.losses((wav, torch.tensor([0, 1]))))
@@ -95,7 +99,7 @@ def test_words_are_told_and_sometimes_withheld(heard):
 def test_losses_on_sound_reach_the_mel():
     p = override(preset("tiny"), ["vae.stft=1", "vae.features=1"])
     torch.manual_seed(0)
-    task = LadderTask("vae", p, [batch()], helper=Codec(preset("tiny")))
+    task = LadderTask("vae", p, [batch()], helper=Codec(preset("tiny").codec))
     ((_, loss, parts),) = task.losses(batch())
     assert {"mel", "kl", "stft", "features"} == set(parts)
     task.networks["model"].zero_grad()
@@ -103,9 +107,9 @@ def test_losses_on_sound_reach_the_mel():
     assert task.networks["model"].decoder.last.weight.grad.abs().max() > 0
     wav, net = batch()[0], task.networks["model"]
     mel = net.mel(wav, SR)
-    same = ladder.with_phase_of(wav, mel, mel, p.mel)
+    same = ladder.with_phase_of(wav, mel, mel, p.codec.mel)
     assert (same - wav).abs().max() < 1e-3 * wav.abs().max()
-    quieter = ladder.with_phase_of(wav, mel - torch.log(torch.tensor(2.0)), mel, p.mel)
+    quieter = ladder.with_phase_of(wav, mel - torch.log(torch.tensor(2.0)), mel, p.codec.mel)
     middle = slice(1_000, -1_000)
     assert (quieter - wav / 2)[..., middle].abs().max() < 0.02 * wav.abs().max()
 
@@ -125,5 +129,5 @@ def test_command_line(heard, tmp_path, capsys, monkeypatch):
     options = "--preset tiny --steps 1 --batch_size 2 --seconds 0.5".split()
     assert main.main(["train", "autoencoder", *options, "--out", str(tmp_path / "run")]) == 0
     assert "done: step 1 of 1" in capsys.readouterr().out
-    assert weights.facts(tmp_path / "run" / "tiny-autoencoder.safetensors")["kind"] == "Autoencoder"
+    assert weights.about(tmp_path / "run" / "tiny-autoencoder.safetensors")["kind"] == "Autoencoder"
     assert set(KINDS) == {"vocoder", "vae", "refinement", "autoencoder"}

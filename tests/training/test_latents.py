@@ -12,6 +12,8 @@ from wavelldm.data.clips import Clips
 from wavelldm.data.corpora import Item
 from wavelldm.data.degrade import Degradation
 from wavelldm.data.loader import batches
+from wavelldm.denoise.mask import MaskNet
+from wavelldm.diffusion.latent import LatentDiffusion
 from wavelldm.errors import DataError
 from wavelldm.training import latents
 from wavelldm.training.presets import preset
@@ -25,15 +27,21 @@ def made(tmp_path):
     rng = np.random.default_rng(0)
     for kind in ("speech", "noise"):
         for i in range(3):
-            files.save(tmp_path / kind / f"{i}.wav", torch.from_numpy(0.1 * rng.standard_normal((1, 2 * SR))).float(), SR)
-    speech, noise = (Clips([Item(p) for p in sorted((tmp_path / kind).iterdir())], SR, tmp_path) for kind in ("speech", "noise"))
+            files.save(
+                tmp_path / kind / f"{i}.wav", torch.from_numpy(0.1 * rng.standard_normal((1, 2 * SR))).float(), SR
+            )
+    speech, noise = (
+        Clips([Item(p) for p in sorted((tmp_path / kind).iterdir())], SR, tmp_path) for kind in ("speech", "noise")
+    )
     torch.manual_seed(0)
-    return Codec(preset("tiny")).eval(), speech, noise, tmp_path
+    return Codec(preset("tiny").codec).eval(), speech, noise, tmp_path
 
 
 def build(made, **more):
     codec, speech, noise, folder = made
-    return latents.build(codec, speech, noise, RECIPE, **{"count": 20, "seconds": 0.5, "cache": folder / "l", "progress": False, **more})
+    return latents.build(
+        codec, speech, noise, RECIPE, **{"count": 20, "seconds": 0.5, "cache": folder / "l", "progress": False, **more}
+    )
 
 
 def test_what_is_kept_is_what_the_encoder_says(made):
@@ -53,7 +61,7 @@ def test_what_is_kept_is_what_the_encoder_says(made):
 def test_the_cache_is_used_again_and_made_anew_when_anything_changes(made):
     codec, *_, folder = made
     build(made)
-    count = lambda: len(list((folder / "l").iterdir()))  # noqa: E731
+    count = lambda: len(list((folder / "l").iterdir()))
     before = {p: p.stat().st_mtime_ns for p in (folder / "l").rglob("*.npy")}
     build(made)
     assert count() == 1 and {p: p.stat().st_mtime_ns for p in (folder / "l").rglob("*.npy")} == before
@@ -87,12 +95,25 @@ def test_from_folders_to_a_denoiser_on_the_command_line(tmp_path, capsys, monkey
     for network, more in (
         ("codec", "--steps 2 --seconds 0.5"),
         ("diffusion", "--steps 2 --codec runs/codec/tiny.safetensors --hours 0.01"),
-        ("mask", "--steps 2 --seconds 0.5 --codec runs/codec/tiny.safetensors --diffusion runs/diffusion/tiny-diffusion.safetensors"),
+        (
+            "mask",
+            "--steps 2 --seconds 0.5 --codec runs/codec/tiny.safetensors --diffusion runs/diffusion/tiny-diffusion.safetensors",
+        ),
     ):
         assert main.main(["train", network, *common.split(), *more.split()]) == 0, network
         assert json.loads(capsys.readouterr().out)["step"] == 2
-    assert weights.load_diffusion("runs/diffusion/tiny-diffusion.safetensors").deviation.min() > 0
-    mask = weights.load_mask("runs/mask/tiny-mask.safetensors")
+    assert weights.load("runs/diffusion/tiny-diffusion.safetensors", LatentDiffusion).deviation.min() > 0
+    mask = weights.load("runs/mask/tiny-mask.safetensors", MaskNet)
     assert mask.config.latent_dim == preset("tiny").codec.latent_dim
-    wrong = ["train", "mask", *common.split(), "--steps", "1", "--start", "runs/mask/tiny-mask.safetensors", "--out", "runs/other"]
+    wrong = [
+        "train",
+        "mask",
+        *common.split(),
+        "--steps",
+        "1",
+        "--start",
+        "runs/mask/tiny-mask.safetensors",
+        "--out",
+        "runs/other",
+    ]
     assert main.main(wrong) == 1 and "guided by a latent" in capsys.readouterr().err

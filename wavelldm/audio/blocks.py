@@ -1,13 +1,11 @@
 """Sound in blocks: overlapping windows, cross-fades and resampling of streams."""
 
-
 import numpy as np
 import soxr
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..codec.container import BLOCK
 from . import files
 from .stft import stft
 
@@ -41,7 +39,10 @@ def in_windows(blocks, window: int, overlap: int, process):
 
 def top_gain(noisy: Tensor, cleaned: Tensor) -> Tensor:
     """(C, n) each -> (C, n): how far the highest quarter of the band was turned down, so that what lies above can follow."""
-    before, after = (stft(x, FRAME, FRAME // 2, FRAME, "center")[..., -FRAME // 8 :, :].abs().square().sum(-2) for x in (noisy, cleaned))
+    before, after = (
+        stft(x, FRAME, FRAME // 2, FRAME, "center")[..., -FRAME // 8 :, :].abs().square().sum(-2)
+        for x in (noisy, cleaned)
+    )
     gain = (after / before.clamp_min(1e-12)).sqrt().clamp(max=1)  # (C, T)
     return F.interpolate(gain[:, None], noisy.shape[1], mode="linear", align_corners=True)[:, 0]
 
@@ -62,7 +63,7 @@ def windows(blocks, unit: int, margin: int, size: int | None = None):
 
     A frame is `unit` long; there are `size` new ones at a time (by default 512), and `margin` on either side except at the ends.
     """
-    size = size or BLOCK
+    size = size or 512
     held, before = None, 0
     for block in blocks:
         held = block if held is None else torch.cat([held, block], dim=-1)

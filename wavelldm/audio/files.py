@@ -69,7 +69,9 @@ def _check(block: np.ndarray, path, start: int, sr: int) -> np.ndarray:
     bad = ~np.isfinite(block).all(axis=1)
     if bad.any():
         at = (start + int(bad.argmax())) / sr
-        raise AudioError(f"{path} holds {int(bad.sum())} NaN or infinite samples, the first at {at:.3f} s; repair it first")
+        raise AudioError(
+            f"{path} holds {int(bad.sum())} NaN or infinite samples, the first at {at:.3f} s; repair it first"
+        )
     return block
 
 
@@ -83,7 +85,9 @@ def load(path, sr: int | None = None, mono: bool = False, start: float = 0.0, se
         count = -1 if seconds is None else max(0, int(round(seconds * rate)))
         data = file.read(count, dtype="float32", always_2d=True)  # (N, C)
     if len(data) == 0:
-        raise AudioError(f"{path} holds no samples{f' from {start:g} s on' if first else ''}; there is nothing to hear in it")
+        raise AudioError(
+            f"{path} holds no samples{f' from {start:g} s on' if first else ''}; there is nothing to hear in it"
+        )
     if seconds is None and len(data) < declared - first:
         raise AudioError(
             f"{path} is cut short: it promises {declared / rate:.2f} s and holds {(first + len(data)) / rate:.2f} s; copy it again"
@@ -147,7 +151,9 @@ def _kind(path: Path, sr: int, like: AudioInfo | None) -> tuple[str, str]:
         subtype = like.subtype
     subtype = subtype or sf.default_subtype(fmt)
     if subtype == "OPUS" and sr not in OPUS_RATES:
-        raise AudioError(f"Opus knows the rates {', '.join(map(str, OPUS_RATES))} Hz, not {sr}; write wav or flac instead")
+        raise AudioError(
+            f"Opus knows the rates {', '.join(map(str, OPUS_RATES))} Hz, not {sr}; write wav or flac instead"
+        )
     return fmt, subtype
 
 
@@ -181,7 +187,9 @@ def writing(path, force: bool = False):
                 os.replace(part, path)
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
-        raise AudioError(f"{path} could not be written ({'the disk is full' if full else error.strerror}); nothing was changed") from None
+        raise AudioError(
+            f"{path} could not be written ({'the disk is full' if full else error.strerror}); nothing was changed"
+        ) from None
     finally:
         if part is not None:
             with suppress(FileNotFoundError):
@@ -212,7 +220,9 @@ def save_blocks(path, blocks, sr: int, like: AudioInfo | None = None, force: boo
                     file.write(data[i : i + (1 << 16)])
                 frames += len(data)
         except sf.LibsndfileError as error:
-            raise AudioError(f"{path} could not be written ({error.error_string.strip().rstrip('.')}); nothing was changed") from None
+            raise AudioError(
+                f"{path} could not be written ({error.error_string.strip().rstrip('.')}); nothing was changed"
+            ) from None
         finally:
             if file is not None:
                 file.close()

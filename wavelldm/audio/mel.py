@@ -217,7 +217,9 @@ def griffin_lim(
         generator = torch.Generator().manual_seed(seed)  # on the CPU: the same start on any device
         phase = 2 * math.pi * torch.rand(spectrum.shape, generator=generator).to(spectrum)
         unit = torch.polar(torch.ones_like(phase), phase)  # (B, n_fft // 2 + 1, F), complex
-    spectrum = spectrum.transpose(1, 2).contiguous().transpose(1, 2)  # frame after frame in memory, as `stft` makes them
+    spectrum = (
+        spectrum.transpose(1, 2).contiguous().transpose(1, 2)
+    )  # frame after frame in memory, as `stft` makes them
     wanted, previous = scaled(unit, spectrum), 0
     for _ in tqdm(range(iterations), desc="Griffin-Lim", delay=2, leave=False):
         wav = istft(wanted, c.n_fft, c.hop, c.win, c.padding, length)  # (B, length)

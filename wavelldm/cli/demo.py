@@ -51,7 +51,9 @@ def run(source=None, out="demo", model: str = "best") -> dict:
         clean, (noisy, sr) = None, files.load(source, mono=True, seconds=60.0)
     denoiser = enhance.load(model)
     began = time.perf_counter()
-    cleaned = denoiser.enhance(noisy, sr, Settings(restore=True))  # the mask takes the noise, the diffusion fills what is lost
+    cleaned = denoiser.enhance(
+        noisy, sr, Settings(restore=True)
+    )  # the mask takes the noise, the diffusion fills what is lost
     took = time.perf_counter() - began
     versions = {"clean": clean, "noisy": noisy, "denoised": cleaned}
     versions = {name: wav for name, wav in versions.items() if wav is not None}

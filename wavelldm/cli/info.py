@@ -25,15 +25,15 @@ def facts() -> dict:
     presets = {}
     for name, preset in PRESETS.items():
         with torch.device("meta"):  # counts without allocating
-            parameters = sum(p.numel() for p in Codec(preset).parameters())
+            parameters = sum(p.numel() for p in Codec(preset.codec).parameters())
         presets[name] = {
-            "sr": preset.mel.sr,
-            "mel_bands": preset.mel.n_mels,
+            "sr": preset.codec.mel.sr,
+            "mel_bands": preset.codec.mel.n_mels,
             "latent_dim": preset.codec.latent_dim,
-            "latent_rate": round(preset.latent_rate, 3),
+            "latent_rate": round(preset.codec.latent_rate, 3),
             "codebooks": preset.codec.codebooks,
             "entries": preset.codec.entries,
-            "bitrate": round(preset.bitrate(), 1),
+            "bitrate": round(preset.codec.bitrate(), 1),
             "codec_parameters": parameters,
         }
     cuda = torch.cuda.is_available()

@@ -31,14 +31,22 @@ def parser(runs: dict) -> argparse.ArgumentParser:
 
     def command(name, help, description, examples=""):
         sub = commands.add_parser(
-            name, help=help, description=fill(description, 100), formatter_class=raw, epilog=f"{examples}\n\n{EXIT}".strip()
+            name,
+            help=help,
+            description=fill(description, 100),
+            formatter_class=raw,
+            epilog=f"{examples}\n\n{EXIT}".strip(),
         )
         sub.set_defaults(run=runs[name])
         sub.add_argument("--json", action="store_true", help="print the result as JSON, for a machine to read")
         sub.add_argument("--debug", action="store_true", help="show the whole traceback when something goes wrong")
         return sub
 
-    command("info", "versions, device and presets", "Versions, the device, and for every preset its parameters, latent rate and bitrate.")
+    command(
+        "info",
+        "versions, device and presets",
+        "Versions, the device, and for every preset its parameters, latent rate and bitrate.",
+    )
 
     sub = command(
         "denoise",
@@ -53,13 +61,34 @@ def parser(runs: dict) -> argparse.ArgumentParser:
     )
     sub.add_argument("input", nargs="+", help="sound files, folders or patterns, or - for standard input")
     sub.add_argument("-o", "--output", help="the file to write, or a folder if there are several inputs")
-    sub.add_argument("--model", default="best", help="which denoiser: base16k, wavelldm, segan, waveform, logmmse, or a .safetensors file of yours (default: the best one that ships)")
+    sub.add_argument(
+        "--model",
+        default="best",
+        help="which denoiser: base16k, wavelldm, segan, waveform, logmmse, or a .safetensors file of yours (default: the best one that ships)",
+    )
     sub.add_argument("--steps", type=int, default=1, help="steps of the diffusion's sampler (default: 1)")
     sub.add_argument("--sampler", help="ddim, ddpm, dpmpp_2m ... (default: the one the model was made for)")
-    sub.add_argument("--strength", type=float, default=1.0, help="turn noise down by this many times the decibels: 0 to 4 (default: 1)")
-    sub.add_argument("--keep-background", type=float, default=0.0, metavar="G", help="put this share of the noise back: 0 to 1 (default: 0)")
-    sub.add_argument("--restore", action="store_true", help="also fill dropouts (up to 0.6 s) and missing bands with what the diffusion expects there; a stream then waits 11 s, and keeps its band")
-    sub.add_argument("--stream", action="store_true", help="work in small blocks and look at nothing twice, as for standard input")
+    sub.add_argument(
+        "--strength",
+        type=float,
+        default=1.0,
+        help="turn noise down by this many times the decibels: 0 to 4 (default: 1)",
+    )
+    sub.add_argument(
+        "--keep-background",
+        type=float,
+        default=0.0,
+        metavar="G",
+        help="put this share of the noise back: 0 to 1 (default: 0)",
+    )
+    sub.add_argument(
+        "--restore",
+        action="store_true",
+        help="also fill dropouts (up to 0.6 s) and missing bands with what the diffusion expects there; a stream then waits 11 s, and keeps its band",
+    )
+    sub.add_argument(
+        "--stream", action="store_true", help="work in small blocks and look at nothing twice, as for standard input"
+    )
     sub.add_argument("--seed", type=int, default=0, help="same seed, same result (default: 0)")
     sub.add_argument("--force", action="store_true", help="overwrite existing files")
 
@@ -76,13 +105,31 @@ def parser(runs: dict) -> argparse.ArgumentParser:
     sub.add_argument("noisy", help="the noisy recording")
     sub.add_argument("enhanced", nargs="?", help="what a denoiser made of it: as long, at the same rate")
     sub.add_argument("-o", "--output", help="the file to write (default: noisy.refined.wav beside the input)")
-    sub.add_argument("--first", metavar="MODEL", help="instead of ENHANCED: run one of our denoisers first (base16k, wavelldm, logmmse)")
-    sub.add_argument("--prior", default="prior16k", help="weights of the speech prior, by name or path (default: the one that ships)")
+    sub.add_argument(
+        "--first",
+        metavar="MODEL",
+        help="instead of ENHANCED: run one of our denoisers first (base16k, wavelldm, logmmse)",
+    )
+    sub.add_argument(
+        "--prior", default="prior16k", help="weights of the speech prior, by name or path (default: the one that ships)"
+    )
     sub.add_argument("--steps", type=int, default=30, help="steps of the diffusion (default: 30)")
     sub.add_argument("--plus", action="store_true", help="Diffiner+: keep a share of the noise from step to step")
-    sub.add_argument("--eta_a", type=lambda x: x if x == "none" else float(x), help="fresh noise where the observation is good: 0 to 1, or none for DDPM's own step (default: 0.9, with --plus 0.4)")
-    sub.add_argument("--eta_b", type=float, help="how far to lean on the observation where it is bad: 0 to 1 (default: 0.9, with --plus 0.6)")
-    sub.add_argument("--eta_c", type=float, help="Diffiner+: the observation's share of the noise: 0 to 1 (default: 0, and without --plus none)")
+    sub.add_argument(
+        "--eta_a",
+        type=lambda x: x if x == "none" else float(x),
+        help="fresh noise where the observation is good: 0 to 1, or none for DDPM's own step (default: 0.9, with --plus 0.4)",
+    )
+    sub.add_argument(
+        "--eta_b",
+        type=float,
+        help="how far to lean on the observation where it is bad: 0 to 1 (default: 0.9, with --plus 0.6)",
+    )
+    sub.add_argument(
+        "--eta_c",
+        type=float,
+        help="Diffiner+: the observation's share of the noise: 0 to 1 (default: 0, and without --plus none)",
+    )
     sub.add_argument("--seed", type=int, default=0, help="same seed, same result (default: 0)")
     sub.add_argument("--force", action="store_true", help="overwrite an existing file")
 
@@ -95,9 +142,19 @@ def parser(runs: dict) -> argparse.ArgumentParser:
     )
     sub.add_argument("input", help="a sound file")
     sub.add_argument("output", nargs="?", help="the .wll file to write (default: beside the input)")
-    sub.add_argument("--codebooks", type=int, help="how many codebooks to keep: fewer are smaller and sound worse (default: all)")
-    sub.add_argument("--model", default="voice16k", help="name of shipped weights, or a .safetensors file (default: voice16k)")
-    sub.add_argument("--search", type=int, default=0, metavar="STEPS", help="look for better codes: as many bits, better sound; 100 steps take some 3 s per second (default: 0)")
+    sub.add_argument(
+        "--codebooks", type=int, help="how many codebooks to keep: fewer are smaller and sound worse (default: all)"
+    )
+    sub.add_argument(
+        "--model", default="voice16k", help="name of shipped weights, or a .safetensors file (default: voice16k)"
+    )
+    sub.add_argument(
+        "--search",
+        type=int,
+        default=0,
+        metavar="STEPS",
+        help="look for better codes: as many bits, better sound; 100 steps take some 3 s per second (default: 0)",
+    )
     sub.add_argument("--force", action="store_true", help="overwrite an existing file")
 
     sub = command(
@@ -137,8 +194,12 @@ def parser(runs: dict) -> argparse.ArgumentParser:
     sub.add_argument("--speech", help="a folder of clean speech")
     sub.add_argument("--noise", help="a folder of noise")
     sub.add_argument("--manifest", help="a manifest.tsv instead of two folders")
-    sub.add_argument("--split", default="train", choices=("train", "valid"), help="which part of a manifest (default: train)")
-    sub.add_argument("--snr", type=float, nargs="+", default=[0.0, 5.0, 10.0, 15.0], help="dB, taken in turn (default: 0 5 10 15)")
+    sub.add_argument(
+        "--split", default="train", choices=("train", "valid"), help="which part of a manifest (default: train)"
+    )
+    sub.add_argument(
+        "--snr", type=float, nargs="+", default=[0.0, 5.0, 10.0, 15.0], help="dB, taken in turn (default: 0 5 10 15)"
+    )
     sub.add_argument("--count", type=int, default=20, help="how many pairs (default: 20)")
     sub.add_argument("--seed", type=int, default=0, help="same seed, same pairs (default: 0)")
     sub.add_argument("--minutes", type=float, default=5.0, help="minutes of speech in the embedded corpus (default: 5)")
@@ -175,32 +236,109 @@ def parser(runs: dict) -> argparse.ArgumentParser:
         "  wavelldm train diffusion --clean_data_path clean --noisy_data_path noisy --add_random_cutting --batch_size 16 "
         "--lr 2e-5 --use_scheduler --epochs 100 --num_workers 16",
     )
-    sub.add_argument("network", choices=("codec", "diffusion", "mask", "prior", "segan", "waveform", "vocoder", "vae", "refinement", "autoencoder"))
-    sub.add_argument("--preset", help="which numbers to start from: see `wavelldm info` (default: voice16k for codec and diffusion, base16k for mask, prior, SEGAN, waveform, ladder for vocoder, VAE, refinement, autoencoder)")
-    sub.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="change some of them, such as mel.n_mels=80")
+    sub.add_argument(
+        "network",
+        choices=(
+            "codec",
+            "diffusion",
+            "mask",
+            "prior",
+            "segan",
+            "waveform",
+            "vocoder",
+            "vae",
+            "refinement",
+            "autoencoder",
+        ),
+    )
+    sub.add_argument(
+        "--preset",
+        help="which numbers to start from: see `wavelldm info` (default: voice16k for codec and diffusion, base16k for mask, prior, SEGAN, waveform, ladder for vocoder, VAE, refinement, autoencoder)",
+    )
+    sub.add_argument(
+        "--set", nargs="+", default=[], metavar="KEY=VALUE", help="change some of them, such as mel.n_mels=80"
+    )
     sub.add_argument("--clean_data_path", help="a folder of clean speech, or of VoiceBank+DEMAND")
     sub.add_argument("--noisy_data_path", help="a folder of noisy recordings of it, under the same names")
     sub.add_argument("--manifest", help="a manifest.tsv instead of folders")
-    sub.add_argument("--add_random_cutting", action="store_true", help="hear speech with dropouts of 50 to 450 ms as well")
+    sub.add_argument(
+        "--add_random_cutting", action="store_true", help="hear speech with dropouts of 50 to 450 ms as well"
+    )
     sub.add_argument("--batch_size", type=int, default=16, help="crops per step (default: 16)")
-    sub.add_argument("--seconds", type=float, help="length of a crop (default: 1 for the codec, 1.5 for the diffusion, 2 for the mask, 1.024 for the prior and SEGAN, 1 for the waveform)")
-    sub.add_argument("--lr", type=float, help="learning rate after the warm-up (default: 0.001; for segan 0.0002, for waveform 0.0001)")
-    sub.add_argument("--use_scheduler", action=argparse.BooleanOptionalAction, default=True, help="let it fall along a cosine; waveform: OneCycle (default)")
+    sub.add_argument(
+        "--seconds",
+        type=float,
+        help="length of a crop (default: 1 for the codec, 1.5 for the diffusion, 2 for the mask, 1.024 for the prior and SEGAN, 1 for the waveform)",
+    )
+    sub.add_argument(
+        "--lr",
+        type=float,
+        help="learning rate after the warm-up (default: 0.001; for segan 0.0002, for waveform 0.0001)",
+    )
+    sub.add_argument(
+        "--use_scheduler",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="let it fall along a cosine; waveform: OneCycle (default)",
+    )
     length = sub.add_mutually_exclusive_group()
     length.add_argument("--epochs", type=float, default=100.0, help="how often to hear everything (default: 100)")
     length.add_argument("--steps", type=int, help="or how many steps")
-    sub.add_argument("--codec", default="voice16k", help="diffusion, mask: weights of the codec, by name or path (default: voice16k)")
-    sub.add_argument("--hours", type=float, default=20.0, help="diffusion: hours of noisy and clean latents to keep on disk, 0.4 GB each (default: 20)")
-    sub.add_argument("--diffusion", help="mask: weights of the diffusion that guides it (default: none, the mask network alone)")
+    sub.add_argument(
+        "--codec", default="voice16k", help="diffusion, mask: weights of the codec, by name or path (default: voice16k)"
+    )
+    sub.add_argument(
+        "--hours",
+        type=float,
+        default=20.0,
+        help="diffusion: hours of noisy and clean latents to keep on disk, 0.4 GB each (default: 20)",
+    )
+    sub.add_argument(
+        "--diffusion", help="mask: weights of the diffusion that guides it (default: none, the mask network alone)"
+    )
     sub.add_argument("--vae", help="refinement: weights of the VAE whose mels it repairs, by name or path")
     sub.add_argument("--start", help="weights to begin with, of the same preset")
-    sub.add_argument("--decoded", type=float, default=0.0, help="diffusion: weight of what is decoded beside the latent itself (default: 0)")
-    sub.add_argument("--critics", type=int, default=0, metavar="WIDTH", help="codec: width of MPD and MSD: 32 as in the papers, 0 for none (default)")
-    sub.add_argument("--snr", type=float, nargs=2, metavar=("LOW", "HIGH"), help="segan, waveform: mix noise at these dB on active speech (default: -5 to 20)")
-    sub.add_argument("--l1", type=float, default=100.0, help="segan: weight of the distance beside the critic's pull (default: 100)")
-    sub.add_argument("--ema", type=float, default=0.999, help="how slowly the averaged weights follow: 0 for no average (default: 0.999)")
-    sub.add_argument("--num_workers", type=int, default=0, help="processes that load data (default: 0, which is fastest up to some 1000 x real time)")
-    sub.add_argument("--half", action=argparse.BooleanOptionalAction, default=True, help="compute in bfloat16 where that is faster (default)")
+    sub.add_argument(
+        "--decoded",
+        type=float,
+        default=0.0,
+        help="diffusion: weight of what is decoded beside the latent itself (default: 0)",
+    )
+    sub.add_argument(
+        "--critics",
+        type=int,
+        default=0,
+        metavar="WIDTH",
+        help="codec: width of MPD and MSD: 32 as in the papers, 0 for none (default)",
+    )
+    sub.add_argument(
+        "--snr",
+        type=float,
+        nargs=2,
+        metavar=("LOW", "HIGH"),
+        help="segan, waveform: mix noise at these dB on active speech (default: -5 to 20)",
+    )
+    sub.add_argument(
+        "--l1", type=float, default=100.0, help="segan: weight of the distance beside the critic's pull (default: 100)"
+    )
+    sub.add_argument(
+        "--ema",
+        type=float,
+        default=0.999,
+        help="how slowly the averaged weights follow: 0 for no average (default: 0.999)",
+    )
+    sub.add_argument(
+        "--num_workers",
+        type=int,
+        default=0,
+        help="processes that load data (default: 0, which is fastest up to some 1000 x real time)",
+    )
+    sub.add_argument(
+        "--half",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="compute in bfloat16 where that is faster (default)",
+    )
     sub.add_argument("--seed", type=int, default=0, help="same seed, same run (default: 0)")
     sub.add_argument("--out", help="the folder of the run (default: runs/NETWORK)")
 
@@ -213,11 +351,23 @@ def parser(runs: dict) -> argparse.ArgumentParser:
         "examples:\n  wavelldm ladder --rungs griffin-lim codec phase\n  wavelldm ladder my.wav --vocoder microsoft/speecht5_hifigan\n"
         "  wavelldm ladder --vae cvssp/audioldm2 --vocoder cvssp/audioldm2\n  wavelldm ladder --weights runs/vae/ladder-vae.safetensors",
     )
-    sub.add_argument("files", nargs="*", metavar="FILE", help="sound files or folders (default: held-out speech of the embedded corpus)")
+    sub.add_argument(
+        "files",
+        nargs="*",
+        metavar="FILE",
+        help="sound files or folders (default: held-out speech of the embedded corpus)",
+    )
     sub.add_argument("--manifest", help="a manifest.tsv instead: its held-out speech")
     sub.add_argument("--clips", type=int, default=8, help="how many clips at most (default: 8)")
-    sub.add_argument("--rungs", nargs="+", metavar="NAME", help="all (default), or some of griffin-lim, vocoder, grid, normalisation, vae, stages, codec, phase, words")
-    sub.add_argument("--weights", nargs="+", default=[], metavar="PATH", help="weights of your own, in place of those that ship")
+    sub.add_argument(
+        "--rungs",
+        nargs="+",
+        metavar="NAME",
+        help="all (default), or some of griffin-lim, vocoder, grid, normalisation, vae, stages, codec, phase, words",
+    )
+    sub.add_argument(
+        "--weights", nargs="+", default=[], metavar="PATH", help="weights of your own, in place of those that ship"
+    )
     sub.add_argument("--vocoder", help="a published HiFi-GAN too, by its name on the hub or as a folder")
     sub.add_argument("--vae", help="a published mel VAE too, by its name on the hub or as a folder")
     sub.add_argument("--out", default="ladder", help="the folder to write, made anew each time (default: ladder)")
@@ -228,6 +378,8 @@ def parser(runs: dict) -> argparse.ArgumentParser:
         "Make a noisy sentence (or take yours), clean it, and write the sounds, a before/after picture and a table of metrics.",
         "examples:\n  wavelldm demo\n  wavelldm demo --input my_recording.wav --out my_demo",
     )
-    sub.add_argument("--input", help="a noisy recording of yours; without a clean version of it there is less to measure")
+    sub.add_argument(
+        "--input", help="a noisy recording of yours; without a clean version of it there is less to measure"
+    )
     sub.add_argument("--out", default="demo", help="the folder to write, made anew each time (default: demo)")
     return top

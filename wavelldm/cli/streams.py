@@ -12,7 +12,12 @@ from ..denoise.denoiser import Denoiser
 from ..errors import AudioError
 
 SECONDS = 0.05  # read at a time
-KINDS = {(1, 16): ("<i2", 2.0**15), (1, 24): (None, 2.0**23), (1, 32): ("<i4", 2.0**31), (3, 32): ("<f4", 1.0)}  # (coding, bits)
+KINDS = {
+    (1, 16): ("<i2", 2.0**15),
+    (1, 24): (None, 2.0**23),
+    (1, 32): ("<i4", 2.0**31),
+    (3, 32): ("<f4", 1.0),
+}  # (coding, bits)
 
 
 def _exactly(stream, n: int) -> bytes:
@@ -71,7 +76,9 @@ def header(sr: int, channels: int) -> bytes:
     """Of a 16-bit WAV stream whose length nobody knows yet."""
     endless = 0xFFFFFFFF
     form = struct.pack("<HHIIHH", 1, channels, sr, 2 * channels * sr, 2 * channels, 16)
-    return struct.pack("<4sI4s4sI", b"RIFF", endless, b"WAVE", b"fmt ", 16) + form + struct.pack("<4sI", b"data", endless)
+    return (
+        struct.pack("<4sI4s4sI", b"RIFF", endless, b"WAVE", b"fmt ", 16) + form + struct.pack("<4sI", b"data", endless)
+    )
 
 
 def to_bytes(block: Tensor) -> bytes:

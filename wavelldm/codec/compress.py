@@ -13,11 +13,11 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from .. import weights
 from ..audio import files
 from ..audio.blocks import _take, resample_blocks, windows
 from ..errors import AudioError, WavelldmError
 from ..nn.layers import Conv1d, ConvTranspose1d
-from ..weights import load_codec
 from . import container
 from .container import BLOCK, Header
 from .model import Codec
@@ -49,13 +49,13 @@ def _reach(module: nn.Module, step: float) -> float:
 
 def encoder_margin(codec: Codec) -> int:
     """Frames on either side beyond which nothing changes a frame's codes (a safe bound)."""
-    mel = codec.preset.mel
+    mel = codec.config.mel
     return math.ceil((_reach(codec.encoder, mel.hop) + codec.past + mel.hop) / codec.hop)
 
 
 def decoder_margin(codec: Codec) -> int:
     """Frames on either side of a frame beyond which no code changes its sound (a safe bound)."""
-    mel = codec.preset.mel
+    mel = codec.config.mel
     rounds = getattr(codec.decoder, "polish", 0)  # each step of Griffin-Lim takes a frame's news to all that overlap it
     blur = mel.n_fft + rounds * (-(-mel.n_fft // mel.hop) - 1) * mel.hop
     return math.ceil((_reach(codec.upsampler, codec.hop) + _reach(codec.decoder, mel.hop) + blur) / codec.hop)
@@ -67,7 +67,9 @@ def encode_blocks(codec: Codec, blocks, codebooks: int | None = None, steps: int
     done = 0
     for wav, before, count in windows(blocks, codec.hop, encoder_margin(codec)):
         if steps:
-            codes = [search(codec, row[None, None], steps, codebooks, done - before) for row in wav]  # one by one, to save memory
+            codes = [
+                search(codec, row[None, None], steps, codebooks, done - before) for row in wav
+            ]  # one by one, to save memory
             yield torch.cat(codes)[..., before : before + count]
             done += count
             continue
@@ -111,7 +113,7 @@ class Result:
             "complete": self.complete,
             "sr": h.original_sr,
             "channels": h.channels,
-            "preset": h.preset,
+            "model": h.model,
             "weights": h.weights,
             "codebooks": h.codebooks,
             "bytes": h.size,
@@ -133,7 +135,13 @@ def _apart(source, target):
 
 
 def compress_file(
-    source, target, codec: Codec, codebooks: int | None = None, force: bool = False, progress: bool = True, steps: int = 0
+    source,
+    target,
+    codec: Codec,
+    codebooks: int | None = None,
+    force: bool = False,
+    progress: bool = True,
+    steps: int = 0,
 ) -> Result:
     """Code a sound file with the first `codebooks` codebooks (default: all) and write it as .wll. `steps`: of the search for better codes."""
     _apart(source, target)
@@ -145,7 +153,7 @@ def compress_file(
         raise WavelldmError(f"a search takes 0 steps (none) or more, not {steps}")
     seen = 0
     rates = codec.sr, codec.hop, facts.sr
-    header = Header(codec.preset.name, identity(codec), *rates, facts.channels, 0, codebooks, codec.preset.codec.levels)
+    header = Header(codec.name, identity(codec), *rates, facts.channels, 0, codebooks, codec.config.levels)
     with tqdm(total=facts.frames, unit="sample", unit_scale=True, disable=not progress, delay=1.0, leave=False) as bar:
 
         def blocks():
@@ -167,11 +175,11 @@ def decompress_file(source, target, codec: Codec | None = None, force: bool = Fa
     """
     _apart(source, target)
     header, blocks = container.read(source)
-    codec = codec or load_codec(header.preset)
+    codec = codec or weights.load(header.model, Codec)
     if identity(codec) != header.weights:
         raise WavelldmError(
-            f"{source} was made with other weights ({header.preset}, {header.weights}) than these "
-            f"({codec.preset.name}, {identity(codec)}); give the same ones with --model"
+            f"{source} was made with other weights ({header.model}, {header.weights}) than these "
+            f"({codec.name}, {identity(codec)}); give the same ones with --model"
         )
     frames = 0
     with tqdm(total=header.frames, unit="frame", unit_scale=True, disable=not progress, delay=1.0, leave=False) as bar:

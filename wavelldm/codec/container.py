@@ -9,7 +9,7 @@ All numbers are little-endian. The header:
     4 4 4     sample rate of the codec, samples per frame, sample rate of the original
     2         channels C
     8 8       samples per channel of the original; bytes of the whole file
-    n, 2 n    name of the preset (UTF-8); levels of the quantiser
+    n, 2 n    name of the codec's weights (UTF-8); levels of the quantiser
     4         CRC-32 of everything above
 
 Then one block for every 512 frames (the last may be shorter):
@@ -139,7 +139,7 @@ PLAIN, CODED = 0, 1
 class Header:
     """What a decoder must know before the first code."""
 
-    preset: str
+    model: str
     weights: str  # 16 hexadecimal digits
     sr: int  # of the codec
     hop: int
@@ -172,7 +172,7 @@ class Header:
 
 
 def header_bytes(h: Header) -> bytes:
-    name = h.preset.encode()
+    name = h.model.encode()
     counts = len(name), len(h.levels), h.codebooks
     rates = h.sr, h.hop, h.original_sr, h.channels, h.samples, h.size
     data = FIXED.pack(MAGIC, VERSION, *counts, bytes.fromhex(h.weights), *rates)
@@ -193,9 +193,9 @@ def read_header(file, path) -> Header:
         if len(data) == FIXED.size + name + 2 * levels + CRC.size:
             if zlib.crc32(data[: -CRC.size]) != CRC.unpack(data[-CRC.size :])[0]:
                 raise WavelldmError(f"the header of {path} is damaged; copy the file again")
-            preset = data[FIXED.size : FIXED.size + name].decode()
+            model = data[FIXED.size : FIXED.size + name].decode()
             levels = struct.unpack_from(f"<{levels}H", data, FIXED.size + name)
-            return Header(preset, weights.hex(), sr, hop, original_sr, channels, samples, codebooks, levels, size)
+            return Header(model, weights.hex(), sr, hop, original_sr, channels, samples, codebooks, levels, size)
     raise WavelldmError(f"{path} is cut short within its header, so nothing can be decoded; copy it again")
 
 

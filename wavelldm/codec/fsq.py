@@ -164,7 +164,9 @@ class GFSQ(nn.Module):
         """z (B, D, T) -> (B, D, T): through the same bottleneck, but nothing is rounded. What no bits can limit."""
         with torch.autocast(z.device.type, enabled=False):
             parts = z.float().transpose(1, 2).chunk(self.groups, dim=-1)  # G x (B, T, D/G)
-            outs = [out(self.fsq.bound(into(part))) for into, out, part in zip(self.project_in, self.project_out, parts)]
+            outs = [
+                out(self.fsq.bound(into(part))) for into, out, part in zip(self.project_in, self.project_out, parts)
+            ]
             return torch.cat(outs, dim=-1).transpose(1, 2)
 
     def decode_codes(self, codes: Tensor) -> Tensor:

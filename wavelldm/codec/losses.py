@@ -26,7 +26,9 @@ class PeriodCritic(nn.Module):
         self.period = period
         sizes = [1, width, 4 * width, 16 * width, 32 * width]
         strided = [nn.Conv2d(a, b, (5, 1), (3, 1), (2, 0)) for a, b in zip(sizes, sizes[1:])]
-        self.layers = nn.ModuleList(weight_norm(c) for c in [*strided, nn.Conv2d(sizes[-1], sizes[-1], (5, 1), 1, (2, 0))])
+        self.layers = nn.ModuleList(
+            weight_norm(c) for c in [*strided, nn.Conv2d(sizes[-1], sizes[-1], (5, 1), 1, (2, 0))]
+        )
         self.out = weight_norm(nn.Conv2d(sizes[-1], 1, (3, 1), 1, (1, 0)))
 
     def forward(self, wav: Tensor) -> list[Tensor]:
@@ -77,7 +79,9 @@ class Critics(nn.Module):
 
     def __init__(self, width: int = 32, periods=(2, 3, 5, 7, 11), scales=(1, 2, 4)):
         super().__init__()
-        self.critics = nn.ModuleList([PeriodCritic(p, width) for p in periods] + [ScaleCritic(s, width) for s in scales])
+        self.critics = nn.ModuleList(
+            [PeriodCritic(p, width) for p in periods] + [ScaleCritic(s, width) for s in scales]
+        )
 
     def forward(self, wav: Tensor) -> list[list[Tensor]]:
         return [critic(wav) for critic in self.critics]
@@ -122,7 +126,9 @@ def stft_loss(decoded: Tensor, wav: Tensor, windows=(256, 512, 1024)) -> Tensor:
     for w in windows:
         a, b = (stft(x, w, w // 4, w, "center") for x in (decoded, wav))  # (B, F, T)
         a, b = magnitude(a.real, a.imag), magnitude(b.real, b.imag)
-        convergence = (a - b).square().sum((1, 2)).clamp_min(1e-12).sqrt() / b.square().sum((1, 2)).clamp_min(1e-4).sqrt()
+        convergence = (a - b).square().sum((1, 2)).clamp_min(1e-12).sqrt() / b.square().sum((1, 2)).clamp_min(
+            1e-4
+        ).sqrt()
         log = (a.clamp_min(1e-4).log() - b.clamp_min(1e-4).log()).abs().mean()
         total = total + convergence.mean() + log
     return total / len(windows)
@@ -139,7 +145,7 @@ def pulse_distances(codec: Codec, z_q: Tensor, wav: Tensor, mels, number: Tensor
     `disturbance`, `unlike`: see perceptual.py, `pitch`: cross-entropy against the tracked pitch, the lowest one in pauses, whose
     harmonics lie too close to be heard as a tone. The pulses take the guessed pitch where it is nearly right, else the tracked one.
     `number` (T,): each frame's place in the noise, by default anywhere."""
-    head, hop = codec.decoder, codec.preset.mel.hop
+    head, hop = codec.decoder, codec.config.mel.hop
     path = pitch.track(pitch.scores(wav, codec.sr, hop))  # (B, T)
     voiced = path < pitch.COUNT
     path = torch.where(voiced, path, 0)
@@ -150,9 +156,13 @@ def pulse_distances(codec: Codec, z_q: Tensor, wav: Tensor, mels, number: Tensor
         far = voiced & ((guess / right).log2().abs() > NEAR)
         f0 = torch.where(far, right, guess).detach()
         if number is None:
-            number = torch.randint(TABLE, (len(wav), 1), device=wav.device) + torch.arange(f0.shape[1], device=wav.device)
+            number = torch.randint(TABLE, (len(wav), 1), device=wav.device) + torch.arange(
+                f0.shape[1], device=wav.device
+            )
         decoded = head.join(head.frames(f0, head.turns(f0), gains, number))[..., : wav.shape[-1]]
-        near = torch.exp(-0.5 * (torch.arange(pitch.COUNT, device=wav.device)[:, None] - path[:, None]).square())  # (B, S, T)
+        near = torch.exp(
+            -0.5 * (torch.arange(pitch.COUNT, device=wav.device)[:, None] - path[:, None]).square()
+        )  # (B, S, T)
         missed = -(near / near.sum(1, keepdim=True) * logits.log_softmax(1)).sum(1)
         pairs = [(mel(decoded, codec.sr), mel(wav, codec.sr)) for mel in mels]
         return {

@@ -1,10 +1,10 @@
 """The codec: log-mel -> ConvNeXt encoder -> z (B, D, T) -> grouped FSQ -> decoder -> wav of the very same length.
 
-The design is WaveLLDM's (arXiv 2508.21153) after Firefly-GAN (arXiv 2411.01156); every number is in `config.Preset`.
+The design is WaveLLDM's (arXiv 2508.21153) after Firefly-GAN (arXiv 2411.01156); every number is in CodecConfig.
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
@@ -12,10 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..audio import pitch
-from ..audio.mel import LogMel
+from ..audio.mel import LogMel, MelConfig
 from ..errors import AudioError, WavelldmError
 from ..nn.layers import Chain, ChannelNorm, Conv1d, ConvNeXtBlock, ConvTranspose1d
-from ..training.presets import Preset
 from .decoders import HiFiGAN, ISTFTHead
 from .fsq import GFSQ
 from .pulse import SourceHead
@@ -25,6 +24,7 @@ from .pulse import SourceHead
 class CodecConfig:
     """Encoder, grouped residual FSQ and decoder; the numbers follow WaveLLDM (arXiv 2508.21153)."""
 
+    mel: MelConfig = field(default_factory=MelConfig)  # what the encoder sees
     depths: tuple = (3, 3, 9, 3)  # ConvNeXt blocks per stage
     dims: tuple = (128, 256, 384, 384)  # their widths
     latent_dim: int = 384  # D in z (B, D, T)
@@ -42,6 +42,18 @@ class CodecConfig:
     causal: bool = False  # no look-ahead, so that it can stream
 
     @property
+    def sr(self) -> int:
+        return self.mel.sr
+
+    @property
+    def hop(self) -> int:
+        return self.mel.hop * math.prod(self.strides)  # samples per latent frame
+
+    @property
+    def latent_rate(self) -> float:
+        return self.sr / self.hop  # latent frames per second
+
+    @property
     def codebooks(self) -> int:
         return self.groups * self.residuals  # Q in codes (B, Q, T)
 
@@ -53,6 +65,10 @@ class CodecConfig:
     def bits_per_code(self) -> float:
         return math.log2(self.entries)
 
+    def bitrate(self, codebooks: int | None = None) -> float:
+        """Bits per second of the codes, without a container."""
+        return (codebooks or self.codebooks) * self.bits_per_code * self.latent_rate
+
 
 class Coded(NamedTuple):
     wav: Tensor  # (B, 1, N), decoded
@@ -61,10 +77,9 @@ class Coded(NamedTuple):
     codes: Tensor  # (B, Q, T)
 
 
-def make_encoder(p: Preset) -> Chain:
+def make_encoder(c: CodecConfig) -> Chain:
     """features (B, M, F) -> z (B, D, T): stages of ConvNeXt blocks, then one strided convolution and block per stride."""
-    c = p.codec
-    heard = p.mel.n_mels + (pitch.COUNT if c.hear_pitch else 0)
+    heard = c.mel.n_mels + (pitch.COUNT if c.hear_pitch else 0)
     layers = [Conv1d(heard, c.dims[0], 7, causal=c.causal), ChannelNorm(c.dims[0])]
     for i, (depth, dim) in enumerate(zip(c.depths, c.dims)):
         if i > 0:
@@ -78,53 +93,57 @@ def make_encoder(p: Preset) -> Chain:
     return Chain(*layers, ChannelNorm(c.latent_dim))
 
 
-def make_upsampler(p: Preset) -> Chain:
+def make_upsampler(c: CodecConfig) -> Chain:
     """z (B, D, T) -> (B, D, F): undo the encoder's strides in reverse."""
-    c, layers = p.codec, []
+    layers = []
     for stride in reversed(c.strides):
         layers += [ConvTranspose1d(c.latent_dim, c.latent_dim, stride, stride, causal=c.causal)]
         layers += [ConvNeXtBlock(c.latent_dim, c.expansion, c.causal)]
     return Chain(*layers)
 
 
-def make_decoder(p: Preset) -> nn.Module:
+def make_decoder(c: CodecConfig) -> nn.Module:
     """(B, D, F) -> wav (B, 1, F * hop)."""
-    c = p.codec
     if c.decoder == "hifigan":
-        if math.prod(c.upsample) != p.mel.hop:
+        if math.prod(c.upsample) != c.mel.hop:
             raise WavelldmError(
                 f"the upsampling rates {c.upsample} multiply to {math.prod(c.upsample)}, "
-                f"but a mel frame has {p.mel.hop} samples; make them equal"
+                f"but a mel frame has {c.mel.hop} samples; make them equal"
             )
         return HiFiGAN(c.latent_dim, c.decoder_dim, c.upsample, causal=c.causal)
     if c.decoder == "istft":
-        return ISTFTHead(c.latent_dim, c.decoder_dim, c.decoder_depth, c.expansion, p.mel.n_fft, p.mel.hop, c.causal, c.polish)
+        return ISTFTHead(
+            c.latent_dim, c.decoder_dim, c.decoder_depth, c.expansion, c.mel.n_fft, c.mel.hop, c.causal, c.polish
+        )
     if c.decoder == "source":
-        return SourceHead(c.latent_dim, c.decoder_dim, c.decoder_depth, c.expansion, p.mel.sr, p.mel.hop, c.causal)
+        return SourceHead(c.latent_dim, c.decoder_dim, c.decoder_depth, c.expansion, c.mel.sr, c.mel.hop, c.causal)
     raise WavelldmError(f"there is no decoder '{c.decoder}'; choose hifigan, istft or source")
 
 
 class Codec(nn.Module):
-    """Encoder, quantiser and decoder of one preset. Any length goes in and comes out; zeros fill the last frame.
+    """Encoder, quantiser and decoder. Any length goes in and comes out; zeros fill the last frame.
 
     Built with `causal=True` it also streams: `stream_encode` and `stream_decode` take chunks and an explicit state, and
     their joined outputs equal `encode` and `decode`. What comes out then lags `latency` samples behind what went in.
     """
 
-    def __init__(self, preset: Preset):
+    Config = CodecConfig
+    name, hash = "untrained", None  # set by weights.load
+
+    def __init__(self, config: CodecConfig):
         super().__init__()
-        c = preset.codec
+        c = self.config = config
         if len(c.depths) != len(c.dims):
             raise WavelldmError(f"depths {c.depths} and dims {c.dims} differ in number; give every encoder stage both")
-        self.preset, self.sr, self.hop, self.causal = preset, preset.mel.sr, preset.hop, c.causal
-        mel = replace(preset.mel, padding="causal" if c.causal else "same")
+        self.sr, self.hop, self.causal = c.sr, c.hop, c.causal
+        mel = replace(c.mel, padding="causal" if c.causal else "same")
         self.mel = LogMel(mel)
         span = max(mel.n_fft, pitch.layout(mel.sr)[2] if c.hear_pitch else 0)
         self.past = -(-(span - mel.hop) // mel.hop) * mel.hop  # samples before a chunk that its frames need
-        self.encoder = make_encoder(preset)
+        self.encoder = make_encoder(c)
         self.quantiser = GFSQ(c.latent_dim, c.groups, c.residuals, c.levels)
-        self.upsampler = make_upsampler(preset)
-        self.decoder = make_decoder(preset)
+        self.upsampler = make_upsampler(c)
+        self.decoder = make_decoder(c)
 
     @property
     def latency(self) -> int:
@@ -146,10 +165,10 @@ class Codec(nn.Module):
         """wav -> mel (B, M, F), counted from silence (-2.5) to magnitude one (2.5): for speech about mean 0, deviation 1.
         With `hear_pitch`, below it how well each pitch fits: (B, M + S, F)."""
         with torch.autocast(wav.device.type, enabled=False):
-            mel = 2.5 - 5 * self.mel(wav.float(), self.sr) / math.log(self.preset.mel.floor)
-            if not self.preset.codec.hear_pitch:
+            mel = 2.5 - 5 * self.mel(wav.float(), self.sr) / math.log(self.config.mel.floor)
+            if not self.config.hear_pitch:
                 return mel
-            return torch.cat([mel, pitch.scores(wav.float(), self.sr, self.preset.mel.hop, self.causal)], dim=1)
+            return torch.cat([mel, pitch.scores(wav.float(), self.sr, self.config.mel.hop, self.causal)], dim=1)
 
     def encode(self, wav: Tensor, sr: int) -> Tensor:
         """wav (B, 1, N) -> z (B, D, ceil(N / hop))."""
@@ -181,7 +200,7 @@ class Codec(nn.Module):
         self._check_latent(z_q)
         x = self.upsampler(z_q)
         if hasattr(self.decoder, "resume"):
-            rate = self.hop // self.preset.mel.hop
+            rate = self.hop // self.config.mel.hop
             wav, state = self.decoder.resume(x, before * rate, count * rate, state)
         else:
             wav = self.decoder(x)
@@ -192,10 +211,10 @@ class Codec(nn.Module):
         return self.decoder.spectrum(self.decoder.body(self.upsampler(z_q)))
 
     def _check_latent(self, z: Tensor):
-        dim = self.preset.codec.latent_dim
+        dim = self.config.latent_dim
         if z.ndim != 3 or z.shape[1] != dim:
             raise WavelldmError(
-                f"this codec's latents are (batch, {dim}, frames), not {tuple(z.shape)}; use the preset that made them"
+                f"this codec's latents are (batch, {dim}, frames), not {tuple(z.shape)}; use the codec that made them"
             )
 
     def codes_to_wav(self, codes: Tensor, length: int | None = None) -> Tensor:
@@ -203,7 +222,7 @@ class Codec(nn.Module):
         return self.decode(self.quantiser.decode_codes(codes), length)
 
     def forward(self, wav: Tensor, keep: Tensor | None = None) -> Coded:
-        """wav (B, 1, N) at the preset's rate -> Coded, its wav (B, 1, N) too."""
+        """wav (B, 1, N) at the codec's rate -> Coded, its wav (B, 1, N) too."""
         z = self.encode(wav, self.sr)
         z_q, codes = self.quantise(z, keep)
         return Coded(self.decode(z_q, wav.shape[-1]), z, z_q, codes)
@@ -218,7 +237,7 @@ class Codec(nn.Module):
         wav = torch.cat([seen, wav], dim=-1)
         if last:
             wav = F.pad(wav, (0, -count % self.hop))
-        hop = self.preset.mel.hop
+        hop = self.config.mel.hop
         new = (wav.shape[-1] - self.past) // hop  # mel frames
         features = wav.new_zeros(wav.shape[0], self.encoder[0].in_channels, 0)
         if new:

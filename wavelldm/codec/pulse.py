@@ -125,7 +125,9 @@ class SourceHead(nn.Module):
             total = overlap_add(frames, self.hop) + F.pad(tail, (0, count * self.hop))
             out, tail = total[:, : count * self.hop], total[:, count * self.hop :]
             if number == 0:  # the first half hop has no frame before it; what lies before that is dropped
-                out = torch.cat([out[:, : self.hop] / self.window[: self.hop].square().clamp_min(1e-2), out[:, self.hop :]], dim=1)
+                out = torch.cat(
+                    [out[:, : self.hop] / self.window[: self.hop].square().clamp_min(1e-2), out[:, self.hop :]], dim=1
+                )
             before, number = torch.stack([f0[:, -1].double(), turns[:, -1]], dim=1), number + count
         if last and number:
             out = torch.cat([out, (tail / self.window[self.hop :].square().clamp_min(1e-2))[:, : self.delay]], dim=1)

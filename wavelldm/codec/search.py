@@ -18,7 +18,9 @@ RATE = 0.05  # of Adam, falling to zero on a straight line
 def search(codec: Codec, wav: Tensor, steps: int, codebooks: int | None = None, first: int = 0) -> Tensor:
     """wav (B, 1, N) at the codec's rate -> codes (B, K, T). `first`: the number of the first frame in the recording."""
     if not isinstance(codec.decoder, SourceHead):
-        raise WavelldmError("codes can be searched only for a codec with the source decoder, such as voice16k; leave the search out")
+        raise WavelldmError(
+            "codes can be searched only for a codec with the source decoder, such as voice16k; leave the search out"
+        )
     quantiser = codec.quantiser
     count = codebooks or quantiser.codebooks
     keep = torch.full((len(wav),), count, device=wav.device)

@@ -44,7 +44,9 @@ def perplexity(codes: Tensor, entries: int) -> Tensor:
 def flip_rate(codes: Tensor, others: Tensor) -> Tensor:
     """The share of frames whose code is another one, of each codebook: two (..., Q, T) -> (Q,)."""
     if codes.shape != others.shape:
-        raise WavelldmError(f"codes to compare have one shape, not {tuple(codes.shape)} and {tuple(others.shape)}; cut them alike")
+        raise WavelldmError(
+            f"codes to compare have one shape, not {tuple(codes.shape)} and {tuple(others.shape)}; cut them alike"
+        )
     return (codes != others).movedim(-2, 0).flatten(1).double().mean(-1)
 
 

@@ -37,7 +37,9 @@ class Settings:
 
     def __post_init__(self):
         if not (self.steps >= 1 and 0 <= self.strength <= 4 and 0 <= self.background <= 1):
-            raise WavelldmError("steps begin at 1, strength lies between 0 and 4, and the kept background between 0 and 1")
+            raise WavelldmError(
+                "steps begin at 1, strength lies between 0 and 4, and the kept background between 0 and 1"
+            )
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,9 @@ class Networks(nn.Module):
         if self.guided and diffusion is None:
             raise WavelldmError("this mask network is guided by a latent; give its codec and diffusion too")
         if mask is not None and codec is not None and codec.hop != mask.config.hop:
-            raise WavelldmError(f"a latent frame has {codec.hop} samples and a mask frame {mask.config.hop}; make them equal")
+            raise WavelldmError(
+                f"a latent frame has {codec.hop} samples and a mask frame {mask.config.hop}; make them equal"
+            )
 
 
 def latents(chain: Networks, blocks, settings: Settings, size: int, margin: int = 0):
@@ -86,7 +90,10 @@ def by_mask(chain: Networks, blocks, settings: Settings, size: int):
         source = latents(chain, blocks, settings, size, 1 + ahead)
     ramp = torch.arange(1, hop + 1) / hop
     for z, wav, before, count in source:
-        first, last = before * hop - side, (before + count + ahead) * hop + side  # of the window: the samples these frames see
+        first, last = (
+            before * hop - side,
+            (before + count + ahead) * hop + side,
+        )  # of the window: the samples these frames see
         seen = fit(F.pad(wav[:, max(0, first) : last], (max(0, -first), 0)), last - first)
         spec = mask.frames(seen)  # (C, count + ahead, bins)
         cleaned, gain, state = mask.clean(spec, None if z is None else chain.diffusion.normalise(z), state)
@@ -133,15 +140,20 @@ def by_decoder(chain: Networks, blocks, settings: Settings, size: int):
 
 
 @torch.no_grad()
-def clean_blocks(chain: Networks, blocks, sr: int, settings: Settings = Settings(), look: Look = Look(), size: int = BLOCK, way=None):
+def clean_blocks(
+    chain: Networks, blocks, sr: int, settings: Settings = Settings(), look: Look = Look(), size: int = BLOCK, way=None
+):
     """wav blocks (C, any) at any rate -> cleaned blocks, as many samples in all. `way`: another than by_mask or by_decoder.
 
     The networks hear the sound at their own rate and level. What lies above their band comes from the original, turned down
     as the mask turns down its highest bins.
     """
-    if settings.restore and (chain.diffusion is None or chain.diffusion.preset.unet.path != "noise"):
+    if settings.restore and (chain.diffusion is None or chain.diffusion.config.path != "noise"):
         raise WavelldmError("only a model with a diffusion in it can restore what is missing; choose another --model")
-    kept, lower = [], []  # blocks of the original, and of the same at the networks' rate, that wait for their cleaned twins
+    kept, lower = (
+        [],
+        [],
+    )  # blocks of the original, and of the same at the networks' rate, that wait for their cleaned twins
 
     def heard():
         for block in blocks:

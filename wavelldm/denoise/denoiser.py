@@ -13,10 +13,15 @@ from tqdm import tqdm
 from .. import weights
 from ..audio import files
 from ..audio.levels import active_power
+from ..codec.model import Codec
+from ..diffusion.latent import LatentDiffusion
 from ..errors import AudioError, WavelldmError
 from .chain import BLOCK, LIVE, Look, Networks, Settings, clean_blocks
 from .logmmse import LogMMSE
+from .mask import MaskNet
 from .restore import find_cutoff
+from .segan import Segan
+from .waveform import WaveDenoiser
 
 LEVEL = -26.0  # dB of active speech, in the middle of what the networks were trained on
 QUIETEST = -70.0  # dB: below this there is nothing to bring up
@@ -51,12 +56,20 @@ class Denoiser:
         look = Look() if live else look_at(files.read_blocks(source, seconds=10.0), facts.sr)
 
         def blocks():
-            with tqdm(total=facts.frames, unit="sample", unit_scale=True, disable=not progress, delay=1.0, leave=False) as bar:
+            with tqdm(
+                total=facts.frames, unit="sample", unit_scale=True, disable=not progress, delay=1.0, leave=False
+            ) as bar:
                 for block in files.read_blocks(source, seconds=10.0):
                     yield block
                     bar.update(block.shape[1])
 
-        files.save_blocks(target, self.clean(blocks(), facts.sr, settings, look, LIVE if live else BLOCK), facts.sr, like=facts, force=force)
+        files.save_blocks(
+            target,
+            self.clean(blocks(), facts.sr, settings, look, LIVE if live else BLOCK),
+            facts.sr,
+            like=facts,
+            force=force,
+        )
         return facts
 
 
@@ -77,7 +90,9 @@ def look_at(blocks, sr: int) -> Look:
 def classical(blocks, sr: int, settings: Settings, look: Look, size: int):
     """log-MMSE: no rate of its own and no weights."""
     if settings.strength != 1 or settings.steps != 1 or settings.restore:
-        raise WavelldmError("log-MMSE has no steps, no strength and restores nothing; choose another --model, or leave these options out")
+        raise WavelldmError(
+            "log-MMSE has no steps, no strength and restores nothing; choose another --model, or leave these options out"
+        )
     stream, waiting = LogMMSE(sr), None
     for block in blocks:
         waiting = block if waiting is None else torch.cat([waiting, block], dim=1)
@@ -90,7 +105,7 @@ def classical(blocks, sr: int, settings: Settings, look: Look, size: int):
 
 def neural(chain: Networks, restorer: Callable | None = None) -> Callable:
     """`restorer()`: the networks for somebody who wants to have restored what is missing, loaded only then."""
-    chosen = lambda settings: restorer() if restorer and settings.restore else chain  # noqa: E731
+    chosen = lambda settings: restorer() if restorer and settings.restore else chain
     return lambda blocks, sr, settings, look, size: clean_blocks(chosen(settings), blocks, sr, settings, look, size)
 
 
@@ -99,8 +114,10 @@ def waveform(net) -> Callable:
 
     def clean(blocks, sr: int, settings: Settings, look: Look, size: int):
         if settings.strength != 1 or settings.restore:
-            raise WavelldmError("a waveform network has no strength and restores nothing; choose another --model, or leave these options out")
-        rows = lambda net, wav, settings, size: net.stream(wav, settings.steps, settings.seed, settings.background)  # noqa: E731
+            raise WavelldmError(
+                "a waveform network has no strength and restores nothing; choose another --model, or leave these options out"
+            )
+        rows = lambda net, wav, settings, size: net.stream(wav, settings.steps, settings.seed, settings.background)
         return clean_blocks(net, blocks, sr, settings, look, size, rows)
 
     return clean
@@ -108,17 +125,24 @@ def waveform(net) -> Callable:
 
 def trained(name) -> Callable:
     """What weights of any denoiser (a name or a path) make of sound."""
-    kind = weights.facts(name).get("kind", "codec")  # the oldest weights do not say
+    kind = weights.about(name)["kind"]
     if kind == "MaskNet":
-        return neural(Networks(None, None, weights.load_mask(name)))
+        return neural(Networks(None, None, weights.load(name, MaskNet)))
     if kind in ("Segan", "WaveDenoiser"):
-        return waveform(weights.load_segan(name) if kind == "Segan" else weights.load_wave(name))
-    raise WavelldmError(f"{name} holds weights ({kind}) that do not clean by themselves; choose those of a mask network, SEGAN or waveform denoiser")
+        return waveform(weights.load(name, Segan if kind == "Segan" else WaveDenoiser))
+    raise WavelldmError(
+        f"{name} holds weights ({kind}) that do not clean by themselves; choose those of a mask network, SEGAN or waveform denoiser"
+    )
 
 
 def base16k() -> Callable:
-    mask = weights.load_mask()
-    return neural(Networks(None, None, mask), lru_cache(lambda: Networks(weights.load_codec(), weights.load_diffusion(), mask)))
+    mask = weights.load("base16k-mask", MaskNet)
+    return neural(
+        Networks(None, None, mask),
+        lru_cache(
+            lambda: Networks(weights.load("voice16k", Codec), weights.load("voice16k-diffusion", LatentDiffusion), mask)
+        ),
+    )
 
 
 # name -> (what a user should know of it, what loads it)
@@ -129,11 +153,16 @@ MODELS = {
     ),
     "wavelldm": (
         "latent diffusion and the codec's decoder, as in WaveLLDM: the whole sound is made anew",
-        lambda: neural(Networks(weights.load_codec(), weights.load_diffusion(), None)),
+        lambda: neural(
+            Networks(weights.load("voice16k", Codec), weights.load("voice16k-diffusion", LatentDiffusion), None)
+        ),
     ),
     "segan": ("SEGAN, a generator that learnt from a critic, on the waveform, 16 kHz", lambda: trained("segan16k")),
     "waveform": ("the timestep-conditioned denoiser on the waveform, 16 kHz", lambda: trained("waveform16k")),
-    "logmmse": ("log-MMSE spectral gain (Ephraim and Malah 1985), a classical method, not trained on anything", lambda: classical),
+    "logmmse": (
+        "log-MMSE spectral gain (Ephraim and Malah 1985), a classical method, not trained on anything",
+        lambda: classical,
+    ),
 }
 BEST = "base16k"  # what runs when nobody asks for another
 
@@ -151,7 +180,9 @@ def load(name="best") -> Denoiser:
         return named(name)
     if Path(name).suffix == ".safetensors" or (weights.SHIPPED / f"{name}.safetensors").is_file():
         return Denoiser(name, "weights of your own" if Path(name).suffix else f"the weights {name}", trained(name))
-    raise WavelldmError(f"there is no denoiser '{name}'; choose one of best, {', '.join(MODELS)}, or a .safetensors file")
+    raise WavelldmError(
+        f"there is no denoiser '{name}'; choose one of best, {', '.join(MODELS)}, or a .safetensors file"
+    )
 
 
 def jobs(inputs: list, output=None) -> list[tuple[Path, Path]]:
@@ -159,12 +190,16 @@ def jobs(inputs: list, output=None) -> list[tuple[Path, Path]]:
     found = []  # (source, its path relative to the folder it was found in)
     for name in map(Path, inputs):
         if not name.exists() and any(c in str(name) for c in "*?["):  # a pattern that no shell has spread out
-            matches = [Path(m) for m in sorted(glob.glob(str(name), recursive=True)) if ".denoised" not in Path(m).suffixes]
+            matches = [
+                Path(m) for m in sorted(glob.glob(str(name), recursive=True)) if ".denoised" not in Path(m).suffixes
+            ]
             if not matches:
                 raise AudioError(f"nothing matches '{name}'; check the pattern")
             found += [(m, Path(m.name)) for m in matches if m.is_file()]
         elif name.is_dir():
-            inside = sorted(p for p in name.rglob("*") if p.suffix.lower() in files.SUFFIXES and ".denoised" not in p.suffixes)
+            inside = sorted(
+                p for p in name.rglob("*") if p.suffix.lower() in files.SUFFIXES and ".denoised" not in p.suffixes
+            )
             if not inside:
                 raise AudioError(f"{name} holds no sound files ({', '.join(files.SUFFIXES)})")
             found += [(p, p.relative_to(name)) for p in inside]

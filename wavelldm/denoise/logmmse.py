@@ -40,7 +40,9 @@ class LogMMSE:
         count = (self.queue.shape[1] - self.win) // self.hop + 1  # whole windows T
         if count <= 0:
             return torch.zeros(len(wav), 0)
-        frames = np.lib.stride_tricks.sliding_window_view(self.queue, self.win, axis=1)[:, : count * self.hop : self.hop]
+        frames = np.lib.stride_tricks.sliding_window_view(self.queue, self.win, axis=1)[
+            :, : count * self.hop : self.hop
+        ]
         spec = np.fft.rfft(frames * self.window, axis=2).astype(np.complex64)  # (C, T, F)
         for t in range(count):
             spec[:, t] *= self._gain(np.abs(spec[:, t]) ** 2)
@@ -63,7 +65,9 @@ class LogMMSE:
     def _gain(self, power: np.ndarray) -> np.ndarray:
         """|Y|^2 of one frame (C, F) -> gain (C, F); keeps the noise estimate and the last clean one as state."""
         if self.noise is None:
-            pool = np.ones(17) / 17  # one frame is a wild guess at the noise; a mean over neighbouring bins is a calmer one
+            pool = (
+                np.ones(17) / 17
+            )  # one frame is a wild guess at the noise; a mean over neighbouring bins is a calmer one
             self.noise = np.stack([np.convolve(np.pad(row, 8, mode="reflect"), pool, "valid") for row in power]) + 1e-10
             self.presence = np.full_like(power, 0.5)
             self.clean = np.zeros_like(power)

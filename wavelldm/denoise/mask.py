@@ -35,7 +35,7 @@ class MaskConfig:
 def band_edges(c: MaskConfig) -> list:
     """Edges of the wide bands, in bins: equal steps on the ERB scale (Glasberg & Moore 1990, eq. 4), at least one bin each."""
     top, count = c.n_fft // 2 + 1, c.bands - c.low
-    erb = lambda hertz: 21.4 * math.log10(1 + 0.00437 * hertz)  # noqa: E731
+    erb = lambda hertz: 21.4 * math.log10(1 + 0.00437 * hertz)
     first, last = (erb(b * c.sr / c.n_fft) for b in (c.low, top))
     edges = [c.low]
     for i in range(1, count + 1):
@@ -83,6 +83,8 @@ class Block(nn.Module):
 
 class MaskNet(nn.Module):
     """noisy wav (B, 1, N) -> cleaned wav (B, 1, N). Frame t sees `ahead` later frames and no more; so the delay is one window and these."""
+
+    Config = MaskConfig
 
     def __init__(self, config: MaskConfig = MaskConfig()):
         super().__init__()
@@ -155,7 +157,9 @@ class MaskNet(nn.Module):
         c = self.config
         state = list(state or [None] * (len(self.blocks) + 2))
         if (latent is None) != (c.latent_dim == 0):
-            raise WavelldmError("this mask network " + ("needs" if latent is None else "takes no") + " latent as a guide")
+            raise WavelldmError(
+                "this mask network " + ("needs" if latent is None else "takes no") + " latent as a guide"
+            )
         x, state[1:] = self.estimate(spec, latent, state[1:])  # (3 + 2 * (taps + ahead), B, T, bands)
         size, real, imag = x[:3] @ self.back  # (B, T, bins) each
         size, t = torch.sigmoid(size), x.shape[2]
@@ -166,7 +170,9 @@ class MaskNet(nn.Module):
             longer = torch.cat([past, spec[..., : c.low]], dim=1)  # (B, taps + T + ahead, low)
             state[0] = longer[:, t : t + c.taps]
             weights = x[3:, ..., : c.low].split([2 * c.taps, 2 * c.ahead])
-            earlier, later = (torch.complex(w[: len(w) // 2], w[len(w) // 2 :]) for w in weights)  # (taps or ahead, B, T, low)
+            earlier, later = (
+                torch.complex(w[: len(w) // 2], w[len(w) // 2 :]) for w in weights
+            )  # (taps or ahead, B, T, low)
             others = sum(w * longer[:, c.taps - i : c.taps - i + t] for i, w in enumerate(earlier, 1))
             others = others + sum(w * longer[:, c.taps + i : c.taps + i + t] for i, w in enumerate(later, 1))
             out = torch.cat([out[..., : c.low] + size[..., : c.low] * others, out[..., c.low :]], dim=-1)
@@ -179,7 +185,9 @@ class MaskNet(nn.Module):
         longer = torch.cat([past, x], dim=2)
         t = x.shape[2] - self.config.ahead
         state[0] = longer[:, :, t : t + 2]
-        x = torch.cat([longer[:, :, i : i + t] for i in range(3 + self.config.ahead)], dim=1)  # (B, 9 or more, T, bands)
+        x = torch.cat(
+            [longer[:, :, i : i + t] for i in range(3 + self.config.ahead)], dim=1
+        )  # (B, 9 or more, T, bands)
         one = F.silu(over_bands(self.first, x.permute(2, 0, 3, 1)))  # (T, B, bands / 2, w / 2)
         x = two = self.norm(over_bands(self.second, one))  # (T, B, bands / 4, w)
         if latent is not None:

@@ -17,7 +17,10 @@ SHORTEST, LONGEST = 0.02, 0.6  # seconds of digital silence that count as lost; 
 DUST = 2.0**-14  # what is left after rounding to 16 bits
 EDGE_DB = 25.0  # how far the spectrum falls at the edge of a missing band
 BLOCK, MARGIN = 512, 192  # frames worked on at a time, and looked at on either side
-BESIDE, LOUD_DB = 0.005, -25.0  # seconds on both sides of a gap that must hold sound, no quieter than this against the whole
+BESIDE, LOUD_DB = (
+    0.005,
+    -25.0,
+)  # seconds on both sides of a gap that must hold sound, no quieter than this against the whole
 FADE = 0.005  # seconds over which the filled stretch and its surroundings pass into each other
 
 
@@ -42,7 +45,10 @@ def find_cutoff(power: Tensor, sr: int) -> float | None:
     hz = torch.linspace(0, sr / 2, len(level))
     best = None
     for edge in range(1_500, 7_100, 100):
-        below, above = level[(hz > edge - 600) & (hz < edge - 100)], level[(hz > edge + 150) & (hz < 0.98 * min(8_000, sr / 2))]
+        below, above = (
+            level[(hz > edge - 600) & (hz < edge - 100)],
+            level[(hz > edge + 150) & (hz < 0.98 * min(8_000, sr / 2))],
+        )
         if len(above) and below.mean() - above.max() > EDGE_DB and below.mean() > level.max() - 60:
             best = float(edge)  # the highest such edge
     return best
@@ -53,7 +59,9 @@ def patch(cleaned: Tensor, wanted: Tensor, gaps: Tensor, cutoff: float | None, s
     n_fft, hop = 1024, 256
     known, target = (stft(x, n_fft, hop, n_fft, "center") for x in (cleaned, wanted))  # (C, bins, F)
     size = magnitude(target.real, target.imag)
-    lost = torch.nn.functional.max_pool1d(gaps.float()[:, None], n_fft // 2, hop, n_fft // 4)[:, 0]  # a frame that mostly sees a gap
+    lost = torch.nn.functional.max_pool1d(gaps.float()[:, None], n_fft // 2, hop, n_fft // 4)[
+        :, 0
+    ]  # a frame that mostly sees a gap
     free = torch.nn.functional.pad(lost, (0, max(0, known.shape[-1] - lost.shape[-1])))[:, None, : known.shape[-1]] > 0
     free = free.expand_as(size).clone()
     if cutoff is not None:

@@ -58,17 +58,23 @@ def deemphasised(blocks, amount: float):
 class Segan(nn.Module):
     """noisy wav (B, 1, N) -> cleaned wav (B, 1, N), any N."""
 
+    Config = SeganConfig
+
     def __init__(self, config: SeganConfig = SeganConfig()):
         super().__init__()
         c = self.config = config
         if c.kernel % 2 == 0 or c.window % 2 ** len(c.widths):
-            raise WavelldmError(f"segan.kernel is odd, and segan.window a multiple of {2 ** len(c.widths)} for {len(c.widths)} layers")
+            raise WavelldmError(
+                f"segan.kernel is odd, and segan.window a multiple of {2 ** len(c.widths)} for {len(c.widths)} layers"
+            )
         half, sizes = c.kernel // 2, (1, *c.widths)
         pairs = list(zip(sizes, sizes[1:]))
         self.down = nn.ModuleList(nn.Conv1d(a, b, c.kernel, 2, half) for a, b in pairs)
         self.bend_down = nn.ModuleList(nn.PReLU(b) for _, b in pairs)
-        doubled = lambda i, b: 2 * b if i or c.latent else b  # beside it stands a skip, or at the bottom z  # noqa: E731
-        self.up = nn.ModuleList(nn.ConvTranspose1d(doubled(i, b), a, c.kernel, 2, half, 1) for i, (a, b) in enumerate(reversed(pairs)))
+        doubled = lambda i, b: 2 * b if i or c.latent else b  # beside it stands a skip, or at the bottom z
+        self.up = nn.ModuleList(
+            nn.ConvTranspose1d(doubled(i, b), a, c.kernel, 2, half, 1) for i, (a, b) in enumerate(reversed(pairs))
+        )
         self.bend_up = nn.ModuleList(nn.PReLU(a) for a, _ in reversed(pairs[1:]))
         for conv in [*self.down, *self.up]:  # quiet sound would drown in random biases
             nn.init.xavier_normal_(conv.weight)
@@ -124,7 +130,9 @@ class Critic(nn.Module):
     def __init__(self, config: SeganConfig = SeganConfig()):
         super().__init__()
         sizes = (2, *config.widths)
-        self.layers = nn.ModuleList(weight_norm(nn.Conv1d(a, b, config.kernel, 2, config.kernel // 2)) for a, b in zip(sizes, sizes[1:]))
+        self.layers = nn.ModuleList(
+            weight_norm(nn.Conv1d(a, b, config.kernel, 2, config.kernel // 2)) for a, b in zip(sizes, sizes[1:])
+        )
         self.out = nn.Conv1d(sizes[-1], 1, 1)
 
     def forward(self, noisy: Tensor, other: Tensor) -> Tensor:

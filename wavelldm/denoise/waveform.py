@@ -54,6 +54,8 @@ def level(clean: Tensor, noise: Tensor) -> Tensor:
 class WaveDenoiser(nn.Module):
     """noisy wav (B, 1, N) [, t (B,)] -> cleaned wav (B, 1, N), any N."""
 
+    Config = WaveConfig
+
     def __init__(self, config: WaveConfig = WaveConfig()):
         super().__init__()
         c = self.config = config
@@ -63,9 +65,10 @@ class WaveDenoiser(nn.Module):
         half, sizes = c.kernel // 2, (1, *c.widths)
         pairs = list(zip(sizes, sizes[1:]))
         self.down = nn.ModuleList(wrap(nn.Conv1d(a, b, c.kernel, c.stride, half)) for a, b in pairs)
-        doubled = lambda i, b: 2 * b if i and c.skips else b  # noqa: E731
+        doubled = lambda i, b: 2 * b if i and c.skips else b
         self.up = nn.ModuleList(
-            wrap(nn.ConvTranspose1d(doubled(i, b), a, c.kernel, c.stride, half, c.stride - 1)) for i, (a, b) in enumerate(reversed(pairs))
+            wrap(nn.ConvTranspose1d(doubled(i, b), a, c.kernel, c.stride, half, c.stride - 1))
+            for i, (a, b) in enumerate(reversed(pairs))
         )
         if not c.spectral:
             for conv in [*self.down, *self.up]:  # so that the sound, not the biases, is what deep layers see
@@ -93,7 +96,11 @@ class WaveDenoiser(nn.Module):
         for conv in self.down:
             x = self.dropout(F.leaky_relu(conv(x), 0.2))
             skips.append(x)
-        guess = noisy.new_zeros(len(x)) if self.guess is None else LAST * torch.sigmoid(self.guess(x.mean(-1))[:, 0].float())
+        guess = (
+            noisy.new_zeros(len(x))
+            if self.guess is None
+            else LAST * torch.sigmoid(self.guess(x.mean(-1))[:, 0].float())
+        )
         used = guess.detach() if t is None else t if own is None else torch.where(own, guess.detach(), t)
         x = x + self.told(step_embedding(used, self.config.embedding))[:, :, None]
         skips.pop()
@@ -119,6 +126,8 @@ class WaveDenoiser(nn.Module):
         """wav blocks (C, any) -> rows (2 C, any): the cleaned sound, and the gain of its highest bins. Segments of one second
         share a quarter with the next. Nothing is drawn; the seed is there because other denoisers need one."""
         if steps != 1 and not self.config.leveled:
-            raise WavelldmError("this network's t is no noise level, so further steps have nothing to tell it; leave --steps out")
+            raise WavelldmError(
+                "this network's t is no noise level, so further steps have nothing to tell it; leave --steps out"
+            )
         process = cleaning(lambda noisy: self.clean(noisy[:, None], steps)[:, 0], background)
         yield from in_windows(blocks, self.sr, self.sr // 4, process)

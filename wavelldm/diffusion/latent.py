@@ -4,16 +4,32 @@ It lives on the continuous latent, before the quantiser, scaled to mean 0 and de
 2508.21153; the scaling as in latent diffusion, arXiv 2112.10752, section 4.3, but measured for each channel).
 """
 
+from dataclasses import dataclass, field
+
 import torch
 from torch import Tensor, nn
 
 from ..errors import WavelldmError
-from ..training.presets import Preset
 from .samplers import SAMPLERS, inpaint, noise_like
 from .schedule import KINDS, convert, make, q_sample
-from .unet import UNet
+from .unet import UNet, UNetConfig
 
 PATHS = ("noise", "bridge", "none")
+
+
+@dataclass(frozen=True)
+class DiffusionConfig:
+    """The latent diffusion: what it works on, what it predicts, and along which path."""
+
+    latent_dim: int = 384  # D of the codec's latent
+    unet: UNetConfig = field(default_factory=UNetConfig)
+    schedule: str = "cosine"
+    steps: int = 1000
+    predicts: str = "z0"  # or "v", "eps"
+    path: str = (
+        "noise"  # from pure noise to z0; "bridge": from the noisy latent; "none": a predictor, one pass, nothing drawn
+    )
+    bridge_noise: float = 0.5  # deviation of the noise that a bridge adds to its noisy end
 
 
 def frame_noise(z: Tensor, generator=None) -> Tensor:
@@ -24,27 +40,32 @@ def frame_noise(z: Tensor, generator=None) -> Tensor:
 class LatentDiffusion(nn.Module):
     """z of a noisy recording -> z of a clean one, both (B, D, T) as the codec's encoder makes them: `sample`.
 
-    Three paths to the same end (`preset.unet.path`). "noise": diffusion from pure noise, told of the noisy latent. "bridge":
+    Three paths to the same end (`config.path`). "noise": diffusion from pure noise, told of the noisy latent. "bridge":
     a straight line from the noisy latent (and a little noise) to the clean one, learnt as z0. "none": a predictor of the same size.
     """
 
-    def __init__(self, preset: Preset):
+    Config = DiffusionConfig
+
+    def __init__(self, config: DiffusionConfig):
         super().__init__()
-        c = preset.unet
+        c = self.config = config
         if c.predicts not in KINDS or c.path not in PATHS:
-            raise WavelldmError(f"a U-Net predicts {' or '.join(KINDS)} on a path {' or '.join(PATHS)}, not '{c.predicts}' on '{c.path}'")
+            raise WavelldmError(
+                f"a U-Net predicts {' or '.join(KINDS)} on a path {' or '.join(PATHS)}, not '{c.predicts}' on '{c.path}'"
+            )
         if c.path != "noise" and c.predicts != "z0":
-            raise WavelldmError(f"on the path '{c.path}' only z0 can be predicted; set unet.predicts=z0")
-        self.preset = preset
+            raise WavelldmError(f"on the path '{c.path}' only z0 can be predicted; set predicts=z0")
         self.schedule = make(c.schedule, c.steps, zero_terminal=c.predicts != "eps")
-        self.unet = UNet(c, preset.codec.latent_dim)
-        self.register_buffer("mean", torch.zeros(preset.codec.latent_dim))
-        self.register_buffer("deviation", torch.ones(preset.codec.latent_dim))
+        self.unet = UNet(c.unet, c.latent_dim)
+        self.register_buffer("mean", torch.zeros(c.latent_dim))
+        self.register_buffer("deviation", torch.ones(c.latent_dim))
 
     def measure(self, mean: Tensor, deviation: Tensor) -> None:
         """Keep the latents' statistics per channel (D,), measured on training data, with the weights."""
         if not (torch.isfinite(mean).all() and (deviation > 0).all()):
-            raise WavelldmError("the latents' statistics are not finite, or a channel never changes; check the codec and the data")
+            raise WavelldmError(
+                "the latents' statistics are not finite, or a channel never changes; check the codec and the data"
+            )
         self.mean.copy_(mean)
         self.deviation.copy_(deviation)
 
@@ -58,12 +79,18 @@ class LatentDiffusion(nn.Module):
 
     def start(self, cond: Tensor, eps: Tensor) -> Tensor:
         """Where the path begins, from the normalised noisy latent and noise, both (B, D, T)."""
-        path = self.preset.unet.path
-        return eps if path == "noise" else cond + self.preset.unet.spread * eps if path == "bridge" else torch.zeros_like(cond)
+        path = self.config.path
+        return (
+            eps
+            if path == "noise"
+            else cond + self.config.bridge_noise * eps
+            if path == "bridge"
+            else torch.zeros_like(cond)
+        )
 
     def between(self, z0: Tensor, cond: Tensor, t: Tensor, eps: Tensor) -> Tensor:
         """z_t (B, D, T): on the path, at step t (B,)."""
-        if self.preset.unet.path == "noise":
+        if self.config.path == "noise":
             return q_sample(self.schedule, z0, t, eps)
         way = ((t + 1) / self.schedule.steps)[:, None, None]  # of the path from z0: 1 at t = S - 1
         return (1 - way) * z0 + way * self.start(cond, eps)
@@ -75,7 +102,7 @@ class LatentDiffusion(nn.Module):
         if guidance not in (0.0, 1.0):
             without = self.unet(z_t, t, None)
             prediction = without + guidance * (prediction - without)
-        return convert(self.schedule, prediction.float(), z_t, t, self.preset.unet.predicts, "z0")
+        return convert(self.schedule, prediction.float(), z_t, t, self.config.predicts, "z0")
 
     @torch.no_grad()
     def sample(
@@ -85,11 +112,11 @@ class LatentDiffusion(nn.Module):
         """z of a noisy recording -> a clean one's, in `steps` steps of a sampler (default: ddim, or the bridge's own).
         `alike`: the same noise for all items, as the channels of one recording should have it."""
         cond = self.normalise(z_noisy)
-        denoise = lambda z_t, t: self.denoise(z_t, t, cond, guidance)  # noqa: E731
+        denoise = lambda z_t, t: self.denoise(z_t, t, cond, guidance)
         return self.restore(self._run(denoise, cond, steps, sampler, callback, generator, alike))
 
     def _run(self, denoise, cond: Tensor, steps: int, sampler: str | None, callback, generator, alike: bool) -> Tensor:
-        path = self.preset.unet.path
+        path = self.config.path
         sampler = sampler or ("ddim" if path == "noise" else "bridge")
         if sampler not in SAMPLERS or (sampler == "bridge") != (path != "noise"):
             fit = [name for name in SAMPLERS if (name == "bridge") == (path != "noise")]
@@ -99,7 +126,15 @@ class LatentDiffusion(nn.Module):
         first = self.start(cond, frame_noise(cond[:1] if alike else cond, generator).expand_as(cond))
         return SAMPLERS[sampler](denoise, first, self.schedule, steps, callback, generator)
 
-    def stream(self, z_noisy: Tensor, state: tuple | None = None, steps: int = 1, sampler: str | None = None, generator=None, alike: bool = False):
+    def stream(
+        self,
+        z_noisy: Tensor,
+        state: tuple | None = None,
+        steps: int = 1,
+        sampler: str | None = None,
+        generator=None,
+        alike: bool = False,
+    ):
         """The next frames (B, D, any) of the noisy latent -> as many clean ones, state. Joined they equal `sample` of the whole,
         if the sampler draws no noise but at the start: each step of it keeps its own state of the U-Net."""
         states, cond = list(state or [None] * steps), self.normalise(z_noisy)
@@ -109,17 +144,21 @@ class LatentDiffusion(nn.Module):
             nonlocal count
             prediction, states[count] = self.unet.stream(z_t, t, cond, states[count])
             count += 1
-            return convert(self.schedule, prediction.float(), z_t, t, self.preset.unet.predicts, "z0")
+            return convert(self.schedule, prediction.float(), z_t, t, self.config.predicts, "z0")
 
         with torch.no_grad():
             z0 = self._run(denoise, cond, steps, sampler, None, generator, alike)
         return self.restore(z0), tuple(states)
 
     @torch.no_grad()
-    def fill(self, z_noisy: Tensor, missing: Tensor, known: Tensor, steps: int = 20, generator=None, callback=None) -> Tensor:
+    def fill(
+        self, z_noisy: Tensor, missing: Tensor, known: Tensor, steps: int = 20, generator=None, callback=None
+    ) -> Tensor:
         """Draw anew where `missing` (B, 1, T) is True and keep the clean latent `known` (B, D, T) elsewhere (RePaint)."""
-        if self.preset.unet.path != "noise":
+        if self.config.path != "noise":
             raise WavelldmError("only a model that begins with pure noise can fill in what is missing")
         cond, kept = self.normalise(z_noisy), self.normalise(known)
-        denoise = lambda z_t, t: self.denoise(z_t, t, cond)  # noqa: E731
-        return self.restore(inpaint(denoise, kept, ~missing, self.schedule, steps, callback, generator, jump=5, resample=3))
+        denoise = lambda z_t, t: self.denoise(z_t, t, cond)
+        return self.restore(
+            inpaint(denoise, kept, ~missing, self.schedule, steps, callback, generator, jump=5, resample=3)
+        )

@@ -66,7 +66,9 @@ def ddpm(denoise, z_T: Tensor, schedule: Schedule, steps: int | None = None, cal
 
 
 @torch.no_grad()
-def ddim(denoise, z_T: Tensor, schedule: Schedule, steps: int = 50, callback=None, generator=None, eta: float = 0.0) -> Tensor:
+def ddim(
+    denoise, z_T: Tensor, schedule: Schedule, steps: int = 50, callback=None, generator=None, eta: float = 0.0
+) -> Tensor:
     """arXiv 2010.02502, eq. 12, with sigma of eq. 16: no fresh noise at eta = 0, as much as DDPM at eta = 1."""
     if not 0 <= eta <= 1:
         raise WavelldmError(f"eta lies between 0 (no fresh noise) and 1 (as much as DDPM), not at {eta}")
@@ -143,8 +145,14 @@ def inpaint(
     steps * resample calls of `denoise`. The fill comes near a draw from the conditional distribution, the nearer the more
     steps and repeats. `mask` is boolean and spreads over `known`, such as (B, 1, T).
     """
-    if mask.dtype != torch.bool or mask.ndim != known.ndim or any(m not in (1, k) for m, k in zip(mask.shape, known.shape)):
-        raise WavelldmError(f"the mask is boolean and fits {tuple(known.shape)}, such as (B, 1, T); not {mask.dtype} {tuple(mask.shape)}")
+    if (
+        mask.dtype != torch.bool
+        or mask.ndim != known.ndim
+        or any(m not in (1, k) for m, k in zip(mask.shape, known.shape))
+    ):
+        raise WavelldmError(
+            f"the mask is boolean and fits {tuple(known.shape)}, such as (B, 1, T); not {mask.dtype} {tuple(mask.shape)}"
+        )
     if jump < 1 or resample < 1:
         raise WavelldmError(f"jump and resample are whole numbers from 1 on, not {jump} and {resample}")
     times = timesteps(schedule, steps)
@@ -162,7 +170,9 @@ def inpaint(
                     callback(calls, times[i], z_t, z0)
                 calls += 1
                 guess, then = ancestral(z_t, z0, levels[i], levels[i + 1], generator), levels[i + 1]
-                there = known if then == 1 else math.sqrt(then) * known + math.sqrt(1 - then) * noise_like(known, generator)
+                there = (
+                    known if then == 1 else math.sqrt(then) * known + math.sqrt(1 - then) * noise_like(known, generator)
+                )
                 z_t = torch.where(mask, there, guess)
     return z_t
 

@@ -45,7 +45,9 @@ def pick(table: Tensor, t: Tensor, dtype: torch.dtype = torch.float32) -> Tensor
     try:
         return table.to(dtype).to(t.device).index_select(0, t)
     except IndexError:
-        raise WavelldmError(f"t runs from 0 to {len(table) - 1} here, not from {int(t.min())} to {int(t.max())}") from None
+        raise WavelldmError(
+            f"t runs from 0 to {len(table) - 1} here, not from {int(t.min())} to {int(t.max())}"
+        ) from None
 
 
 def make(kind: str = "cosine", steps: int = 1000, zero_terminal: bool = False) -> Schedule:
@@ -58,7 +60,9 @@ def make(kind: str = "cosine", steps: int = 1000, zero_terminal: bool = False) -
     elif kind == "scaled_linear":
         beta = torch.linspace(0.0015**0.5, 0.0195**0.5, steps, dtype=torch.float64) ** 2 * 1000 / steps
     elif kind == "cosine":
-        f = torch.cos((torch.arange(steps + 1, dtype=torch.float64) / steps + 0.008) / 1.008 * math.pi / 2) ** 2  # (S + 1,)
+        f = (
+            torch.cos((torch.arange(steps + 1, dtype=torch.float64) / steps + 0.008) / 1.008 * math.pi / 2) ** 2
+        )  # (S + 1,)
         beta = 1 - f[1:] / f[:-1]
     else:
         raise WavelldmError(f"there is no schedule '{kind}'; choose linear, scaled_linear or cosine")
@@ -101,8 +105,12 @@ def convert(schedule: Schedule, prediction: Tensor, z_t: Tensor, t: Tensor, sour
         return a * z_t - s * prediction if target == "z0" else s * z_t + a * prediction
     if source == "z0":
         return (z_t - a * prediction) / s if target == "eps" else (a * z_t - prediction) / s
-    if schedule.alpha_bar[-1] == 0 and bool((a == 0).any()):  # the second look waits for a GPU, so only where there is such a step
-        raise WavelldmError("eps says nothing about z0 where alpha_bar is 0: predict v or z0, or make the schedule without zero_terminal")
+    if schedule.alpha_bar[-1] == 0 and bool(
+        (a == 0).any()
+    ):  # the second look waits for a GPU, so only where there is such a step
+        raise WavelldmError(
+            "eps says nothing about z0 where alpha_bar is 0: predict v or z0, or make the schedule without zero_terminal"
+        )
     return (z_t - s * prediction) / a if target == "z0" else (prediction - s * z_t) / a
 
 

@@ -33,11 +33,6 @@ class UNetConfig:
     window: int = 64  # coarsest frames that attention looks back
     dropout: float = 0.0
     causal: bool = True  # frame t sees no later frame
-    schedule: str = "cosine"
-    steps: int = 1000
-    predicts: str = "z0"  # or "v", "eps"
-    path: str = "noise"  # from pure noise to z0; "bridge": from the noisy latent; "none": a predictor, one pass, nothing drawn
-    spread: float = 0.5  # deviation of the noise that a bridge adds to its noisy end
 
 
 def step_embedding(t: Tensor, dim: int) -> Tensor:
@@ -158,7 +153,9 @@ class UNet(nn.Module):
         if not c.dims:
             raise WavelldmError("a U-Net has at least one width in dims; give one for each rate")
         self.latent_dim, self.causal = latent_dim, c.causal
-        self.embed = nn.Sequential(nn.Linear(c.dims[0], c.embedding), nn.SiLU(), nn.Linear(c.embedding, c.embedding), nn.SiLU())
+        self.embed = nn.Sequential(
+            nn.Linear(c.dims[0], c.embedding), nn.SiLU(), nn.Linear(c.embedding, c.embedding), nn.SiLU()
+        )
         self.nothing = nn.Parameter(torch.zeros(latent_dim, 1))
         self.condition = Chain(Conv1d(latent_dim, c.cond_dim, c.kernel, causal=c.causal), nn.SiLU())
         self.enter = Conv1d(2 * latent_dim, c.dims[0], c.kernel, causal=c.causal)

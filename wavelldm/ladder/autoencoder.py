@@ -19,21 +19,25 @@ from torch import Tensor, nn
 from ..audio.stft import overlap_add
 from ..errors import WavelldmError
 from ..nn.layers import Chain, ChannelNorm, Conv1d, ConvNeXtBlock
-from ..training.presets import Preset
 
 
 @dataclass(frozen=True)
 class AutoencoderConfig:
     """The autoencoder that keeps phase: MDCT, a uniform quantiser, a learned decoder, a learned entropy (autoencoder.py)."""
 
+    sr: int = 16_000
     hop: int = 320  # coefficients per frame
     width: int = 128
     depth: int = 2  # ConvNeXt blocks of each of its two networks
     expansion: int = 2
-    finest: float = 0.3  # step of the quantiser, as a share of the coefficients' root mean square: what it is trained on,
+    finest: float = (
+        0.3  # step of the quantiser, as a share of the coefficients' root mean square: what it is trained on,
+    )
     coarsest: float = 3.0  # from here to there
     follow: float = 0.0  # 0: one step for the whole recording, the best SNR; 1: steps follow the level of each frame, weak ones sound better
-    tilt: float = 0.0  # 0: all steps alike, the best SNR; above: finer ones where speech is weak, that is at high frequencies
+    tilt: float = (
+        0.0  # 0: all steps alike, the best SNR; above: finer ones where speech is weak, that is at high frequencies
+    )
 
 
 @lru_cache(maxsize=8)
@@ -119,9 +123,12 @@ def before(numbers: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 class Autoencoder(nn.Module):
     """wav (B, 1, N) at a step -> the same, a little different, and the bits it took."""
 
-    def __init__(self, preset: Preset):
+    Config = AutoencoderConfig
+
+    def __init__(self, config: AutoencoderConfig):
         super().__init__()
-        c, self.preset, self.sr = preset.autoencoder, preset, preset.mel.sr
+        c = self.config = config
+        self.sr = c.sr
         m = self.hop = c.hop
 
         def network(outputs: int, causal: bool = False) -> Chain:
@@ -133,7 +140,9 @@ class Autoencoder(nn.Module):
 
         self.decoder, self.entropy = network(m), network(4 * m, causal=True)
         hz = (torch.arange(m) + 0.5) * self.sr / 2 / m
-        self.register_buffer("weights", (1 + (hz / 500) ** 2)[:, None] ** (-c.tilt / 2), persistent=False)  # of the steps, (M, 1)
+        self.register_buffer(
+            "weights", (1 + (hz / 500) ** 2)[:, None] ** (-c.tilt / 2), persistent=False
+        )  # of the steps, (M, 1)
 
     def steps(self, x: Tensor, step) -> Tensor:
         """Coefficients (B, M, T) and a share of their root mean square, one or (B,) -> the step of each (B, M, T), bits to send them (B, T).
@@ -142,12 +151,14 @@ class Autoencoder(nn.Module):
         share = torch.as_tensor(step, dtype=x.dtype, device=x.device).reshape(-1, 1, 1)
         whole = x.square().mean((1, 2), keepdim=True).sqrt().clamp_min(1e-6)  # (B, 1, 1)
         size = (share * whole * self.weights).expand(*x.shape[:2], x.shape[2])
-        follow = self.preset.autoencoder.follow
+        follow = self.config.follow
         if not follow:
             return size, torch.zeros_like(x[:, 0])
         level = x.square().mean(1, keepdim=True).sqrt() / whole  # (B, 1, T)
         halves = (2 * level.clamp_min(2**-10).log2()).round()
-        return size * 2 ** (follow * halves / 2), cost(halves.diff(dim=2, prepend=torch.zeros_like(halves[..., :1]))[:, 0], STEADY)
+        return size * 2 ** (follow * halves / 2), cost(
+            halves.diff(dim=2, prepend=torch.zeros_like(halves[..., :1]))[:, 0], STEADY
+        )
 
     def scales(self, numbers: Tensor) -> Tensor:
         """How large each number is expected to be, from those sent before it: all of the earlier frames, the lower ones of its own."""
@@ -166,7 +177,9 @@ class Autoencoder(nn.Module):
     def forward(self, wav: Tensor, step=1.0) -> Coded:
         """`step`: a share of the coefficients' root mean square, one number or one for each item (B,); smaller is better and costs more."""
         if wav.ndim != 3 or wav.shape[1] != 1:
-            raise WavelldmError(f"the autoencoder takes wav (batch, 1, samples), not {tuple(wav.shape)}; put channels into the batch")
+            raise WavelldmError(
+                f"the autoencoder takes wav (batch, 1, samples), not {tuple(wav.shape)}; put channels into the batch"
+            )
         x = mdct(wav, self.hop)  # (B, M, T)
         size, side = self.steps(x, step)
         numbers = rounded(x / size)

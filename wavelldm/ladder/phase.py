@@ -36,7 +36,9 @@ def forget_phase(wav: Tensor, seed: int = 0, n_fft: int = 1024, hop: int = 256) 
     Its SNR against `wav` is -10 log10(2 - 2 rho) with a rho that is 0 on average: -3 dB, and silence would have 0 dB."""
     spectrum = stft(wav, n_fft, hop, n_fft, "center")  # (B, F, T)
     turn = 2 * math.pi * torch.rand(spectrum.shape, generator=torch.Generator().manual_seed(seed)).to(wav)
-    other = istft(spectrum * torch.polar(torch.ones_like(turn), turn), n_fft, hop, n_fft, "center", wav.shape[-1])[:, None]
+    other = istft(spectrum * torch.polar(torch.ones_like(turn), turn), n_fft, hop, n_fft, "center", wav.shape[-1])[
+        :, None
+    ]
     return other * (wav.square().sum(-1, keepdim=True) / other.square().sum(-1, keepdim=True).clamp_min(1e-20)).sqrt()
 
 
@@ -48,7 +50,16 @@ def experiment(wav: Tensor, draws: int = 20) -> dict:
     for seed in range(draws):
         other = forget_phase(wav, seed)
         energy = wav.square().sum().double()
-        rho = float((wav * other).sum().double() / energy)  # both have this energy; the mean of speech is next to nothing
-        error = lambda y: float(10 * (energy / (wav - y).square().sum().double()).log10())  # noqa: E731
-        rows.append({"snr": error(other), "at_best_gain": error(best_gain(wav, other) * other), "rho": abs(rho), "bound": best_snr(rho)})
+        rho = float(
+            (wav * other).sum().double() / energy
+        )  # both have this energy; the mean of speech is next to nothing
+        error = lambda y: float(10 * (energy / (wav - y).square().sum().double()).log10())
+        rows.append(
+            {
+                "snr": error(other),
+                "at_best_gain": error(best_gain(wav, other) * other),
+                "rho": abs(rho),
+                "bound": best_snr(rho),
+            }
+        )
     return {name: sum(row[name] for row in rows) / draws for name in rows[0]}

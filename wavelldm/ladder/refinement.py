@@ -7,13 +7,13 @@ from torch import Tensor, nn
 
 from ..audio.mel import smooth
 from ..nn.layers import Chain, ChannelNorm, Conv1d, ConvNeXtBlock
-from ..training.presets import Preset
 
 
 @dataclass(frozen=True)
 class RefinementConfig:
     """The network that repairs the VAE's mel (refinenet.py)."""
 
+    n_mels: int = 64
     width: int = 128
     depth: int = 3
     expansion: int = 2
@@ -22,9 +22,12 @@ class RefinementConfig:
 class Refinement(nn.Module):
     """mel + what ConvNeXt blocks over time (the bands are their channels) find missing in it; untrained, nothing."""
 
-    def __init__(self, preset: Preset):
+    Config = RefinementConfig
+
+    def __init__(self, config: RefinementConfig):
         super().__init__()
-        c, m, self.preset = preset.refinement, preset.mel.n_mels, preset
+        c = self.config = config
+        m = c.n_mels
         blocks = (ConvNeXtBlock(c.width, c.expansion) for _ in range(c.depth))
         self.body = Chain(Conv1d(m, c.width, 7), ChannelNorm(c.width), *blocks, ChannelNorm(c.width))
         self.out = nn.Conv1d(c.width, m, 1)

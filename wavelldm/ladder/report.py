@@ -67,7 +67,9 @@ def climb(rung: Rung, item: corpora.Item) -> tuple[Row, torch.Tensor]:
     took = time.process_time() - began
     scores, _ = measure(wav[0].numpy(), left.wav[0, 0].numpy(), rung.sr, SCORES)
     clip = f"{item.path.parent.name}/{item.path.stem}"
-    return Row(rung.name, rung.family, clip, left.bits, left.floats, rung.parameters, took * rung.sr / wav.shape[-1], scores), left.wav[0]
+    return Row(
+        rung.name, rung.family, clip, left.bits, left.floats, rung.parameters, took * rung.sr / wav.shape[-1], scores
+    ), left.wav[0]
 
 
 def _mean(values):
@@ -108,7 +110,16 @@ def picture(lines: list[dict], path: Path) -> None:
         ax.set(xscale="log", xlabel="kbit/s (a float: 16 bits)", ylabel=METRICS[score].label)
     for snr, label in ((0, "silence"), (-10 * math.log10(2), "unrelated phase")):
         axes[1].axhline(snr, ls=":", color=plots.SOFT)
-        axes[1].text(0.99, snr, label, transform=axes[1].get_yaxis_transform(), ha="right", va="bottom", fontsize=7, color=plots.SOFT)
+        axes[1].text(
+            0.99,
+            snr,
+            label,
+            transform=axes[1].get_yaxis_transform(),
+            ha="right",
+            va="bottom",
+            fontsize=7,
+            color=plots.SOFT,
+        )
     axes[0].legend(fontsize=7, frameon=False)
     figure.savefig(path)
     plt.close(figure)
@@ -117,13 +128,34 @@ def picture(lines: list[dict], path: Path) -> None:
 def to_csv(rows: list[Row], path: Path) -> None:
     with audio.writing(path, force=True) as part, open(part, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["family", "rung", "clip", "bits_per_second", "floats_per_second", "parameters", "real_time_factor", *SCORES])
+        writer.writerow(
+            [
+                "family",
+                "rung",
+                "clip",
+                "bits_per_second",
+                "floats_per_second",
+                "parameters",
+                "real_time_factor",
+                *SCORES,
+            ]
+        )
         for r in rows:
-            writer.writerow([r.family, r.rung, r.clip, r.bits, r.floats, r.parameters, r.rtf, *(r.scores[s] for s in SCORES)])
+            writer.writerow(
+                [r.family, r.rung, r.clip, r.bits, r.floats, r.parameters, r.rtf, *(r.scores[s] for s in SCORES)]
+            )
 
 
 def run(
-    files=(), manifest=None, out="ladder", rungs=None, weights=(), vocoder=None, vae=None, number: int = 8, progress: bool = True
+    files=(),
+    manifest=None,
+    out="ladder",
+    rungs=None,
+    weights=(),
+    vocoder=None,
+    vae=None,
+    number: int = 8,
+    progress: bool = True,
 ) -> dict:
     """Climb the ladder on the same clips; write OUT/ladder.csv, quality.png, spectrograms.png and sounds of the first clip. Returns the figures."""
     items, out = clips(files, manifest, number), Path(out)
@@ -147,7 +179,13 @@ def run(
     plots.compare(shown, sr, out / "spectrograms.png")
     picture(lines, out / "quality.png")
     to_csv(rows, out / "ladder.csv")
-    return {"folder": str(out), "clips": len(items), "rungs": lines, "skipped": missing, "phase": phase.experiment(first[None])}
+    return {
+        "folder": str(out),
+        "clips": len(items),
+        "rungs": lines,
+        "skipped": missing,
+        "phase": phase.experiment(first[None]),
+    }
 
 
 def text(facts: dict) -> str:

@@ -2,8 +2,8 @@
 
 import itertools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Callable
 
 import torch
 from torch import Tensor
@@ -14,7 +14,6 @@ from ..codec.model import Codec
 from ..errors import WavelldmError
 from ..mel import vae, vocoder
 from ..nn.layers import count_parameters
-from ..training.presets import preset
 from . import autoencoder
 from .refinement import Refinement, post_filter
 
@@ -49,9 +48,9 @@ class Rung:
 
 def role_of(path) -> str:
     """What weights are for, by their JSON."""
-    about = weights.facts(path)
+    about = weights.about(path)
     if about["kind"] == "MelVAE":
-        config = about["preset"]["vae"]
+        config = about["config"]
         return "words" if config["words"] else "wide" if config["shortcut"] else "vae"
     found = [role for role, kind in ROLES.items() if kind.__name__ == about["kind"]]
     if not found:
@@ -79,7 +78,10 @@ def _mel_rung(name: str, family: str, config: MelConfig, change=None, speak=None
 
     def run(wav: Tensor, words: str) -> Left:
         mel = front(wav, config.sr)
-        return Left(speak(mel if change is None else change(mel, words), wav.shape[-1]), floats=floats or config.n_mels * config.frame_rate)
+        return Left(
+            speak(mel if change is None else change(mel, words), wav.shape[-1]),
+            floats=floats or config.n_mels * config.frame_rate,
+        )
 
     return Rung(name, family, run, parameters, config.sr)
 
@@ -88,10 +90,10 @@ def mel_rungs(nets: dict, published: dict) -> list[Rung]:
     """Griffin-Lim and vocoders, from true mels and from the VAE's; wider VAEs; several stages. The best voice there is speaks for the latter."""
     out, spoken = [], {}
     if "vocoder" in nets:
-        spoken["our vocoder"] = nets["vocoder"], nets["vocoder"].preset.mel, nets["vocoder"]
+        spoken["our vocoder"] = nets["vocoder"], nets["vocoder"].config.mel, nets["vocoder"]
     for name, (net, config) in published.get("vocoder", {}).items():
         spoken[name] = net, config, lambda mel, n, net=net, config=config: vocoder.speak(net, mel, config, n)
-    base = nets["vae"].preset.mel if "vae" in nets else MELS["audioldm2"]
+    base = nets["vae"].config.mel if "vae" in nets else MELS["audioldm2"]
 
     def add(name, family, config, change=None, voice=None, nets_used=(), floats=None):
         net, _, speak = spoken[voice] if voice else (None, None, None)
@@ -108,24 +110,51 @@ def mel_rungs(nets: dict, published: dict) -> list[Rung]:
     for name, net in coders.items():
         if net is None:
             continue
-        config, size = net.preset.mel, net.floats_per_second
+        config, size = net.config.mel, net.floats_per_second
         voices = [None, *(v for v, (_, c, _) in spoken.items() if c == config)]
         for voice in voices:
             family = ("vocoder" if voice else "griffin-lim") if name == "VAE" else "vae"
             add(f"{name}'s mel", family, config, through(net), voice, [net], size)
-        add(f"{name}'s mel, post-filter", "stages", config, lambda mel, words, net=net: post_filter(net(mel)), voices[-1], [net], size)
+        add(
+            f"{name}'s mel, post-filter",
+            "stages",
+            config,
+            lambda mel, words, net=net: post_filter(net(mel)),
+            voices[-1],
+            [net],
+            size,
+        )
     if {"vae", "refinement"} <= set(nets):
         net, fix = nets["vae"], nets["refinement"]
         voices = [None, *(v for v, (_, c, _) in spoken.items() if c == base)]
         used = {"nets_used": [net, fix], "floats": net.floats_per_second}
         add("VAE's mel, refined", "stages", base, lambda mel, words, net=net: fix(net(mel)), voices[-1], **used)
-        add("VAE's mel, refined, post-filter", "stages", base, lambda mel, words, net=net: post_filter(fix(net(mel))), voices[-1], **used)
+        add(
+            "VAE's mel, refined, post-filter",
+            "stages",
+            base,
+            lambda mel, words, net=net: post_filter(fix(net(mel))),
+            voices[-1],
+            **used,
+        )
     if "words" in nets:
         net = nets["words"]
-        voices = [None, *(v for v, (_, c, _) in spoken.items() if c == net.preset.mel)]
-        for kind, said in (("its words", lambda words: words), ("no words", lambda words: ""), ("wrong words", lambda words: "noise rain")):
-            change = lambda mel, words, said=said: net(mel, [said(words)])  # noqa: E731
-            add(f"narrow VAE's mel, told {kind}", "words", net.preset.mel, change, voices[-1], [net], net.floats_per_second)
+        voices = [None, *(v for v, (_, c, _) in spoken.items() if c == net.config.mel)]
+        for kind, said in (
+            ("its words", lambda words: words),
+            ("no words", lambda words: ""),
+            ("wrong words", lambda words: "noise rain"),
+        ):
+            change = lambda mel, words, said=said: net(mel, [said(words)])
+            add(
+                f"narrow VAE's mel, told {kind}",
+                "words",
+                net.config.mel,
+                change,
+                voices[-1],
+                [net],
+                net.floats_per_second,
+            )
     return out
 
 
@@ -134,7 +163,9 @@ def grid_rungs(sr: int) -> list[Rung]:
     out = []
     tops = sorted({min(8_000.0, sr / 2), sr / 2})
     for mels, n_fft, hop, top, power in itertools.product((64, 128), (1024, 2048), (128, 160, 256), tops, (1, 2)):
-        config = MelConfig(sr, n_fft, n_fft, hop, mels, 0.0, top, power=float(power), floor=1e-5**power, padding="center")
+        config = MelConfig(
+            sr, n_fft, n_fft, hop, mels, 0.0, top, power=float(power), floor=1e-5**power, padding="center"
+        )
         name = f"{mels} mels, n_fft {n_fft}, hop {hop}, to {top / 1000:g} kHz, power {power}"
         out.append(_mel_rung(name, "grid", config, speak=lambda mel, n, c=config: mel_to_wav(mel, c, 32, length=n)))
     return out
@@ -163,9 +194,15 @@ def codec_rungs(codec: Codec) -> list[Rung]:
     def rung(k: int) -> Rung:
         def run(wav: Tensor, words: str) -> Left:
             codes = codec.quantise(codec.encode(wav, codec.sr))[1][:, :k]
-            return Left(codec.codes_to_wav(codes, wav.shape[-1]), bits=codec.preset.bitrate(k))
+            return Left(codec.codes_to_wav(codes, wav.shape[-1]), bits=codec.config.bitrate(k))
 
-        return Rung(f"{codec.preset.name}, {k} of {codec.quantiser.codebooks} codebooks", "codec", run, count_parameters(codec), codec.sr)
+        return Rung(
+            f"{codec.name}, {k} of {codec.quantiser.codebooks} codebooks",
+            "codec",
+            run,
+            count_parameters(codec),
+            codec.sr,
+        )
 
     return [rung(k) for k in range(1, codec.quantiser.codebooks + 1)]
 
@@ -173,7 +210,7 @@ def codec_rungs(codec: Codec) -> list[Rung]:
 def phase_rungs(trained: autoencoder.Autoencoder | None) -> list[Rung]:
     """MDCT coefficients cut off; the autoencoder before it has learnt anything, which is a transform coder; and after."""
     torch.manual_seed(0)
-    plain = autoencoder.Autoencoder(trained.preset if trained else preset("ladder")).eval()
+    plain = autoencoder.Autoencoder(trained.config if trained else autoencoder.AutoencoderConfig(follow=0.5)).eval()
     hop, sr = plain.hop, plain.sr
 
     def cut(keep: int) -> Rung:
@@ -202,7 +239,9 @@ def choose(names) -> list[str]:
     return wanted
 
 
-def build(names=None, paths=(), published_vocoder=None, published_vae=None, grid_sr: int = 16_000) -> tuple[list[Rung], dict]:
+def build(
+    names=None, paths=(), published_vocoder=None, published_vae=None, grid_sr: int = 16_000
+) -> tuple[list[Rung], dict]:
     """The rungs of those families, lowest first, and what is left out: {role: why}."""
     wanted = choose(names)
     nets, missing = networks(paths)
@@ -211,7 +250,12 @@ def build(names=None, paths=(), published_vocoder=None, published_vae=None, grid
         published["vocoder"] = {published_vocoder: vocoder.load_hifigan(published_vocoder)}
     if published_vae:
         published["vae"] = {published_vae: vae.load_published(published_vae)}
-    rungs = [*mel_rungs(nets, published), *grid_rungs(grid_sr), *normalisation_rungs(), *phase_rungs(nets.get("autoencoder"))]
+    rungs = [
+        *mel_rungs(nets, published),
+        *grid_rungs(grid_sr),
+        *normalisation_rungs(),
+        *phase_rungs(nets.get("autoencoder")),
+    ]
     rungs += codec_rungs(nets["codec"]) if "codec" in nets else []
     rungs = sorted((r for r in rungs if r.family in wanted), key=lambda r: FAMILIES.index(r.family))
     needs = {"vocoder": ("vocoder",), "vae": ("griffin-lim", "vocoder", "vae", "stages"), "wide": ("vae",), "refinement": ("stages",),

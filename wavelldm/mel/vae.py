@@ -7,15 +7,14 @@ of resolution (DC-AE, arXiv 2410.10733, section 3.2), and words as side informat
 
 import re
 import zlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..audio.mel import MELS, LogMel
+from ..audio.mel import MELS, LogMel, MelConfig
 from ..errors import WavelldmError
-from ..training.presets import Preset
 from .published import fetch
 
 
@@ -23,7 +22,12 @@ from .published import fetch
 class VAEConfig:
     """The mel VAE; with widths 128, 256, 512, depth 2 and 32 groups it is AudioLDM2's (vae.py)."""
 
-    widths: tuple = (16, 32, 48)  # channels at each resolution, each half as fine as the one before in time and frequency
+    mel: MelConfig = MELS["audioldm2"]
+    widths: tuple = (
+        16,
+        32,
+        48,
+    )  # channels at each resolution, each half as fine as the one before in time and frequency
     depth: int = 1  # residual blocks at each resolution
     latent: int = 8  # channels of the latent
     groups: int = 8  # of the group norms
@@ -189,13 +193,15 @@ def words_to_entries(texts: list[str], entries: int) -> tuple[Tensor, Tensor]:
 class MelVAE(nn.Module):
     """Encoder, decoder, the Gaussian between them; mels of any length come back as long as they were."""
 
-    def __init__(self, preset: Preset):
+    Config = VAEConfig
+
+    def __init__(self, config: VAEConfig):
         super().__init__()
-        c = preset.vae
-        self.preset, self.mel, self.shrink = preset, LogMel(preset.mel), 2 ** (len(c.widths) - 1)
-        if preset.mel.n_mels % self.shrink or any(width % c.groups for width in c.widths):
+        c = self.config = config
+        self.mel, self.shrink = LogMel(c.mel), 2 ** (len(c.widths) - 1)
+        if c.mel.n_mels % self.shrink or any(width % c.groups for width in c.widths):
             raise WavelldmError(
-                f"{preset.mel.n_mels} bands must be a multiple of {self.shrink}, and widths {c.widths} of {c.groups} groups; "
+                f"{c.mel.n_mels} bands must be a multiple of {self.shrink}, and widths {c.widths} of {c.groups} groups; "
                 "change mel.n_mels, vae.widths or vae.groups"
             )
         self.encoder, self.decoder = Encoder(c), Decoder(c)
@@ -208,12 +214,12 @@ class MelVAE(nn.Module):
     @property
     def floats_per_second(self) -> float:
         """Numbers of the latent for a second of sound."""
-        m = self.preset.mel
-        return self.preset.vae.latent * (m.n_mels // self.shrink) * m.frame_rate / self.shrink
+        m = self.config.mel
+        return self.config.latent * (m.n_mels // self.shrink) * m.frame_rate / self.shrink
 
     def encode(self, log_mel: Tensor) -> tuple[Tensor, Tensor]:
         """(B, M, F) -> mean and log-variance, each (B, D, ceil(F / 4), M / 4); the last frame fills what is missing."""
-        c = self.preset.vae
+        c = self.config
         x = ((log_mel - c.shift) / c.scale).transpose(1, 2)[:, None]  # (B, 1, F, M)
         x = F.pad(x, (0, 0, 0, -x.shape[2] % self.shrink), mode="replicate")
         mean, logvar = self.mix(self.encoder(x)).chunk(2, dim=1)
@@ -225,10 +231,10 @@ class MelVAE(nn.Module):
         if texts is not None:
             if self.words is None:
                 raise WavelldmError("this VAE takes no side information; train one with vae.words=1024")
-            entries, starts = words_to_entries(texts, self.preset.vae.words)
+            entries, starts = words_to_entries(texts, self.config.words)
             told = self.words(entries.to(z.device), starts.to(z.device))
         x = self.decoder(self.unmix(z), told)[:, 0].transpose(1, 2)
-        return x[..., :frames] * self.preset.vae.scale + self.preset.vae.shift
+        return x[..., :frames] * self.config.scale + self.config.shift
 
     def forward(self, log_mel: Tensor, texts: list[str] | None = None) -> Tensor:
         """What comes back through the latent's mean: (B, M, F) -> (B, M, F)."""
@@ -261,12 +267,15 @@ def our_key(theirs: str) -> str:
 
 def from_diffusers(config, weights: dict) -> MelVAE:
     """An AutoencoderKL's config and state_dict -> ours, equal in every output. Mels go in as they are, as AudioLDM2 does it."""
-    vae = VAEConfig(
-        tuple(config.block_out_channels), config.layers_per_block, config.latent_channels, config.norm_num_groups, shift=0.0, scale=1.0
-    )
+    ours = VAEConfig(
+        MELS["audioldm2"], tuple(config.block_out_channels), config.layers_per_block, config.latent_channels,
+        config.norm_num_groups, shift=0.0, scale=1.0,
+    )  # fmt: skip
     if config.in_channels != 1 or config.out_channels != 1:
-        raise WavelldmError(f"this VAE takes pictures of {config.in_channels} channels; a mel has one: choose an AudioLDM")
-    model = MelVAE(replace(Preset("audioldm2", MELS["audioldm2"]), vae=vae))
+        raise WavelldmError(
+            f"this VAE takes pictures of {config.in_channels} channels; a mel has one: choose an AudioLDM"
+        )
+    model = MelVAE(ours)
     model.load_state_dict({our_key(name): value for name, value in weights.items()})
     return model.eval()
 

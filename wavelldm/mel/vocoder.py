@@ -16,7 +16,6 @@ from ..audio.mel import MELS, LogMel, MelConfig, griffin_lim, mel_to_magnitude
 from ..audio.stft import POWER, magnitude, stft
 from ..errors import WavelldmError
 from ..nn.layers import Chain, ChannelNorm, Conv1d, ConvNeXtBlock
-from ..training.presets import Preset
 from .published import fetch
 
 
@@ -24,6 +23,7 @@ from .published import fetch
 class VocoderConfig:
     """The small vocoder: what a mel leaves open between its bands, and the phases, by Griffin-Lim (vocoder.py)."""
 
+    mel: MelConfig = MELS["audioldm2"]
     width: int = 160  # channels
     depth: int = 4  # ConvNeXt blocks
     expansion: int = 2
@@ -59,7 +59,8 @@ class HiFiGANVocoder(nn.Module):
         )
         self.stages = nn.ModuleList(  # stages[i][j][d]: two convolutions, kernel j, dilation d
             nn.ModuleList(
-                nn.ModuleList(nn.ModuleList([_conv(w, k, d), _conv(w, k)]) for d in ds) for k, ds in zip(inner, dilations)
+                nn.ModuleList(nn.ModuleList([_conv(w, k, d), _conv(w, k)]) for d in ds)
+                for k, ds in zip(inner, dilations)
             )
             for w in widths[1:]
         )
@@ -97,7 +98,10 @@ def folded(weights: dict) -> dict:
     """Weights under weight norm (either of torch's namings) -> plain ones: w = g v / |v|, the norm over all but the first axis."""
     out = {}
     for name, value in weights.items():
-        for size, direction in (("weight_g", "weight_v"), ("parametrizations.weight.original0", "parametrizations.weight.original1")):
+        for size, direction in (
+            ("weight_g", "weight_v"),
+            ("parametrizations.weight.original0", "parametrizations.weight.original1"),
+        ):
             if name.endswith(size):
                 stem = name.removesuffix(size)
                 v = weights[stem + direction]
@@ -147,32 +151,38 @@ class Vocoder(nn.Module):
     nothing, and is Griffin-Lim.
     """
 
-    def __init__(self, preset: Preset):
+    Config = VocoderConfig
+
+    def __init__(self, config: VocoderConfig):
         super().__init__()
-        c, self.preset, self.mel = preset.vocoder, preset, LogMel(preset.mel)
+        c = self.config = config
+        self.mel = LogMel(c.mel)
         blocks = (ConvNeXtBlock(c.width, c.expansion) for _ in range(c.depth))
-        self.body = Chain(Conv1d(preset.mel.n_mels, c.width, 7), ChannelNorm(c.width), *blocks, ChannelNorm(c.width))
-        self.bins = nn.Conv1d(c.width, preset.mel.n_fft // 2 + 1, 1)
+        self.body = Chain(Conv1d(c.mel.n_mels, c.width, 7), ChannelNorm(c.width), *blocks, ChannelNorm(c.width))
+        self.bins = nn.Conv1d(c.width, c.mel.n_fft // 2 + 1, 1)
         nn.init.zeros_(self.bins.weight)
         nn.init.zeros_(self.bins.bias)
 
     def spectrum(self, log_mel: Tensor) -> Tensor:
         """(B, M, F) -> magnitudes (B, n_fft / 2 + 1, F)."""
         with torch.no_grad():
-            size = mel_to_magnitude(log_mel, self.preset.mel, START).clamp_min(1e-6)
-        seen = 1 - log_mel / math.log(self.preset.mel.floor)  # 0 in silence, about 1 at full scale
+            size = mel_to_magnitude(log_mel, self.config.mel, START).clamp_min(1e-6)
+        seen = 1 - log_mel / math.log(self.config.mel.floor)  # 0 in silence, about 1 at full scale
         change = self.bins(self.body(2 * seen - 1)).float()
         return size * change.clamp(-8, 4).exp()
 
     def forward(self, log_mel: Tensor, length: int | None = None) -> Tensor:
         """(B, M, F) -> wav (B, 1, length)."""
-        return griffin_lim(self.spectrum(log_mel), self.preset.mel, self.preset.vocoder.rounds, length=length)
+        return griffin_lim(self.spectrum(log_mel), self.config.mel, self.config.rounds, length=length)
 
     def distances(self, wav: Tensor, log_mel: Tensor | None = None) -> dict:
         """How far its magnitudes lie from those of wav (B, 1, N), given their mel or another: bins, compressed, and bands, as log."""
-        c = self.preset.mel
+        c = self.config.mel
         log_mel = self.mel(wav, c.sr) if log_mel is None else log_mel
         ours, real = self.spectrum(log_mel), stft(wav, c.n_fft, c.hop, c.win, c.padding)
         real = magnitude(real.real, real.imag)
         again = ((self.mel.bank.T @ ours**c.power).clamp_min(c.floor)).log()
-        return {"bins": (ours.clamp_min(1e-3) ** POWER - real.clamp_min(1e-3) ** POWER).abs().mean(), "bands": (again - log_mel).abs().mean()}
+        return {
+            "bins": (ours.clamp_min(1e-3) ** POWER - real.clamp_min(1e-3) ** POWER).abs().mean(),
+            "bands": (again - log_mel).abs().mean(),
+        }

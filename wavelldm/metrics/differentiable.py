@@ -34,7 +34,9 @@ def bark_bands(sr: int, n_fft: int):
     member = shared / (right - left).clamp_min(1e-6)[:, None]
     middle = (edges[1:] + edges[:-1]) / 2 + 0.53
     kilohertz = 1.96 * middle / (26.81 - middle)
-    quiet = 3.64 * kilohertz**-0.8 - 6.5 * (-0.6 * (kilohertz - 3.3).square()).exp() + 1e-3 * kilohertz**4  # Terhardt 1979, dB
+    quiet = (
+        3.64 * kilohertz**-0.8 - 6.5 * (-0.6 * (kilohertz - 3.3).square()).exp() + 1e-3 * kilohertz**4
+    )  # Terhardt 1979, dB
     return member, step, 10 ** (quiet.clamp(max=77) / 10), (kilohertz > 0.3) & (kilohertz < 3.4)
 
 
@@ -107,7 +109,9 @@ def estoi_distance(wav: Tensor, clean: Tensor, sr: int) -> Tensor:
     short = max(0, win + (SEGMENT - 1) * hop - wav.shape[-1])  # of one segment
     bands = []
     for x in (wav, clean):
-        spec = torch.fft.rfft(F.pad(x[:, 0], (0, short)).unfold(-1, win, hop) * hann(win, win, x.dtype, x.device), n_fft)
+        spec = torch.fft.rfft(
+            F.pad(x[:, 0], (0, short)).unfold(-1, win, hop) * hann(win, win, x.dtype, x.device), n_fft
+        )
         power = (spec.real.square() + spec.imag.square()) @ third_octaves(sr, n_fft).to(x.device)
         bands.append((power + 1e-8).sqrt().unfold(1, SEGMENT, SEGMENT // 6))  # (B, segments, 15, 30)
     loud = bands[1].square().mean((2, 3))  # (B, segments)

@@ -6,8 +6,6 @@ clean speech at the nominal level: that is linear, the noise map is divided alik
 as the noise of the diffusion does.
 """
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 
@@ -16,34 +14,8 @@ from ..audio.stft import istft, stft
 from ..diffusion.samplers import ddim
 from ..diffusion.schedule import KINDS, convert, make, q_sample
 from ..errors import AudioError, WavelldmError
-from .unet2d import UNet2d
+from .unet2d import PriorConfig, UNet2d
 from .updates import noise_map, refine
-
-
-@dataclass(frozen=True)
-class PriorConfig:
-    """The diffusion prior of clean speech over complex spectra (prior.py); one entry of dims per level, finest first."""
-
-    sr: int = 16_000
-    n_fft: int = 512
-    hop: int = 256
-    patch: int = 2  # neighbouring bins taken together
-    dims: tuple = (32, 64, 128, 192)  # channels at each level
-    shrink_bins: tuple = (2, 2, 2)  # strides over frequency from each level to the next ...
-    shrink_frames: tuple = (1, 2, 2)  # ... and over time
-    depth: int = 1  # blocks before and after the coarser levels, at each level
-    heads: int = 2
-    embedding: int = 128  # channels of the embedded step
-    separable: bool = True  # convolutions in two steps: each channel, then each bin
-    activation: str = "silu"  # or "relu", "gelu"
-    schedule: str = "cosine"  # or "linear"
-    steps: int = 1000
-    predicts: str = "v"  # or "z0"; "eps" with the linear schedule, as in the paper
-
-    @property
-    def bins(self) -> int:
-        return self.n_fft // 2  # all but that of 0 Hz
-
 
 LEVEL = -26.0  # dB of active speech at which the deviations are measured
 
@@ -80,11 +52,15 @@ def overlapped(function, x: Tensor, size: int, overlap: int) -> Tensor:
 class SpeechPrior(nn.Module):
     """What clean speech looks like: `denoise(x_t, t)` gives E[x0 | x_t], from which `refine` and the samplers draw."""
 
+    Config = PriorConfig
+
     def __init__(self, config: PriorConfig):
         super().__init__()
         c = self.config = config
         if c.predicts not in KINDS or c.predicts == "eps" and c.schedule == "cosine":
-            raise WavelldmError("a prior predicts v or z0, or eps with prior.schedule=linear: where cosine ends, eps says nothing about the sound")
+            raise WavelldmError(
+                "a prior predicts v or z0, or eps with prior.schedule=linear: where cosine ends, eps says nothing about the sound"
+            )
         self.schedule = make(c.schedule, c.steps, zero_terminal=c.predicts != "eps")
         self.unet = UNet2d(c)
         self.register_buffer("deviation", torch.ones(c.bins))
@@ -105,18 +81,22 @@ class SpeechPrior(nn.Module):
         """The way back: (B, 2, bins, T) -> wav (B, length), exact but for what lay at 0 Hz."""
         c = self.config
         parts = (spec.float() * self.deviation[:, None]).permute(0, 2, 3, 1).contiguous()
-        return istft(nn.functional.pad(torch.view_as_complex(parts), (0, 0, 1, 0)), c.n_fft, c.hop, c.n_fft, length=length)
+        return istft(
+            nn.functional.pad(torch.view_as_complex(parts), (0, 0, 1, 0)), c.n_fft, c.hop, c.n_fft, length=length
+        )
 
     def noised(self, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
         """x_t (B, 2, bins, T) at step t (B,)."""
         return q_sample(self.schedule, x0.flatten(1, 2), t, eps.flatten(1, 2)).unflatten(1, (2, -1))
 
     def convert(self, prediction: Tensor, x_t: Tensor, t: Tensor, source: str, target: str) -> Tensor:
-        return convert(self.schedule, prediction.flatten(1, 2), x_t.flatten(1, 2), t, source, target).unflatten(1, (2, -1))
+        return convert(self.schedule, prediction.flatten(1, 2), x_t.flatten(1, 2), t, source, target).unflatten(
+            1, (2, -1)
+        )
 
     def denoise(self, x_t: Tensor, t: Tensor) -> Tensor:
         """x_t (B, 2, bins, T), t (B,) -> the network's estimate of x0. Long spectra are seen in windows that overlap."""
-        see = lambda part: self.convert(self.unet(part, t).float(), part, t, self.config.predicts, "z0")  # noqa: E731
+        see = lambda part: self.convert(self.unet(part, t).float(), part, t, self.config.predicts, "z0")
         return overlapped(see, x_t, WINDOW, OVERLAP)
 
     @torch.no_grad()
@@ -137,7 +117,9 @@ class SpeechPrior(nn.Module):
         nothing at 0 Hz, so that bin stays as it is there. A recording of over a minute is refined piece by piece, with a fade between them.
         """
         if noisy.shape != cleaned.shape or noisy.ndim > 2 or noisy.shape[-1] == 0:
-            raise AudioError(f"noisy and cleaned are both (samples,) or (channels, samples) and alike, not {tuple(noisy.shape)} and {tuple(cleaned.shape)}")
+            raise AudioError(
+                f"noisy and cleaned are both (samples,) or (channels, samples) and alike, not {tuple(noisy.shape)} and {tuple(cleaned.shape)}"
+            )
         power = float(active_power(cleaned.reshape(-1, cleaned.shape[-1]), self.config.sr).max())
         gain = 10 ** (LEVEL / 20) / power**0.5 if power > 0 else 1.0
         hop, device, etas = self.config.hop, self.deviation.device, (eta_a, eta_b, eta_c)
@@ -150,5 +132,7 @@ class SpeechPrior(nn.Module):
         rows = []
         for pair in zip(noisy.reshape(-1, noisy.shape[-1]), cleaned.reshape(-1, noisy.shape[-1])):
             generator = torch.Generator().manual_seed(seed)
-            rows.append(overlapped(piece, gain * torch.stack(pair).float().to(device), PIECE * hop, OVERLAP * hop) / gain)
+            rows.append(
+                overlapped(piece, gain * torch.stack(pair).float().to(device), PIECE * hop, OVERLAP * hop) / gain
+            )
         return torch.stack(rows).reshape(noisy.shape).to(noisy.device)

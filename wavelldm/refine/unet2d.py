@@ -6,13 +6,40 @@ W H d_in + d_in d_out weights instead of W H d_in d_out (MobileNets, arXiv 1704.
 convolutions mixes frames (the normalisation looks at one bin of one frame), so any T goes, and long sound may be cut into windows.
 """
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..diffusion.unet import step_embedding
 from ..errors import WavelldmError
-from .prior import PriorConfig
+
+
+@dataclass(frozen=True)
+class PriorConfig:
+    """The diffusion prior of clean speech over complex spectra (prior.py); one entry of dims per level, finest first."""
+
+    sr: int = 16_000
+    n_fft: int = 512
+    hop: int = 256
+    patch: int = 2  # neighbouring bins taken together
+    dims: tuple = (32, 64, 128, 192)  # channels at each level
+    shrink_bins: tuple = (2, 2, 2)  # strides over frequency from each level to the next ...
+    shrink_frames: tuple = (1, 2, 2)  # ... and over time
+    depth: int = 1  # blocks before and after the coarser levels, at each level
+    heads: int = 2
+    embedding: int = 128  # channels of the embedded step
+    separable: bool = True  # convolutions in two steps: each channel, then each bin
+    activation: str = "silu"  # or "relu", "gelu"
+    schedule: str = "cosine"  # or "linear"
+    steps: int = 1000
+    predicts: str = "v"  # or "z0"; "eps" with the linear schedule, as in the paper
+
+    @property
+    def bins(self) -> int:
+        return self.n_fft // 2  # all but that of 0 Hz
+
 
 ACTIVATIONS = {"silu": nn.SiLU, "relu": nn.ReLU, "gelu": nn.GELU}
 
@@ -32,7 +59,9 @@ def convolution(c_in: int, c_out: int, kernel=(3, 3), stride=(1, 1), separable: 
     padding = tuple(k // 2 for k in kernel)
     if not separable:
         return nn.Conv2d(c_in, c_out, kernel, stride, padding)
-    return nn.Sequential(nn.Conv2d(c_in, c_in, kernel, stride, padding, groups=c_in, bias=False), nn.Conv2d(c_in, c_out, 1))
+    return nn.Sequential(
+        nn.Conv2d(c_in, c_in, kernel, stride, padding, groups=c_in, bias=False), nn.Conv2d(c_in, c_out, 1)
+    )
 
 
 class Norm(nn.LayerNorm):
@@ -73,7 +102,9 @@ class Attention(nn.Module):
         nn.init.zeros_(self.out.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        q, k, v = self.qkv(self.norm(x)).flatten(2).unflatten(1, (3, self.heads, -1)).transpose(-1, -2).unbind(1)  # (B, heads, bins T, dim / heads)
+        q, k, v = (
+            self.qkv(self.norm(x)).flatten(2).unflatten(1, (3, self.heads, -1)).transpose(-1, -2).unbind(1)
+        )  # (B, heads, bins T, dim / heads)
         y = F.scaled_dot_product_attention(q, k, v).transpose(-1, -2)
         return x + self.out(y.reshape(x.shape))
 
@@ -118,21 +149,29 @@ class UNet2d(nn.Module):
         super().__init__()
         c = self.config = config
         if not c.dims or not len(c.shrink_bins) == len(c.shrink_frames) == len(c.dims) - 1:
-            raise WavelldmError("dims has a width for each level, shrink_bins and shrink_frames a stride from each to the next: one fewer")
+            raise WavelldmError(
+                "dims has a width for each level, shrink_bins and shrink_frames a stride from each to the next: one fewer"
+            )
         if c.activation not in ACTIVATIONS:
             raise WavelldmError(f"there is no activation '{c.activation}'; choose {', '.join(ACTIVATIONS)}")
         strides = list(zip(c.shrink_bins, c.shrink_frames))
         self.multiple = int(torch.tensor(c.shrink_frames).prod()) if strides else 1  # T is padded to one of this
         if c.bins % (c.patch * int(torch.tensor(c.shrink_bins).prod())):
-            raise WavelldmError(f"{c.bins} bins cannot be divided by {c.patch} and {c.shrink_bins}; choose numbers that multiply to a divisor")
-        self.embed = nn.Sequential(nn.Linear(c.dims[0], c.embedding), nn.SiLU(), nn.Linear(c.embedding, c.embedding), nn.SiLU())
+            raise WavelldmError(
+                f"{c.bins} bins cannot be divided by {c.patch} and {c.shrink_bins}; choose numbers that multiply to a divisor"
+            )
+        self.embed = nn.Sequential(
+            nn.Linear(c.dims[0], c.embedding), nn.SiLU(), nn.Linear(c.embedding, c.embedding), nn.SiLU()
+        )
         self.enter = nn.Conv2d(2 * c.patch, c.dims[0], 3, padding=1)
         self.place = nn.Parameter(torch.zeros(c.dims[0], c.bins // c.patch, 1))
         network = Middle(c.dims[-1], c)
         for dim, below, stride in zip(c.dims[-2::-1], c.dims[:0:-1], strides[::-1]):
             network = Level(dim, below, stride, network, c)
         self.network = network
-        self.leave = nn.Sequential(Norm(c.dims[0]), ACTIVATIONS[c.activation](), nn.Conv2d(c.dims[0], 2 * c.patch, 3, padding=1))
+        self.leave = nn.Sequential(
+            Norm(c.dims[0]), ACTIVATIONS[c.activation](), nn.Conv2d(c.dims[0], 2 * c.patch, 3, padding=1)
+        )
         self.past = nn.Linear(c.embedding, 1)  # the share of x_t itself in the prediction, step by step
         for layer in (self.leave[-1], self.past):
             nn.init.zeros_(layer.weight)
@@ -142,7 +181,9 @@ class UNet2d(nn.Module):
     def forward(self, x_t: Tensor, t: Tensor) -> Tensor:
         c = self.config
         if x_t.ndim != 4 or x_t.shape[1:3] != (2, c.bins) or x_t.shape[3] == 0 or t.shape != x_t.shape[:1]:
-            raise WavelldmError(f"x_t is (batch, 2, {c.bins}, frames) and t (batch,), not {tuple(x_t.shape)} and {tuple(t.shape)}")
+            raise WavelldmError(
+                f"x_t is (batch, 2, {c.bins}, frames) and t (batch,), not {tuple(x_t.shape)} and {tuple(t.shape)}"
+            )
         step = self.embed(step_embedding(t, c.dims[0]))  # (B, embedding)
         x = fold(F.pad(x_t, (0, -x_t.shape[-1] % self.multiple)), c.patch)
         x = self.enter(x.contiguous(memory_format=torch.channels_last)) + self.place

@@ -38,13 +38,17 @@ def within(x0: Tensor, noisy: Tensor, sigma: Tensor, then: float, eta_a: float, 
     return a * x0 + s * (math.sqrt(1 - eta_a**2) * found + eta_a * noise_like(x0, generator))
 
 
-def within_plus(x0: Tensor, eps: Tensor, noisy: Tensor, sigma: Tensor, then: float, eta_a: float, eta_c: float, generator=None) -> Tensor:
+def within_plus(
+    x0: Tensor, eps: Tensor, noisy: Tensor, sigma: Tensor, then: float, eta_a: float, eta_c: float, generator=None
+) -> Tensor:
     """Diffiner+: also keeps a share of the noise that the step came with, as DDIM does (eq. 11). Both may point the same way,
     so the fresh noise fills up what their sum leaves of variance 1."""
     a, s = math.sqrt(then), math.sqrt(1 - then)
     found = (noisy - x0) / sigma.clamp_min(1e-5)
     dims = tuple(range(1, x0.ndim))
-    alike = (eps * found).sum(dims, keepdim=True) / (eps.square().sum(dims, keepdim=True) * found.square().sum(dims, keepdim=True)).clamp_min(1e-12).sqrt()
+    alike = (eps * found).sum(dims, keepdim=True) / (
+        eps.square().sum(dims, keepdim=True) * found.square().sum(dims, keepdim=True)
+    ).clamp_min(1e-12).sqrt()
     left = (1 - eta_a**2 - eta_c**2 - 2 * eta_a * eta_c * alike).clamp_min(0).sqrt()
     return a * x0 + s * (eta_a * eps + eta_c * found + left * noise_like(x0, generator))
 
@@ -66,9 +70,13 @@ def refine(
     if eta_c is not None and eta_a is None:
         raise WavelldmError("DDPM's own step (eta_a None) has no eta_c; leave it out")
     if eta_c is not None and eta_a**2 + eta_c**2 > 1:
-        raise WavelldmError("the squares of eta_a and eta_c add up to more than 1, which leaves less than no noise; lower one of them")
+        raise WavelldmError(
+            "the squares of eta_a and eta_c add up to more than 1, which leaves less than no noise; lower one of them"
+        )
     if sigma.shape != (len(noisy), 1, *noisy.shape[2:]) or not bool((sigma >= 0).all()):
-        raise WavelldmError(f"the noise map holds one number of 0 or more per bin, {(len(noisy), 1, *noisy.shape[2:])}, not {tuple(sigma.shape)}")
+        raise WavelldmError(
+            f"the noise map holds one number of 0 or more per bin, {(len(noisy), 1, *noisy.shape[2:])}, not {tuple(sigma.shape)}"
+        )
 
     def step(x_t, x0, now, then):
         a, s = math.sqrt(then), math.sqrt(1 - then)
@@ -84,5 +92,7 @@ def refine(
 
     a = float(schedule.alpha_bar[-1]) ** 0.5
     sure = (1 - a * a) - (a * sigma).square()  # the observation as the first of all steps would leave it
-    start = torch.where(sure >= 0, a * noisy, 0.0) + torch.where(sure >= 0, sure, 1 - a * a).clamp_min(0).sqrt() * noise_like(noisy, generator)
+    start = torch.where(sure >= 0, a * noisy, 0.0) + torch.where(sure >= 0, sure, 1 - a * a).clamp_min(
+        0
+    ).sqrt() * noise_like(noisy, generator)
     return run(denoise, start, schedule, steps, callback, step)

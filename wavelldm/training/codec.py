@@ -14,7 +14,7 @@ from ..data.corpora import Material
 from ..data.degrade import Degradation
 from ..data.loader import batches, valid_pairs
 from ..errors import WavelldmError
-from ..weights import load_codec
+from ..weights import load
 from . import parallel
 from .loop import Plan, adopt, fast_half, train_to_weights
 from .presets import Preset
@@ -40,19 +40,32 @@ class CodecTask:
     Without critics (critic_width 0) only the mel and STFT losses count, which is how a run starts when computing is scarce.
     """
 
-    def __init__(self, preset: Preset, valid: list, critic_width: int = 0, hear_noisy: bool = False, device="cpu", seed: int = 0, half: bool = True):
+    def __init__(
+        self,
+        preset: Preset,
+        valid: list,
+        critic_width: int = 0,
+        hear_noisy: bool = False,
+        device="cpu",
+        seed: int = 0,
+        half: bool = True,
+    ):
         torch.manual_seed(seed)
-        self.sr, self.valid, self.hear_noisy = preset.mel.sr, valid, hear_noisy
+        self.sr, self.valid, self.hear_noisy = preset.codec.sr, valid, hear_noisy
         self.device = torch.device(device)
         self.half = half and fast_half(self.device)
         self.mel_loss = MelLoss(self.sr).to(device)
-        self.networks = {"model": Codec(preset).to(device)}
+        self.networks = {"model": Codec(preset.codec).to(device)}
         self.groups = {"codec": ["model"]}
-        self.polished = preset.codec.polish > 0  # then only magnitudes are learnt, and nothing passes through Griffin-Lim
+        self.polished = (
+            preset.codec.polish > 0
+        )  # then only magnitudes are learnt, and nothing passes through Griffin-Lim
         self.voiced = preset.codec.decoder == "source"
         self.weights = voice.PULSE_WEIGHTS | {"spread": SPREAD} if self.voiced else LOSS_WEIGHTS | MAGNITUDES
         if critic_width and self.polished:
-            raise WavelldmError("critics listen to the head's own phases; train with codec.polish=0, or without critics")
+            raise WavelldmError(
+                "critics listen to the head's own phases; train with codec.polish=0, or without critics"
+            )
         if critic_width:
             self.networks["critics"] = Critics(critic_width).to(device)
             self.groups["critics"] = ["critics"]
@@ -62,7 +75,7 @@ class CodecTask:
 
     def magnitudes(self, codec: Codec, z_q: Tensor, wav: Tensor) -> dict:
         """Squared errors of what Griffin-Lim will be given: compressed magnitudes of STFT bins and of mel bands."""
-        c = codec.preset.mel
+        c = codec.config.mel
         ours = codec.spectrum(z_q).abs()  # (B, n_fft / 2 + 1, F), float32
         with torch.autocast(self.device.type, enabled=False):
             real = stft(wav, c.n_fft, c.hop, c.win).abs()
@@ -78,7 +91,9 @@ class CodecTask:
             wav = torch.where(odd, noisy, clean)
         codec, critics = self.networks["model"], self.networks.get("critics")
         everybody = len(wav) * parallel.world()
-        keep, chance = parallel.share((random_keep(everybody, codec.quantiser.codebooks, DROPPED), torch.rand(everybody, 1, 1)))
+        keep, chance = parallel.share(
+            (random_keep(everybody, codec.quantiser.codebooks, DROPPED), torch.rand(everybody, 1, 1))
+        )
         half = torch.autocast(self.device.type, torch.bfloat16, enabled=self.half)
         with half:
             z = codec.encode(wav, self.sr)
@@ -86,7 +101,9 @@ class CodecTask:
             if self.polished:
                 parts = self.magnitudes(codec, z_q, wav)
             elif self.voiced:
-                parts = voice.pulse_distances(codec, z_q, wav, self.mel_loss.mels) | {"spread": spread_loss(codec.quantiser.projected(z))}
+                parts = voice.pulse_distances(codec, z_q, wav, self.mel_loss.mels) | {
+                    "spread": spread_loss(codec.quantiser.projected(z))
+                }
             else:
                 decoded = codec.decode(z_q, wav.shape[-1]).float()
         if not (self.polished or self.voiced):
@@ -98,7 +115,11 @@ class CodecTask:
             with half:
                 real, fake = critics(wav), critics(decoded)
                 parts |= {"adversarial": adversarial_loss(fake), "features": feature_loss(real, fake)}
-        yield "codec", sum(self.weights[name] * part for name, part in parts.items()), {k: v.detach() for k, v in parts.items()}
+        yield (
+            "codec",
+            sum(self.weights[name] * part for name, part in parts.items()),
+            {k: v.detach() for k, v in parts.items()},
+        )
 
     @torch.no_grad()
     def validate(self, model: Codec) -> dict:
@@ -115,7 +136,13 @@ class CodecTask:
             rows.append([float(v) for v in parts.values()])
             codes.append(coded.codes.transpose(0, 1).flatten(1))  # (Q, B * T)
         figures = dict(zip(parts, (sum(column) / len(rows) for column in zip(*rows))))
-        weights = MAGNITUDES if self.polished else {k: v for k, v in voice.PULSE_WEIGHTS.items() if k != "pitch"} if self.voiced else {"mel": 1.0}
+        weights = (
+            MAGNITUDES
+            if self.polished
+            else {k: v for k, v in voice.PULSE_WEIGHTS.items() if k != "pitch"}
+            if self.voiced
+            else {"mel": 1.0}
+        )
         score = sum(weight * figures[k] for k, weight in weights.items())
         used = torch.cat(codes, dim=1)
         share = sum(len(row.unique()) for row in used) / used.numel()
@@ -144,19 +171,19 @@ def run(
     """Train a codec in `folder`, or go on where it stopped; the result is in best.pt. Returns what `train.fit` does.
 
     `start`: weights to begin with, of the same size."""
-    device, sr = parallel.begin(), preset.mel.sr
+    device, sr = parallel.begin(), preset.codec.sr
     recipe = Degradation(noise=1.0 if material.recorded else 0.0, snr=None, level=1.0, dropout=0.5 if cutting else 0.0)
     speech = parallel.in_turn(lambda: Clips(material.speech, sr))
     valid = valid_pairs(material.valid_speech, None, recipe, sr, 2 * seconds, batch, count=48)
     hear_noisy = material.recorded or cutting
     task = CodecTask(preset, valid, critic_width, hear_noisy, device, plan.seed, half)
     if start:
-        adopt(task.networks["model"], load_codec(start, preset.name), start)
+        adopt(task.networks["model"], load(start, Codec), start)
 
     def stream(start: int):
         return batches(speech, None, recipe, sr, seconds, batch, plan.seed, workers, start)
 
-    return train_to_weights(task, stream, plan, folder, preset.name, preset, progress)
+    return train_to_weights(task, stream, plan, folder, preset.name, progress=progress)
 
 
 def steps_for(epochs: float, material: Material, sr: int, batch: int, seconds: float) -> int:

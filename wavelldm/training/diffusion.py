@@ -12,14 +12,16 @@ from ..data.degrade import Degradation
 from ..diffusion.latent import LatentDiffusion
 from ..diffusion.schedule import convert
 from ..errors import WavelldmError
-from ..weights import load_diffusion
+from ..weights import load
 from . import parallel
 from .latents import Latents, build
 from .loop import Plan, adopt, fast_half, train_to_weights
 from .presets import Preset
 
 # What the network learns to undo; what is missing altogether, in time or in frequency, is part of it.
-RECIPE = Degradation(snr=(-5.0, 25.0), reverb=0.2, level=1.0, clip=0.1, band=0.25, cutoff=(2_000.0, 7_000.0), dropout=0.3)
+RECIPE = Degradation(
+    snr=(-5.0, 25.0), reverb=0.2, level=1.0, clip=0.1, band=0.25, cutoff=(2_000.0, 7_000.0), dropout=0.3
+)
 VALID = Degradation(snr=(0.0, 17.5), level=1.0)
 DROP = 0.1  # share of items without their condition
 LAST = 0.5  # share of items at the last step, if what is decoded counts: from there a single step has to get it right
@@ -38,17 +40,19 @@ class DiffusionTask:
             raise WavelldmError("this codec's decoder draws no outline to compare; leave the decoded loss out")
         torch.manual_seed(seed)
         self.decoded = decoded
-        self.codec, self.sr, self.device = codec.to(device).eval().requires_grad_(False), preset.mel.sr, torch.device(device)
+        self.codec, self.sr, self.device = codec.to(device).eval().requires_grad_(False), codec.sr, torch.device(device)
         self.half = half and fast_half(self.device)
-        model = LatentDiffusion(preset).to(device)
+        model = LatentDiffusion(preset.diffusion).to(device)
         model.measure(train.mean.to(device), train.deviation.to(device))
         self.networks, self.groups = {"model": model}, {"unet": ["model"]}
         whole = min(len(valid.clean), 64)
-        self.valid = [torch.from_numpy(part[:whole].astype("float32")).to(device) for part in (valid.noisy, valid.clean)]
+        self.valid = [
+            torch.from_numpy(part[:whole].astype("float32")).to(device) for part in (valid.noisy, valid.clean)
+        ]
 
     def error(self, model: LatentDiffusion, noisy: Tensor, clean: Tensor, t: Tensor, eps: Tensor, drop: Tensor | None):
         """Mean squared error per item (B,) of what the network predicts at step t (B,); and its estimate of z0, scaled."""
-        predicts = model.preset.unet.predicts
+        predicts = model.config.predicts
         z0, cond = model.normalise(clean), model.normalise(noisy)
         z_t = model.between(z0, cond, t, eps)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
@@ -66,9 +70,11 @@ class DiffusionTask:
         noisy, clean = (x.to(self.device) for x in batch)  # (B, D, T)
         model, last = self.networks["model"], self.networks["model"].schedule.steps - 1
         everybody = len(clean) * parallel.world()
-        t, eps, drop = parallel.share((torch.randint(last + 1, (everybody,)), torch.randn(everybody, *clean.shape[1:]), torch.rand(everybody)))
+        t, eps, drop = parallel.share(
+            (torch.randint(last + 1, (everybody,)), torch.randn(everybody, *clean.shape[1:]), torch.rand(everybody))
+        )
         t, eps, drop = t.to(self.device), eps.to(self.device), (drop < DROP).to(self.device)
-        if model.preset.unet.path == "none":
+        if model.config.path == "none":
             t, drop = torch.full_like(t, last), torch.zeros_like(drop)
         elif self.decoded:
             t = torch.where(torch.arange(len(t), device=t.device) < LAST * len(t), last, t)
@@ -91,11 +97,15 @@ class DiffusionTask:
         last = model.schedule.steps - 1
         errors = []
         for k in range(LEVELS):
-            t = torch.full((len(clean),), last if model.preset.unet.path == "none" else round(last * (k + 1) / LEVELS), device=self.device)
+            t = torch.full(
+                (len(clean),),
+                last if model.config.path == "none" else round(last * (k + 1) / LEVELS),
+                device=self.device,
+            )
             eps = torch.randn(clean.shape, generator=generator).to(self.device)
             errors.append(float(self.error(model, noisy, clean, t, eps, None)[0].mean()))
         figures = {"score": sum(errors) / LEVELS, "at_end": errors[-1]}
-        for steps in (1,) if model.preset.unet.path == "none" else (1, 5):
+        for steps in (1,) if model.config.path == "none" else (1, 5):
             drawn = model.sample(noisy, steps, generator=torch.Generator().manual_seed(2))
             figures[f"steps_{steps}"] = float((model.normalise(drawn) - model.normalise(clean)).square().mean())
             if self.decoded:
@@ -109,10 +119,20 @@ class DiffusionTask:
     def samples(self, model: LatentDiffusion) -> dict:
         noisy, clean = (x[:1] for x in self.valid)
         drawn = model.sample(noisy, 1, generator=torch.Generator().manual_seed(2))
-        return {name: self.codec.decode(z)[0].cpu() for name, z in (("noisy", noisy), ("clean", clean), ("denoised", drawn))}
+        return {
+            name: self.codec.decode(z)[0].cpu() for name, z in (("noisy", noisy), ("clean", clean), ("denoised", drawn))
+        }
 
 
-def prepare(codec: Codec, material: Material, recipe: Degradation, seconds: float, hours: float, seed: int = 0, cutting: bool = False):
+def prepare(
+    codec: Codec,
+    material: Material,
+    recipe: Degradation,
+    seconds: float,
+    hours: float,
+    seed: int = 0,
+    cutting: bool = False,
+):
     """Latents to train on (`hours` of them) and to validate on, from the cache or encoded now."""
     sr = codec.sr
     if material.recorded:
@@ -147,10 +167,10 @@ def run(
     train, valid = parallel.in_turn(lambda: prepare(codec, material, RECIPE, 4.0, hours, plan.seed, cutting))
     task = DiffusionTask(preset, codec, train, valid, device, plan.seed, half, decoded)
     if start:
-        adopt(task.networks["model"].unet, load_diffusion(start, preset.name).unet, start)
+        adopt(task.networks["model"].unet, load(start, LatentDiffusion).unet, start)
     frames = min(codec.frames(round(seconds * codec.sr)), train.clean.shape[2])
 
     def stream(first: int):
         return (train.batch(step, batch, frames, plan.seed) for step in count(first))
 
-    return train_to_weights(task, stream, plan, folder, f"{preset.name}-diffusion", preset, progress)
+    return train_to_weights(task, stream, plan, folder, f"{preset.name}-diffusion", {"codec": codec}, progress)

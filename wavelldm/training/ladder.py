@@ -11,6 +11,7 @@ from torch import Tensor
 from ..audio.mel import bank_of
 from ..audio.stft import istft, stft
 from ..codec.losses import stft_loss
+from ..codec.model import Codec
 from ..data.clips import Clips
 from ..data.corpora import Material
 from ..errors import WavelldmError
@@ -18,7 +19,7 @@ from ..ladder.autoencoder import Autoencoder
 from ..ladder.refinement import Refinement, edges
 from ..mel.vae import MelVAE, kl, reparameterise, words_of
 from ..mel.vocoder import Vocoder
-from ..weights import load, load_codec
+from ..weights import load
 from . import parallel
 from .loop import Plan, adopt, train_to_weights
 from .presets import Preset
@@ -46,7 +47,7 @@ def vocoder_parts(net: Vocoder, wav: Tensor, *_) -> dict:
 
 def vae_parts(net: MelVAE, wav: Tensor, texts, codec=None) -> dict:
     """L1 and squared error of the mel, KL, and, where the config weighs them, distances of sound and of what a codec hears in it."""
-    c, m = net.preset.vae, net.preset.mel
+    c, m = net.config, net.config.mel
     mel = net.mel(wav, m.sr)
     mean, logvar = net.encode(mel)
     ours = net.decode(reparameterise(mean, logvar) if net.training else mean, mel.shape[-1], texts)
@@ -65,7 +66,7 @@ def vae_parts(net: MelVAE, wav: Tensor, texts, codec=None) -> dict:
 
 def refinement_parts(net: Refinement, wav: Tensor, texts, vae: MelVAE) -> dict:
     with torch.no_grad():
-        mel = vae.mel(wav, net.preset.mel.sr)
+        mel = vae.mel(wav, net.config.mel.sr)
         coarse = vae(mel)
     ours = net(coarse)
     return {"mel": (ours - mel).abs().mean(), "edges": edges(ours, mel)}
@@ -73,7 +74,7 @@ def refinement_parts(net: Refinement, wav: Tensor, texts, vae: MelVAE) -> dict:
 
 def autoencoder_parts(net: Autoencoder, wav: Tensor, *_) -> dict:
     """The rate-distortion cost at steps drawn evenly on a logarithmic scale; when validating, at their middle."""
-    c = net.preset.autoencoder
+    c = net.config
     where = torch.rand(len(wav)) if net.training else torch.full((len(wav),), 0.5)
     return net.distances(wav, (c.finest * (c.coarsest / c.finest) ** where).to(wav))
 
@@ -85,11 +86,19 @@ class LadderTask:
     """`valid`: batches like those it trains on. `words`: of the items that batches name, for training and for validation.
     `helper`: the codec that listens (vae), or the VAE whose mels are coarse (refinement)."""
 
-    def __init__(self, kind: str, preset: Preset, valid: list, words=((), ()), helper=None, device="cpu", seed: int = 0):
+    def __init__(
+        self, kind: str, preset: Preset, valid: list, words=((), ()), helper=None, device="cpu", seed: int = 0
+    ):
         torch.manual_seed(seed)
-        self.kind, self.valid, self.words, self.sr, self.device = kind, valid, words, preset.mel.sr, torch.device(device)
+        self.kind, self.valid, self.words, self.sr, self.device = (
+            kind,
+            valid,
+            words,
+            preset.vae.mel.sr,
+            torch.device(device),
+        )
         self.helper = helper.to(device).eval().requires_grad_(False) if helper is not None else None
-        self.networks, self.groups = {"model": KINDS[kind](preset).to(device)}, {kind: ["model"]}
+        self.networks, self.groups = {"model": KINDS[kind](getattr(preset, kind)).to(device)}, {kind: ["model"]}
         self.worded = kind == "vae" and preset.vae.words > 0
 
     def parts(self, net, batch, training: bool) -> dict:
@@ -162,18 +171,22 @@ def run(
     if kind == "refinement":
         if vae is None:
             raise WavelldmError("the refinement repairs the mels of a VAE; name its weights with --vae")
-        helper = load(vae, MelVAE, preset.name)
+        helper = load(vae, MelVAE)
     elif kind == "vae" and preset.vae.features:
-        helper = load_codec(codec or "voice16k")
-        if helper.sr != preset.mel.sr:
-            raise WavelldmError(f"this codec hears at {helper.sr} Hz, the mels are of {preset.mel.sr} Hz; choose another --codec")
+        helper = load(codec or "voice16k", Codec)
+        if helper.sr != preset.vae.mel.sr:
+            raise WavelldmError(
+                f"this codec hears at {helper.sr} Hz, the mels are of {preset.vae.mel.sr} Hz; choose another --codec"
+            )
     everything = [material.speech, material.valid_speech]
     if kind == "vae" and preset.vae.words and material.noise:
         everything = [material.speech + material.noise, material.valid_speech + material.valid_noise]
-    train, held = parallel.in_turn(lambda: [Clips(items, preset.mel.sr) for items in everything])
+    train, held = parallel.in_turn(lambda: [Clips(items, preset.vae.mel.sr) for items in everything])
     words = tuple([words_of(item) for item in clips.items] for clips in (train, held))
     task = LadderTask(kind, preset, held_out(held, seconds, batch), words, helper, device, plan.seed)
     if start:
         adopt(task.networks["model"], load(start, KINDS[kind]), start)
     name = f"{preset.name}-{kind}"
-    return train_to_weights(task, lambda first: crops(train, seconds, batch, plan.seed, first), plan, folder, name, preset, progress)
+    return train_to_weights(
+        task, lambda first: crops(train, seconds, batch, plan.seed, first), plan, folder, name, progress=progress
+    )

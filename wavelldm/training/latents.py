@@ -39,8 +39,10 @@ class Latents:
         rng = np.random.default_rng([seed, step])
         rows = rng.integers(len(self.clean), size=size)
         starts = rng.integers(self.clean.shape[2] - frames + 1, size=size)
-        cut = lambda array: torch.from_numpy(  # noqa: E731
-            np.stack([array[r, :, s : s + frames] for r, s in zip(rows, starts)]).astype(np.float32)
+        cut = (
+            lambda array: torch.from_numpy(
+                np.stack([array[r, :, s : s + frames] for r, s in zip(rows, starts)]).astype(np.float32)
+            )
         )
         return cut(self.noisy), cut(self.clean)
 
@@ -75,14 +77,17 @@ def build(
     items = speech.items + (noise.items if noise else [])
     name = fingerprint(codec, items, recipe, count, seconds, seed, valid)
     folder = Path(cache or data_home() / "cache" / "latents") / name
-    frames, dim = codec.frames(round(seconds * codec.sr)), codec.preset.codec.latent_dim
+    frames, dim = codec.frames(round(seconds * codec.sr)), codec.config.latent_dim
     if not (folder / "facts.json").exists():
         folder.mkdir(parents=True, exist_ok=True)
         needed = 4 * count * dim * frames
         if needed > (free := shutil.disk_usage(folder).free):
-            raise DataError(f"the latents need {needed / 1e9:.1f} GB in {folder} and {free / 1e9:.1f} are free; make room or ask for fewer")
+            raise DataError(
+                f"the latents need {needed / 1e9:.1f} GB in {folder} and {free / 1e9:.1f} are free; make room or ask for fewer"
+            )
         arrays = [
-            np.lib.format.open_memmap(folder / f"{part}.npy", "w+", np.float16, (count, dim, frames)) for part in ("noisy", "clean")
+            np.lib.format.open_memmap(folder / f"{part}.npy", "w+", np.float16, (count, dim, frames))
+            for part in ("noisy", "clean")
         ]
         if valid:
             source = valid_pairs(speech, noise, recipe, codec.sr, seconds, BATCH, count, seed, rirs)

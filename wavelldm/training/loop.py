@@ -24,7 +24,6 @@ from ..errors import WavelldmError
 from ..plots import decibels
 from ..weights import save
 from . import parallel
-from .presets import Preset
 
 
 @dataclass(frozen=True)
@@ -109,7 +108,9 @@ def load_checkpoint(path: Path) -> dict:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        raise WavelldmError(f"{path} is not a whole checkpoint ({type(error).__name__}); delete it to start anew") from None
+        raise WavelldmError(
+            f"{path} is not a whole checkpoint ({type(error).__name__}); delete it to start anew"
+        ) from None
 
 
 class Log:
@@ -172,7 +173,10 @@ def fit(task, batches, plan: Plan, folder, progress: bool = True) -> dict:
     folder.mkdir(parents=True, exist_ok=True)
     optimisers = {
         group: torch.optim.AdamW(
-            [p for name in names for p in task.networks[name].parameters()], plan.lr, plan.betas, weight_decay=plan.weight_decay
+            [p for name in names for p in task.networks[name].parameters()],
+            plan.lr,
+            plan.betas,
+            weight_decay=plan.weight_decay,
         )
         for group, names in task.groups.items()
     }
@@ -229,7 +233,9 @@ def update(optimiser: torch.optim.Optimizer, loss: Tensor, rate: float, clip: fl
     parallel.average_gradients(weights)
     norm = nn.utils.clip_grad_norm_(weights, clip)
     if not torch.isfinite(norm):
-        raise WavelldmError("the loss is no longer a finite number; lower the learning rate and resume from the last checkpoint")
+        raise WavelldmError(
+            "the loss is no longer a finite number; lower the learning rate and resume from the last checkpoint"
+        )
     for group in optimiser.param_groups:
         group["lr"] = rate
     optimiser.step()
@@ -240,11 +246,15 @@ def adopt(model, other, name) -> None:
     try:
         model.load_state_dict(other.state_dict())
     except RuntimeError:
-        raise WavelldmError(f"{name} holds a network of another size; --set the numbers it was made with, or start without it") from None
+        raise WavelldmError(
+            f"{name} holds a network of another size; --set the numbers it was made with, or start without it"
+        ) from None
 
 
-def train_to_weights(task, batches, plan: Plan, folder, name: str, preset: Preset, progress: bool = True) -> dict:
-    """`train.fit` in `folder`, then FOLDER/NAME.safetensors, which `weights.load_...` takes. Returns what `fit` does."""
+def train_to_weights(
+    task, batches, plan: Plan, folder, name: str, needs: dict | None = None, progress: bool = True
+) -> dict:
+    """`train.fit` in `folder`, then FOLDER/NAME.safetensors, which `weights.load` takes. Returns what `fit` does."""
     try:
         result = fit(task, batches, plan, folder, progress)
     finally:
@@ -254,5 +264,5 @@ def train_to_weights(task, batches, plan: Plan, folder, name: str, preset: Prese
         best, model = load_checkpoint(Path(folder) / "best.pt"), task.networks["model"]
         model.load_state_dict(best["model"])
         facts = {"steps": best["step"], "score": round(best["score"], 4), "plan": asdict(plan)}
-        save(Path(folder) / name, model, preset, facts, force=True)
+        save(Path(folder) / name, model, needs=needs, force=True, **facts)
     return result

@@ -14,7 +14,7 @@ from ..data.loader import batches, valid_pairs
 from ..denoise.mask import MaskConfig, MaskNet
 from ..diffusion.latent import LatentDiffusion
 from ..metrics.differentiable import disturbance, estoi_distance
-from ..weights import load_mask
+from ..weights import load
 from . import parallel
 from .loop import Plan, train_to_weights
 from .net2net import begin_as
@@ -115,18 +115,28 @@ def run(
     """
     device, sr = parallel.begin(), preset.mask.sr
     if diffusion is not None:
-        preset = replace(preset, mask=replace(preset.mask, latent_dim=preset.codec.latent_dim))
+        preset = replace(preset, mask=replace(preset.mask, latent_dim=preset.diffusion.latent_dim))
         codec, diffusion = codec.to(device), diffusion.to(device)
     recipe = Degradation(snr=None) if material.recorded else RECIPE
     speech = Clips(material.speech, sr)
     noise = None if material.recorded else Clips(material.noise, sr)
     valid_recipe = Degradation(snr=None) if material.recorded else VALID
     valid = valid_pairs(material.valid_speech, material.valid_noise, valid_recipe, sr, 4.0, 8, count=48)
-    task = MaskTask(preset.mask, valid, guide_of(codec, diffusion) if diffusion is not None else None, device, plan.seed)
+    task = MaskTask(
+        preset.mask, valid, guide_of(codec, diffusion) if diffusion is not None else None, device, plan.seed
+    )
     if start:
-        begin_as(task.networks["model"], load_mask(start), start)
+        begin_as(task.networks["model"], load(start, MaskNet), start)
 
     def stream(first: int):
         return batches(speech, noise, recipe, sr, seconds, batch, plan.seed, workers, first)
 
-    return train_to_weights(task, stream, plan, folder, f"{preset.name}-mask", preset, progress)
+    return train_to_weights(
+        task,
+        stream,
+        plan,
+        folder,
+        f"{preset.name}-mask",
+        {"codec": codec, "diffusion": diffusion} if diffusion is not None else None,
+        progress,
+    )

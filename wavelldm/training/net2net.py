@@ -35,7 +35,9 @@ def widened(name: str, x: Tensor, shape: tuple) -> Tensor:
     for dim, (have, want) in enumerate(zip(x.shape, shape)):
         if have == want:
             continue
-        if name == "last.bias" or (name in ("first.weight", "last.weight") and dim == 1):  # frames ahead, taps: the new ones come last
+        if name == "last.bias" or (
+            name in ("first.weight", "last.weight") and dim == 1
+        ):  # frames ahead, taps: the new ones come last
             x = torch.cat([x, x.new_zeros(*x.shape[:dim], want - have, *x.shape[dim + 1 :])], dim)
             continue
         reads = "norm" not in name and dim == (0 if name in ("up.weight", "last.weight") else 1)
@@ -53,7 +55,9 @@ def begin_as(model: MaskNet, other: MaskNet, name: str = "the other network") ->
             f"{name} is guided by a latent or has more blocks, other taps or more frames ahead; give --diffusion too, or set mask.blocks, mask.taps and mask.ahead"
         )
     if ours.width % its.width or ours.bands != its.bands:
-        raise WavelldmError(f"{name} has {its.width} channels on {its.bands} bands; set mask.width to a multiple, and the same bands")
+        raise WavelldmError(
+            f"{name} has {its.width} channels on {its.bands} bands; set mask.width to a multiple, and the same bands"
+        )
     grown = {key: widened(key, x, wanted[key].shape) for key, x in begun.items()}
     missing = model.load_state_dict(grown, strict=False).missing_keys
     with torch.no_grad():

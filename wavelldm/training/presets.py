@@ -1,13 +1,13 @@
-"""Named sizes of every network."""
+"""Named sizes of every network: a preset only combines the configs that stand beside the networks."""
 
-import math
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 
-from ..audio.mel import MELS, MelConfig
+from ..audio.mel import MELS
 from ..codec.model import CodecConfig
 from ..denoise.mask import MaskConfig
 from ..denoise.segan import SeganConfig
 from ..denoise.waveform import WaveConfig
+from ..diffusion.latent import DiffusionConfig
 from ..diffusion.unet import UNetConfig
 from ..errors import WavelldmError
 from ..ladder.autoencoder import AutoencoderConfig
@@ -19,81 +19,69 @@ from ..refine.prior import PriorConfig
 
 @dataclass(frozen=True)
 class Preset:
-    """A front end and the networks that stand on it."""
+    """One config for each network."""
 
     name: str
-    mel: MelConfig = field(default_factory=MelConfig)
     codec: CodecConfig = field(default_factory=CodecConfig)
-    unet: UNetConfig = field(default_factory=UNetConfig)
+    diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
     mask: MaskConfig = field(default_factory=MaskConfig)
     segan: SeganConfig = field(default_factory=SeganConfig)
-    wave: WaveConfig = field(default_factory=WaveConfig)
+    waveform: WaveConfig = field(default_factory=WaveConfig)
     prior: PriorConfig = field(default_factory=PriorConfig)
     vocoder: VocoderConfig = field(default_factory=VocoderConfig)
     vae: VAEConfig = field(default_factory=VAEConfig)
     refinement: RefinementConfig = field(default_factory=RefinementConfig)
     autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
 
-    @property
-    def hop(self) -> int:
-        return self.mel.hop * math.prod(self.codec.strides)  # samples per latent frame
-
-    @property
-    def latent_rate(self) -> float:
-        return self.mel.sr / self.hop  # latent frames per second
-
-    def bitrate(self, codebooks: int | None = None) -> float:
-        """Bits per second of the codes, without a container."""
-        return (codebooks or self.codec.codebooks) * self.codec.bits_per_code * self.latent_rate
-
-    def to_dict(self) -> dict:
-        return asdict(self)
-
 
 PRESETS = {
     "tiny": Preset(
         "tiny",
-        MELS["base16k"],
-        CodecConfig((1, 1), (32, 48), 48, expansion=2, decoder="istft", decoder_dim=64, decoder_depth=2),
-        UNetConfig(dims=(32, 48), embedding=32, cond_dim=16, heads=2),
+        CodecConfig(
+            MELS["base16k"], (1, 1), (32, 48), 48, expansion=2, decoder="istft", decoder_dim=64, decoder_depth=2
+        ),
+        DiffusionConfig(48, UNetConfig(dims=(32, 48), embedding=32, cond_dim=16, heads=2)),
         MaskConfig(width=16, blocks=1),
         SeganConfig(widths=(8, 16, 16, 32), window=4_096),
         WaveConfig(widths=(16, 32, 48), embedding=32),
         PriorConfig(dims=(8, 16, 24), shrink_bins=(4, 4), shrink_frames=(2, 2), embedding=32),
-        VocoderConfig(width=24, depth=1, rounds=4),
-        VAEConfig(widths=(8, 16, 16)),
-        RefinementConfig(width=16, depth=1),
+        VocoderConfig(MELS["base16k"], width=24, depth=1, rounds=4),
+        VAEConfig(MELS["base16k"], widths=(8, 16, 16)),
+        RefinementConfig(MELS["base16k"].n_mels, width=16, depth=1),
         AutoencoderConfig(width=24, depth=1),
     ),
     "base16k": Preset(
         "base16k",
-        MELS["base16k"],
-        CodecConfig((1, 1, 2), (128, 256, 384), expansion=2, decoder="istft", decoder_dim=256, decoder_depth=6, polish=32),
+        CodecConfig(
+            MELS["base16k"], (1, 1, 2), (128, 256, 384), expansion=2, decoder="istft", decoder_dim=256,
+            decoder_depth=6, polish=32,
+        ),
+        vocoder=VocoderConfig(MELS["base16k"]),
+        vae=VAEConfig(MELS["base16k"]),
+        refinement=RefinementConfig(MELS["base16k"].n_mels),
     ),
-    "paper44k": Preset("paper44k", MELS["wavelldm44k"], unet=UNetConfig((320, 384, 512), embedding=256, cond_dim=128)),
-}
-
-
-PRESETS["voice16k"] = Preset(
-    "voice16k",
-    MELS["base16k"],
-    CodecConfig((1, 1, 2), (128, 256, 384), expansion=2, hear_pitch=True, decoder="source", decoder_dim=256, decoder_depth=6),
-    UNetConfig((112, 128, 144), embedding=128, cond_dim=64),
+    "voice16k": Preset(
+        "voice16k",
+        CodecConfig(
+            MELS["base16k"], (1, 1, 2), (128, 256, 384), expansion=2, hear_pitch=True, decoder="source", decoder_dim=256,
+            decoder_depth=6,
+        ),
+        DiffusionConfig(unet=UNetConfig((112, 128, 144), embedding=128, cond_dim=64)),
+    ),
+    "paper44k": Preset(
+        "paper44k",
+        CodecConfig(MELS["wavelldm44k"]),
+        DiffusionConfig(unet=UNetConfig((320, 384, 512), embedding=256, cond_dim=128)),
+    ),
+    "ladder": Preset("ladder", autoencoder=AutoencoderConfig(follow=0.5)),
+}  # fmt: skip
+PRESETS["wave48k"] = replace(
+    PRESETS["base16k"], name="wave48k", waveform=WaveConfig(sr=48_000, resolutions=(768, 1536, 3072))
 )
-
-
-PRESETS["wave48k"] = replace(PRESETS["base16k"], name="wave48k", wave=WaveConfig(sr=48_000, resolutions=(768, 1536, 3072)))
-
-
-PRESETS["small"] = replace(PRESETS["base16k"], name="small", unet=UNetConfig((64, 96), embedding=96, cond_dim=48))
-
-
-PRESETS["ladder"] = replace(PRESETS["base16k"], name="ladder", mel=MELS["audioldm2"], autoencoder=AutoencoderConfig(follow=0.5))
-
-
+PRESETS["small"] = replace(
+    PRESETS["base16k"], name="small", diffusion=DiffusionConfig(unet=UNetConfig((64, 96), embedding=96, cond_dim=48))
+)
 PRESETS["ladder-wide"] = replace(PRESETS["ladder"], name="ladder-wide", vae=VAEConfig(latent=16, shortcut=True))
-
-
 PRESETS["ladder-words"] = replace(PRESETS["ladder"], name="ladder-words", vae=VAEConfig(latent=1, words=1024))
 
 

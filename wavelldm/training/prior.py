@@ -10,12 +10,14 @@ from ..data.corpora import Material
 from ..data.degrade import Degradation
 from ..data.loader import batches, valid_pairs
 from ..refine.prior import LEVEL, PriorConfig, SpeechPrior
-from ..weights import load_prior
+from ..weights import load
 from . import parallel
 from .loop import Plan, adopt, fast_half, train_to_weights
 from .presets import Preset
 
-RECIPE = Degradation(noise=0.0, level=1.0, level_db=(LEVEL - 10, LEVEL + 6))  # within one recording levels differ as much
+RECIPE = Degradation(
+    noise=0.0, level=1.0, level_db=(LEVEL - 10, LEVEL + 6)
+)  # within one recording levels differ as much
 NOMINAL = Degradation(noise=0.0, level=1.0, level_db=(LEVEL, LEVEL))
 LEVELS = 8  # steps t at which each validation item is looked at
 MEASURED = 32  # batches from which the deviations are taken
@@ -24,7 +26,9 @@ MEASURED = 32  # batches from which the deviations are taken
 class PriorTask:
     """Batches are (clean wav (B, 1, N),); whatever comes before it, such as a noisy twin, is not looked at."""
 
-    def __init__(self, config: PriorConfig, valid: list, deviation: Tensor, device="cpu", seed: int = 0, half: bool = True):
+    def __init__(
+        self, config: PriorConfig, valid: list, deviation: Tensor, device="cpu", seed: int = 0, half: bool = True
+    ):
         torch.manual_seed(seed)
         self.sr, self.valid, self.device = config.sr, valid, torch.device(device)
         self.half = half and fast_half(self.device)
@@ -101,5 +105,5 @@ def run(
     deviation = deviations(c, islice(stream(0, NOMINAL, 16, 0), MEASURED))
     task = PriorTask(c, valid, deviation, device, plan.seed, half)
     if start:
-        adopt(task.networks["model"], load_prior(start, preset.name), start)
-    return train_to_weights(task, stream, plan, folder, f"{preset.name}-prior", preset, progress)
+        adopt(task.networks["model"], load(start, SpeechPrior), start)
+    return train_to_weights(task, stream, plan, folder, f"{preset.name}-prior", progress=progress)

@@ -8,7 +8,7 @@ from ..codec.losses import stft_loss
 from ..data.corpora import Material
 from ..denoise.segan import Critic, Segan, SeganConfig, adversarial_pull, critic_loss, emphasise
 from ..metrics.scores import validation_scores
-from ..weights import load_segan
+from ..weights import load
 from . import parallel
 from .loop import Plan, adopt, fast_half, train_to_weights
 from .mixtures import mixtures
@@ -26,7 +26,9 @@ def schedule(plan: Plan) -> Plan:
 class SeganTask:
     """Batches are (noisy, clean). The score is a multi-resolution STFT distance, as neither the critic nor L1 ranks what is heard."""
 
-    def __init__(self, config: SeganConfig, valid: list, l1: float = L1, device="cpu", seed: int = 0, half: bool = True):
+    def __init__(
+        self, config: SeganConfig, valid: list, l1: float = L1, device="cpu", seed: int = 0, half: bool = True
+    ):
         torch.manual_seed(seed)
         self.sr, self.valid, self.l1, self.device = config.sr, valid, l1, torch.device(device)
         self.half = half and fast_half(self.device)
@@ -51,10 +53,12 @@ class SeganTask:
     @torch.no_grad()
     def validate(self, model: Segan) -> dict:
         pairs = [(model(noisy.to(self.device)), clean.to(self.device)) for noisy, clean in self.valid]
-        mean = lambda distance: sum(float(distance(*pair)) for pair in pairs) / len(pairs)  # noqa: E731
+        mean = lambda distance: sum(float(distance(*pair)) for pair in pairs) / len(pairs)
         emphasis = model.config.emphasis
         l1 = mean(lambda a, b: (emphasise(a, emphasis) - emphasise(b, emphasis)).abs().mean())
-        heard = validation_scores(torch.cat([clean for _, clean in pairs]), torch.cat([cleaned for cleaned, _ in pairs]), self.sr)
+        heard = validation_scores(
+            torch.cat([clean for _, clean in pairs]), torch.cat([cleaned for cleaned, _ in pairs]), self.sr
+        )
         return {"score": mean(stft_loss), "valid_l1": l1, **{f"valid_{name}": value for name, value in heard.items()}}
 
     @torch.no_grad()
@@ -84,5 +88,5 @@ def run(
     stream, valid = mixtures(material, config.sr, seconds, batch, plan.seed, workers, snr)
     task = SeganTask(config, valid, l1, device, plan.seed, half)
     if start:
-        adopt(task.networks["model"], load_segan(start), start)
-    return train_to_weights(task, stream, plan, folder, f"{preset.name}-segan", preset, progress)
+        adopt(task.networks["model"], load(start, Segan), start)
+    return train_to_weights(task, stream, plan, folder, f"{preset.name}-segan", progress=progress)

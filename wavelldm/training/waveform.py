@@ -9,7 +9,7 @@ from ..audio.stft import POWER, magnitude, stft
 from ..data.corpora import Material
 from ..denoise.waveform import LAST, WaveConfig, WaveDenoiser, level
 from ..metrics.scores import validation_scores
-from ..weights import load_wave
+from ..weights import load
 from . import parallel
 from .loop import Plan, adopt, fast_half, train_to_weights
 from .mixtures import mixtures
@@ -46,7 +46,11 @@ def spectral(wav: Tensor, clean: Tensor, window: int) -> tuple[Tensor, Tensor]:
 def distances(wav: Tensor, clean: Tensor, windows: tuple) -> dict:
     """`windows`: one STFT window is the seed's single resolution, several are what it recommends."""
     magnitudes, phases = zip(*(spectral(wav, clean, window) for window in windows))
-    return {"magnitude": sum(magnitudes) / len(windows), "phase": sum(phases) / len(windows), "l1": (wav - clean).abs().mean()}
+    return {
+        "magnitude": sum(magnitudes) / len(windows),
+        "phase": sum(phases) / len(windows),
+        "l1": (wav - clean).abs().mean(),
+    }
 
 
 class WaveTask:
@@ -70,7 +74,11 @@ class WaveTask:
         parts = distances(wav, clean, self.config.resolutions)
         if self.config.leveled:
             parts["level"] = (guess - t).abs().mean() / LAST
-        yield "wave", sum(WEIGHTS[name] * part for name, part in parts.items()), {k: v.detach() for k, v in parts.items()}
+        yield (
+            "wave",
+            sum(WEIGHTS[name] * part for name, part in parts.items()),
+            {k: v.detach() for k, v in parts.items()},
+        )
 
     @torch.no_grad()
     def validate(self, model: WaveDenoiser) -> dict:
@@ -81,12 +89,18 @@ class WaveTask:
             noisy, clean = noisy.to(self.device), clean.to(self.device)
             wav = torch.cat([r[: len(noisy)] for r in model.stream([noisy[:, 0]])], dim=1)[:, None]
             off = (model.both(noisy)[1] - level(clean, noisy - clean)).abs().mean() / LAST
-            rows.append(distances(wav, clean, self.config.resolutions) | ({"level": off} if self.config.leveled else {}))
+            rows.append(
+                distances(wav, clean, self.config.resolutions) | ({"level": off} if self.config.leveled else {})
+            )
             cleaned.append(wav)
         means = {name: sum(float(row[name]) for row in rows) / len(rows) for name in rows[0]}
         heard = validation_scores(torch.cat([clean for _, clean in self.valid]), torch.cat(cleaned), self.sr)
         loss = sum(WEIGHTS[name] * value for name, value in means.items() if name != "level")
-        return {"score": loss - heard.get("pesq_wb", 0.0), "valid_loss": loss, **{f"valid_{name}": value for name, value in (means | heard).items()}}
+        return {
+            "score": loss - heard.get("pesq_wb", 0.0),
+            "valid_loss": loss,
+            **{f"valid_{name}": value for name, value in (means | heard).items()},
+        }
 
     @torch.no_grad()
     def samples(self, model: WaveDenoiser) -> dict:
@@ -110,9 +124,9 @@ def run(
     """Train the waveform denoiser in `folder`, or go on where it stopped; the result is in best.pt. Returns what `train.fit` does.
 
     `snr`: the range of decibels, on active speech, that noise is mixed at. `start`: weights to begin with."""
-    device, config = parallel.begin(), preset.wave
+    device, config = parallel.begin(), preset.waveform
     stream, valid = mixtures(material, config.sr, seconds, batch, plan.seed, workers, snr)
     task = WaveTask(config, valid, device, plan.seed, half)
     if start:
-        adopt(task.networks["model"], load_wave(start), start)
-    return train_to_weights(task, stream, plan, folder, f"{preset.name}-waveform", preset, progress)
+        adopt(task.networks["model"], load(start, WaveDenoiser), start)
+    return train_to_weights(task, stream, plan, folder, f"{preset.name}-waveform", progress=progress)
