@@ -1,4 +1,5 @@
 import os
+import struct
 import subprocess
 import sys
 
@@ -8,6 +9,7 @@ import soundfile as sf
 import torch
 
 from wavelldm.audio import files
+from wavelldm.audio.blocks import resample_blocks
 from wavelldm.errors import AudioError
 
 SR = 16_000
@@ -96,7 +98,8 @@ def test_blocks_are_the_whole(tmp_path, sr):
     wav = 0.1 * torch.randn(2, 100_003, generator=torch.Generator().manual_seed(0))
     files.save(tmp_path / "a.wav", wav, 22_050, like=files.AudioInfo(22_050, 2, 0, "WAV", "FLOAT"))
     whole, _ = files.load(tmp_path / "a.wav", sr)
-    blocks = torch.cat(list(files.read_blocks(tmp_path / "a.wav", 0.37, sr)), dim=1)
+    read = files.read_blocks(tmp_path / "a.wav", 0.37)
+    blocks = torch.cat(list(read if sr is None else resample_blocks(read, 22_050, sr)), dim=1)
     assert abs(blocks.shape[1] - whole.shape[1]) <= 1
     n = min(blocks.shape[1], whole.shape[1])
     assert (blocks[:, :n] - whole[:, :n]).abs().max() < 1e-5
@@ -165,29 +168,100 @@ def test_nan_is_named_with_its_place(tmp_path, bad):
     assert os.listdir(tmp_path) == ["a.wav"]
 
 
-def test_a_wav_cut_short_gives_what_is_there(tmp_path):
+def cut(path, share=0.5):
+    """The beginning of a file, as a copy that was broken off leaves it."""
+    data = path.read_bytes()
+    short = path.with_name(f"cut{path.suffix}")
+    short.write_bytes(data[: int(share * len(data))])
+    return short
+
+
+@pytest.mark.parametrize("format", ["WAV", "WAVEX", "RF64", "AIFF", "W64", "AU", "FLAC", "MP3", "OGG", "OPUS"])
+def test_a_file_cut_short_gives_what_is_there_and_one_warning(tmp_path, caplog, format):
+    wav = 0.1 * torch.randn(2, 4 * SR, generator=torch.Generator().manual_seed(0))
+    path = tmp_path / f"a.{'wav' if format in files.WAV_FAMILY else format.lower()}"
+    files.save(path, wav, SR, like=files.AudioInfo(SR, 2, 0, format, "PCM_16"))
+    whole, _ = files.load(path)
+    list(files.read_blocks(path))
+    assert not caplog.messages, "a whole file is read without a word"
+    back, _ = files.load(cut(path))
+    assert 0.2 * whole.shape[1] < back.shape[1] < 0.6 * whole.shape[1]
+    n = back.shape[1] - 2_000  # a lossy decoder smears its last frame
+    assert torch.allclose(back[:, :n], whole[:, :n], atol=1e-3)
+    assert torch.equal(torch.cat(list(files.read_blocks(tmp_path / f"cut{path.suffix}", 0.1)), dim=1), back)
+    (message,) = caplog.messages  # not one for each time that it is read
+    assert f"cut{path.suffix} is cut short" in message and f"holds {back.shape[1] / SR:.2f} s" in message
+    assert format in ("OGG", "OPUS") or "promises 4.00 s" in message
+
+
+def test_a_part_from_before_the_cut_needs_no_warning(tmp_path, caplog):
     files.save(tmp_path / "a.wav", tone(), SR)
-    data = (tmp_path / "a.wav").read_bytes()
-    (tmp_path / "cut.wav").write_bytes(data[: len(data) // 2])
-    wav, _ = files.load(tmp_path / "cut.wav")
-    assert wav.shape[1] == pytest.approx(SR / 2, abs=50)
-    assert torch.equal(wav, files.load(tmp_path / "a.wav")[0][:, : wav.shape[1]])
+    files.load(cut(tmp_path / "a.wav"), start=0.1, seconds=0.2)
+    assert not caplog.messages
 
 
-@pytest.mark.parametrize("suffix", [".flac", ".ogg", ".mp3"])
-def test_other_formats_cut_short_are_an_error_or_their_beginning(tmp_path, suffix):
-    wav = 0.1 * torch.randn(1, 4 * SR, generator=torch.Generator().manual_seed(0))
-    files.save(tmp_path / f"a{suffix}", wav, SR)
-    data = (tmp_path / f"a{suffix}").read_bytes()
-    (tmp_path / f"cut{suffix}").write_bytes(data[: len(data) // 2])
-    try:
-        back, _ = files.load(tmp_path / f"cut{suffix}")
-    except AudioError as error:
-        assert "cut short" in str(error)
+def test_damage_in_the_middle_of_a_flac_file_ends_it(tmp_path, caplog):
+    files.save(tmp_path / "a.flac", 0.1 * torch.randn(1, 4 * SR, generator=torch.Generator().manual_seed(0)), SR)
+    data = bytearray((tmp_path / "a.flac").read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 300] = bytes(300)
+    (tmp_path / "a.flac").write_bytes(data)
+    assert SR < files.load(tmp_path / "a.flac")[0].shape[1] < 2.5 * SR
+    assert "promises 4.00 s" in caplog.text
+
+
+def flac_with_length(path, frames):
+    """Rewrite the 36 bits of the STREAMINFO block that tell the number of samples."""
+    data = bytearray(path.read_bytes())
+    data[21] = data[21] & 0xF0 | frames >> 32
+    data[22:26] = struct.pack(">I", frames & 0xFFFFFFFF)
+    path.write_bytes(data)
+
+
+def test_a_flac_of_unknown_length_is_read_to_its_end(tmp_path, caplog):
+    """So encoders write it that read from a pipe."""
+    path = tmp_path / "a.flac"
+    files.save(path, tone(channels=2), SR)
+    whole, _ = files.load(path)
+    flac_with_length(path, 0)
+    assert files.info(path).frames == SR and files.info(path).seconds == 1.0
+    assert torch.equal(files.load(path)[0], whole)
+    assert torch.equal(torch.cat(list(files.read_blocks(path, 0.3)), dim=1), whole)
+    assert torch.equal(files.load(path, start=0.5)[0], whole[:, SR // 2 :])
+    assert not caplog.messages
+
+
+def test_a_length_that_no_file_has_costs_no_memory(tmp_path, caplog):
+    path = tmp_path / "a.flac"
+    files.save(path, tone(), SR)
+    flac_with_length(path, 2**36 - 1)
+    assert files.load(path)[0].shape == (1, SR)
+    assert "holds 1.00 s" in caplog.text
+
+
+@pytest.mark.parametrize("sr", [1, 3_999, 384_001])
+def test_a_rate_that_no_recording_has_is_refused(tmp_path, sr):
+    sf.write(tmp_path / "a.wav", np.zeros(800), sr)
+    for read in (files.info, files.load, lambda path: list(files.read_blocks(path))):
+        with pytest.raises(AudioError, match=f"a.wav has a sample rate of {sr} Hz; rates from 4000 to 384000 Hz"):
+            read(tmp_path / "a.wav")
+    with pytest.raises(AudioError, match=f"a sample rate of {sr} Hz"):
+        files.save(tmp_path / "b.wav", tone(), sr)
+    assert os.listdir(tmp_path) == ["a.wav"]
+
+
+@pytest.mark.parametrize("size", [0, 2**31 - 4096, 2**32 - 1])
+def test_the_header_of_a_wav_from_a_pipe_promises_nothing(tmp_path, caplog, size):
+    files.save(tmp_path / "a.wav", tone(), SR)
+    data = bytearray((tmp_path / "a.wav").read_bytes())
+    at = data.index(b"data") + 4
+    data[at : at + 4] = struct.pack("<I", size)
+    (tmp_path / "a.wav").write_bytes(data)
+    if size:
+        assert files.load(tmp_path / "a.wav")[0].shape == (1, SR)
     else:
-        whole, _ = files.load(tmp_path / f"a{suffix}")
-        n = back.shape[1] - 2_000
-        assert 0.1 * whole.shape[1] < n and torch.allclose(back[:, :n], whole[:, :n], atol=1e-3)
+        with pytest.raises(AudioError, match="no samples"):
+            files.load(tmp_path / "a.wav")
+    assert not caplog.messages
 
 
 def test_clipped_audio_is_read_as_it_is_and_never_wraps(tmp_path):
@@ -197,6 +271,71 @@ def test_clipped_audio_is_read_as_it_is_and_never_wraps(tmp_path):
     assert torch.allclose(back, loud.clamp(-1, 1), atol=1e-4)
     files.save(tmp_path / "f.wav", loud, SR, like=files.AudioInfo(SR, 1, 0, "WAV", "FLOAT"))
     assert torch.equal(files.load(tmp_path / "f.wav")[0], loud)  # float keeps it
+
+
+# --- what kind of file comes back -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("format", ["WAV", "WAVEX", "RF64"])
+@pytest.mark.parametrize("subtype", ["PCM_24", "FLOAT"])
+def test_a_wav_file_keeps_its_header(tmp_path, format, subtype):
+    sf.write(tmp_path / "a.wav", tone(channels=2).T.numpy(), SR, format=format, subtype=subtype)
+    files.save(tmp_path / "b.wav", tone(channels=2), SR, like=files.info(tmp_path / "a.wav"))
+    facts = files.info(tmp_path / "b.wav")
+    assert (facts.format, facts.subtype) == (format, subtype)
+    files.save(tmp_path / "c.flac", tone(), SR, like=facts)  # another suffix asks for another kind of file
+    assert files.info(tmp_path / "c.flac").format == "FLAC"
+
+
+@pytest.mark.parametrize(
+    "format, subtype", [("WAV", "PCM_16"), ("WAVEX", "PCM_24"), ("WAV", "FLOAT"), ("WAV", "DOUBLE")]
+)
+def test_a_wav_file_past_its_limit_goes_on_as_rf64(tmp_path, monkeypatch, format, subtype):
+    wav = 0.1 * torch.randn(2, 5 * files.PIECE + 17, generator=torch.Generator().manual_seed(0))
+    like = files.AudioInfo(SR, 2, 0, format, subtype)
+    files.save(tmp_path / "a.wav", wav, SR, like)
+    monkeypatch.setattr(files, "WAV_LIMIT", 9 * 2 * files.PIECE)
+    files.save_blocks(tmp_path / "b.wav", wav.split(10_000, dim=1), SR, like)
+    facts = files.info(tmp_path / "b.wav")
+    assert (facts.format, facts.subtype, facts.frames) == ("RF64", subtype, wav.shape[1])
+    assert torch.equal(files.load(tmp_path / "b.wav")[0], files.load(tmp_path / "a.wav")[0])
+    with pytest.raises(AudioError, match="limit of AIFF"):
+        files.save(tmp_path / "c.aiff", wav, SR)
+    assert sorted(os.listdir(tmp_path)) == ["a.wav", "b.wav"]
+
+
+# --- samples that are integers --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype, full", [(torch.int16, 2**15), (torch.int32, 2**31)])
+def test_integer_samples_are_scaled(tmp_path, dtype, full):
+    wav = tone()
+    whole = (wav.double() * full).to(dtype)
+    assert (files.as_float(whole) - wav).abs().max() <= 1 / full + 1e-6
+    assert (files.as_float(whole.numpy()) - wav).abs().max() <= 1 / full + 1e-6
+    assert (files.resample(whole, SR, 8_000) - files.resample(wav, SR, 8_000)).abs().max() < 1e-4
+    files.save(tmp_path / "a.wav", whole, SR)
+    assert (files.load(tmp_path / "a.wav")[0] - wav).abs().max() < 1e-4
+
+
+def test_samples_of_other_kinds_are_refused():
+    assert torch.equal(files.as_float(torch.tensor([0, 128, 192], dtype=torch.uint8)), torch.tensor([-1.0, 0.0, 0.5]))
+    for wrong in (torch.ones(3, dtype=torch.int64), torch.ones(3, dtype=torch.bool), torch.ones(3, dtype=torch.cfloat)):
+        with pytest.raises(AudioError, match="samples are floats between -1 and 1"):
+            files.as_float(wrong)
+
+
+def test_rates_may_be_floats_if_they_are_whole(tmp_path):
+    assert torch.equal(files.resample(tone(), 16_000.0, 8_000.0), files.resample(tone(), 16_000, 8_000))
+    files.save(tmp_path / "a.wav", tone(), 16_000.0)
+    assert files.info(tmp_path / "a.wav").sr == SR
+    for wrong in (0, -1, 16_000.5):
+        with pytest.raises(AudioError, match="rate"):
+            files.resample(tone(), SR, wrong)
+        with pytest.raises(AudioError, match="rate"):
+            files.save(tmp_path / "b.wav", tone(), wrong)
+    with pytest.raises(AudioError, match=r"not \(1, 1, 16000\)"):
+        files.save(tmp_path / "b.wav", tone()[None], SR)
 
 
 # --- writing whole or not at all ------------------------------------------------------------------------------------

@@ -128,3 +128,11 @@ def test_loud_twins_are_turned_down_alike():
     low_clean, low_noisy = limit_together(clean, noisy, peak=1.0)
     assert torch.allclose(low_clean[0], clean[0] / 2) and torch.allclose(low_noisy[0], noisy[0] / 2)
     assert torch.equal(low_clean[1], clean[1]) and torch.equal(low_noisy[1], noisy[1])
+
+
+def test_sixteen_bit_samples_have_the_level_of_their_floats():
+    wav = 0.3 * torch.randn(2, SR, generator=torch.Generator().manual_seed(0)).clamp(-3, 3)
+    whole = (wav * 2**15).round().to(torch.int16)
+    assert torch.allclose(active_level(whole, SR), active_level(wav, SR), atol=1e-3)
+    assert torch.allclose(mix_at_snr(whole, whole, 0.0, SR), mix_at_snr(wav, wav, 0.0, SR), atol=1e-3)
+    assert torch.allclose(limit_together(whole, peak=0.5)[0], limit_together(wav, peak=0.5)[0], atol=1e-3)

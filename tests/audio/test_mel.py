@@ -153,7 +153,7 @@ def test_long_sound_is_worked_off_in_blocks_without_seams(monkeypatch):
     c, wav = MELS["base16k"], torch.cat([voice(16_000, 2.0), voice(16_000, 2.0, seed=1)])
     whole = LogMel(c)(wav, c.sr)
     for frames in (1, 7):
-        monkeypatch.setattr("wavelldm.mel.BLOCK", 2 * frames * c.n_fft)
+        monkeypatch.setattr("wavelldm.audio.mel.SAMPLES_AT_ONCE", 2 * frames * c.n_fft)
         assert torch.allclose(LogMel(c)(wav, c.sr), whole, atol=1e-5)
 
 

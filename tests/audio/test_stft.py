@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from wavelldm.audio.stft import ConvISTFT, ConvSTFT, hann, istft, layout, overlap_add, stft
-from wavelldm.errors import WavelldmError
+from wavelldm.errors import AudioError, WavelldmError
 
 PADDINGS = ("center", "same", "causal")
 SHAPES = ((1024, 256, 1024), (1024, 160, 1024), (2048, 512, 2048), (512, 128, 400))  # n_fft, hop, win
@@ -146,7 +146,9 @@ def test_gradients_are_right_in_double_precision():
     wav = noise(1, 90, dtype=torch.float64).requires_grad_()
     for padding in PADDINGS:
         assert torch.autograd.gradcheck(
-            lambda x: istft(stft(x, 32, 8, 32, padding).abs() + 0j, 32, 8, 32, padding, 90), wav, atol=1e-4
+            lambda x, padding=padding: istft(stft(x, 32, 8, 32, padding).abs() + 0j, 32, 8, 32, padding, 90),
+            wav,
+            atol=1e-4,
         )
 
 
@@ -159,3 +161,8 @@ def test_windows_and_mistakes():
     ):
         with pytest.raises(WavelldmError):
             wrong()
+
+
+def test_integer_samples_are_refused():
+    with pytest.raises(AudioError, match="not int16; convert them with audio.as_float"):
+        stft(torch.ones(1, 1, 4_000, dtype=torch.int16), 512, 128, 512)

@@ -1,4 +1,4 @@
-"""How loud is the speech, without its pauses: active level and exact signal-to-noise ratios.
+"""Speech level without pauses (ITU-T P.56), and mixing at an exact signal-to-noise ratio.
 
 Levels are mean squares in dB: 0 dB is a square wave at full scale (ITU-T's dBov), a full-scale sine has -3 dB.
 """
@@ -7,14 +7,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .files import as_float
+
 FRAME = 0.01  # seconds between values of the envelope
-HANGOVER = 0.2  # seconds that count as active after the envelope has fallen: gaps between words are speech
+HANGOVER = 0.2  # seconds that still count as active after the envelope has fallen: gaps between words
 MARGIN_DB = 15.9  # the activity threshold lies this far under the active level (ITU-T P.56, method B)
-SILENCE_DB = -80.0  # an envelope under this is never active: rounding and codec dust, not sound
+SILENCE_DB = -80.0  # an envelope under this is never active: rounding noise
 
 
 def decibels(power: Tensor) -> Tensor:
-    return 10 * torch.log10(power)  # power 0 becomes -inf, which is the truth
+    """10 log10(power); -inf for silence."""
+    return 10 * torch.log10(power)
 
 
 def _frames(wav: Tensor, sr: int) -> tuple[Tensor, int]:
@@ -26,13 +29,13 @@ def _frames(wav: Tensor, sr: int) -> tuple[Tensor, int]:
 
 
 def active_mask(wav: Tensor, sr: int) -> Tensor:
-    """Where there is sound rather than pause: (..., N) -> bool (..., N), all False for silence.
+    """True where there is sound rather than a pause: (..., N) -> bool (..., N), all False for silence.
 
     After ITU-T P.56, method B, on 10 ms frames instead of single samples: a frame is active if the envelope reached a
-    threshold within the last 200 ms, and the threshold is the one that lies 15.9 dB under the active level it leads to.
-    That fixed point is reached from below: a higher threshold leaves fewer frames, hence a higher level.
+    threshold within the last 200 ms. The threshold lies 15.9 dB under the active level that results from it. This fixed
+    point is found by iteration from below: a higher threshold leaves fewer frames, hence a higher level.
     """
-    flat = wav.reshape(-1, wav.shape[-1]).float()  # (R, N)
+    flat = as_float(wav).reshape(-1, wav.shape[-1]).float()  # (R, N)
     envelope, size = _frames(flat, sr)
     held = round(HANGOVER / FRAME)
     envelope = F.max_pool1d(F.pad(envelope[:, None], (held, 0)), held + 1, 1)[:, 0]  # (R, T), with hangover
@@ -51,6 +54,7 @@ def active_mask(wav: Tensor, sr: int) -> Tensor:
 
 def active_power(wav: Tensor, sr: int) -> Tensor:
     """The mean square over the active samples: (..., N) -> (...), 0 for silence."""
+    wav = as_float(wav)
     mask = active_mask(wav, sr)
     return (wav.square() * mask).sum(-1) / mask.sum(-1).clamp(min=1)
 
@@ -60,25 +64,26 @@ def active_level(wav: Tensor, sr: int) -> Tensor:
     return decibels(active_power(wav, sr))
 
 
-def mix_at_snr(clean: Tensor, noise: Tensor, snr_db, sr: int) -> Tensor:
-    """clean + noise (..., N), where the noise, and only the noise, is scaled so that the SNR is exactly snr_db.
+def mix_at_snr(clean: Tensor, noise: Tensor, snr_db: float | Tensor, sr: int) -> Tensor:
+    """clean + noise (..., N), where only the noise is scaled so that the SNR is exactly snr_db.
 
-    SNR = 10 log10(active speech power / active noise power), each over its OWN active frames. Pauses of the speaker
-    then do not make the noise louder, and a bark in ten seconds of silence is as loud as the number says when it
-    barks. snr_db is a number or one per signal (...). Where either is silent no ratio exists: that noise keeps its
-    own level.
+    SNR = 10 log10(active speech power / active noise power), each over its own active frames: pauses of the speaker
+    do not make the noise louder, and a single bark in ten seconds of silence has this SNR while it lasts. snr_db is a
+    number or one per signal (...). If either is silent, the noise keeps its level.
     """
-    speech, disturbance = active_power(clean, sr), active_power(noise, sr)  # (...)
+    clean, noise = as_float(clean), as_float(noise)
+    speech, noise_power = active_power(clean, sr), active_power(noise, sr)  # (...)
     snr = torch.as_tensor(snr_db, dtype=clean.dtype, device=clean.device)
     if snr.dim():
         snr = snr.reshape(speech.shape)
-    gain = (speech / disturbance.clamp(min=1e-20) * 10 ** (-snr / 10)).sqrt()
-    gain = torch.where((speech > 0) & (disturbance > 0), gain, torch.ones_like(gain))
+    gain = (speech / noise_power.clamp(min=1e-20) * 10 ** (-snr / 10)).sqrt()
+    gain = torch.where((speech > 0) & (noise_power > 0), gain, torch.ones_like(gain))
     return clean + noise * gain[..., None]
 
 
 def limit_together(*wavs: Tensor, peak: float = 0.999) -> tuple[Tensor, ...]:
-    """Turn all of them (..., N) down by one common gain per signal, just enough that none exceeds the peak."""
+    """Scale all of them (..., N) down by one common gain per signal, just enough that none exceeds the peak."""
+    wavs = tuple(map(as_float, wavs))
     loudest = torch.stack([wav.abs().amax(-1, keepdim=True) for wav in wavs]).amax(0)  # (..., 1)
     gain = (peak / loudest.clamp(min=1e-20)).clamp(max=1.0)
     return tuple(wav * gain for wav in wavs)

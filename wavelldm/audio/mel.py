@@ -37,7 +37,8 @@ class MelConfig:
         return self.sr / self.hop  # frames per second
 
 
-# The front ends by name. `audioldm2` is the one of AudioLDM2's VAE, `speecht5` of the vocoder that came with SpeechT5, `wavelldm44k` of WaveLLDM.
+# Front ends by name: of AudioLDM2's VAE, of the vocoder published with SpeechT5, of this project's codec, and of
+# WaveLLDM.
 MELS = {
     "audioldm2": MelConfig(hop=160, n_mels=64, padding="center"),
     "speecht5": MelConfig(n_mels=80, fmin=80.0, fmax=7_600.0, floor=1e-10, padding="center"),
@@ -45,18 +46,14 @@ MELS = {
     "wavelldm44k": MelConfig(sr=44_100, n_fft=2048, win=2048, hop=512, n_mels=160, fmax=22_050.0),
 }
 
-
 # Slaney's scale (Auditory Toolbox, 1998): linear up to 1000 Hz = 15 mel, then 27 mel for every factor of 6.4.
 SLANEY_HZ_PER_MEL = 200 / 3
-
-
 SLANEY_CORNER = 15.0
-
-
 SLANEY_LOG_STEP = math.log(6.4) / 27
 
-
-BLOCK = 1 << 18  # samples in flight on a CPU: a block's spectra then stay in its cache, and hours of sound in memory
+SAMPLES_AT_ONCE = (
+    1 << 18
+)  # on a CPU: so many samples fit into its cache with their spectra, and long recordings into memory
 
 
 def hz_to_mel(hz: float, scale: str = "slaney") -> float:
@@ -69,6 +66,7 @@ def hz_to_mel(hz: float, scale: str = "slaney") -> float:
 
 
 def mel_to_hz(mel: Tensor, scale: str = "slaney") -> Tensor:
+    """Mel -> frequency, on Slaney's scale or on HTK's."""
     if scale == "htk":
         return 700 * (10 ** (mel / 2595) - 1)
     upper = 1000 * torch.exp((mel - SLANEY_CORNER) * SLANEY_LOG_STEP)
@@ -93,6 +91,7 @@ def mel_bank(
 
 
 def bank_of(config: MelConfig) -> Tensor:
+    """The filter bank of a front end: (n_mels, n_fft // 2 + 1)."""
     return mel_bank(config.sr, config.n_fft, config.n_mels, config.fmin, config.fmax, config.scale, config.norm)
 
 
@@ -111,7 +110,7 @@ class LogMel(nn.Module):
     def forward(self, wav: Tensor, sr: int) -> Tensor:
         c = self.config
         if sr != c.sr:
-            raise AudioError(f"this front end takes {c.sr} Hz audio, not {sr} Hz; use audio.resample first")
+            raise AudioError(f"this front end takes {c.sr} Hz audio, not {sr} Hz; resample it first")
         if wav.ndim != 3 or wav.shape[1] != 1:
             raise AudioError(f"wav must be (batch, 1, samples), not {tuple(wav.shape)}; put channels into the batch")
         if self.conv is not None:
@@ -120,7 +119,7 @@ class LogMel(nn.Module):
         else:
             frames = frame(wav[:, 0], c.n_fft, c.hop, c.padding)  # (B, F, n_fft)
             window = hann(c.win, c.n_fft, wav.dtype, wav.device)
-            size = max(1, BLOCK // (len(wav) * c.n_fft)) if wav.device.type == "cpu" else frames.shape[1]
+            size = max(1, SAMPLES_AT_ONCE // (len(wav) * c.n_fft)) if wav.device.type == "cpu" else frames.shape[1]
             blocks = (torch.fft.rfft(block * window) for block in frames.split(size, dim=1))
             mel = torch.cat([self._mel(spec.real, spec.imag) for spec in blocks], dim=1)
         return mel.clamp_min(c.floor).log().transpose(1, 2)  # (B, M, F)
@@ -151,14 +150,14 @@ class Normalisation:
 
     def inverse(self, y: Tensor) -> Tensor:
         if self.squash:
-            y = y.clamp(-1 + 1e-6, 1 - 1e-6).atanh()  # a network may well answer exactly 1
+            y = y.clamp(-1 + 1e-6, 1 - 1e-6).atanh()  # a network may output exactly 1
         return y * self.scale + self.shift
 
 
 def fit_normalisation(kind: str, log_mel: Tensor, power: float = 1.0) -> Normalisation:
-    """The normalisation of that kind for log-mels like these (training data, never test data).
+    """Fit a normalisation to log-mels (of training data, never of test data).
 
-    log: as it is. db: 20 log10 of the magnitude (10 log10 if the mel is of power 2). zscore: mean 0, deviation 1.
+    log: unchanged. db: 20 log10 of the magnitude (10 log10 if the mel is of power 2). zscore: mean 0, deviation 1.
     percentile: the 1st becomes -1, the 99th +1, and what lies outside stays outside. tanh: extremes become +-0.987.
     """
     if kind == "log":
@@ -176,11 +175,13 @@ def fit_normalisation(kind: str, log_mel: Tensor, power: float = 1.0) -> Normali
         shift, scale = (low + high) / 2, (high - low) / 2 / 2.5
     else:
         raise WavelldmError(f"there is no normalisation '{kind}'; choose log, db, zscore, percentile or tanh")
-    return Normalisation(shift.item(), max(scale.item(), 1e-6), kind == "tanh")  # silence has no spread to divide by
+    return Normalisation(shift.item(), max(scale.item(), 1e-6), kind == "tanh")  # silence has deviation 0
 
 
 def smooth(mel: Tensor, time: float = 1.0, frequency: float = 0.5) -> Tensor:
-    """Blur a mel (B, M, F) with a Gaussian of `time` frames and `frequency` bands (its deviations; 0: not at all)."""
+    """Blur a mel (B, M, F) with a Gaussian whose standard deviations are `time` frames and `frequency` bands (0: no
+    blur).
+    """
     for sigma, axis in ((time, 2), (frequency, 1)):
         if sigma > 0:
             radius = math.ceil(3 * sigma)
@@ -193,7 +194,7 @@ def smooth(mel: Tensor, time: float = 1.0, frequency: float = 0.5) -> Tensor:
 
 
 def scaled(z: Tensor, size: Tensor) -> Tensor:
-    """Complex times real, as two real products: half the work of what `*` makes of it."""
+    """Complex times real as two real products: half the work of `*`, which treats both as complex."""
     return torch.view_as_complex(torch.view_as_real(z) * size[..., None])
 
 
@@ -204,13 +205,14 @@ def griffin_lim(
     momentum: float = 0.99,
     seed: int = 0,
     length: int | None = None,
-    start: Tensor | None = None,  # complex, of size one: (B, n_fft // 2 + 1, F)
+    start: Tensor | None = None,  # complex, of magnitude one: (B, n_fft // 2 + 1, F)
 ) -> Tensor:
     """Magnitudes -> wav (B, 1, length) whose STFT comes near them.
 
-    Griffin & Lim (1984): in turn take the wanted magnitudes, and the spectrum of a real sound. Perraudin, Balazs &
-    Sondergaard (2013), algorithm 2: step past the second by `momentum` times the last change (0: the plain method).
-    Begins with the phases of `start`, or random ones drawn from `seed`; gradients flow to the magnitudes.
+    Griffin & Lim (1984): alternate between the given magnitudes and the nearest consistent spectrum, the STFT of a
+    real signal. Perraudin, Balazs & Sondergaard (2013), algorithm 2: extrapolate the latter by `momentum` times its
+    last change (0: the plain method). Starts from the phases of `start`, or random ones drawn from `seed`; gradients
+    flow to the magnitudes.
     """
     c, unit = config, start
     if unit is None:
@@ -221,7 +223,7 @@ def griffin_lim(
         spectrum.transpose(1, 2).contiguous().transpose(1, 2)
     )  # frame after frame in memory, as `stft` makes them
     wanted, previous = scaled(unit, spectrum), 0
-    for _ in tqdm(range(iterations), desc="Griffin-Lim", delay=2, leave=False):
+    for _ in tqdm(range(iterations), desc="Griffin-Lim", delay=2, leave=False, disable=None):
         wav = istft(wanted, c.n_fft, c.hop, c.win, c.padding, length)  # (B, length)
         current = stft(wav, c.n_fft, c.hop, c.win, c.padding)
         ahead = torch.add(current, current - previous, alpha=momentum)
@@ -233,7 +235,7 @@ def griffin_lim(
 def mel_to_magnitude(log_mel: Tensor, config: MelConfig, iterations: int = 50) -> Tensor:
     """Log-mel (B, M, F) -> the non-negative magnitudes (B, n_fft // 2 + 1, F) of that mel.
 
-    A mel has fewer numbers than a spectrum, so many fit: start at the smallest one (pseudo-inverse), then
+    A mel has fewer numbers than a spectrum, so many spectra fit: start at the smallest (pseudo-inverse), then
     multiplicative updates for non-negative least squares (Lee & Seung 2001, eq. 4), which keep every bin positive.
     """
     bank = bank_of(config).to(log_mel)  # (M, n_fft // 2 + 1)
@@ -253,5 +255,5 @@ def mel_to_wav(
     seed: int = 0,
     length: int | None = None,
 ) -> Tensor:
-    """Log-mel (B, M, F) -> wav (B, 1, length): what a mel is worth without a vocoder."""
+    """Log-mel (B, M, F) -> wav (B, 1, length), without a vocoder: least squares, then Griffin-Lim."""
     return griffin_lim(mel_to_magnitude(log_mel, config), config, iterations, momentum, seed, length)

@@ -3,7 +3,7 @@
 With N samples and a hop of H, `padding` decides where the frames lie:
 "center": 1 + N // H frames, frame t in the middle of sample t * H (librosa's and torch's default);
 "same": ceil(N / H) frames, (n_fft - H) / 2 samples mirrored at both ends (the convention of HiFi-GAN);
-"causal": ceil(N / H) frames, frame t ends at sample (t + 1) * H and sees nothing later.
+"causal": ceil(N / H) frames, frame t ends at sample (t + 1) * H and uses nothing later.
 """
 
 import torch
@@ -17,12 +17,12 @@ TINY_POWER = 1e-20  # below it a bin counts as silent: sqrt has no finite slope 
 TINY_ENVELOPE = 1e-4  # where the windows sum to less, dividing by the sum would only amplify errors
 
 
-def hann(win: int, n_fft: int, dtype=torch.float32, device=None) -> Tensor:
-    """Periodic Hann window of `win` samples in the middle of n_fft ones: (n_fft,)."""
+def hann(win: int, n_fft: int, dtype: torch.dtype = torch.float32, device: torch.device | str | None = None) -> Tensor:
+    """Periodic Hann window of `win` samples, zero-padded on both sides to (n_fft,)."""
     if win > n_fft:
         raise WavelldmError(f"the window has {win} samples and the transform only {n_fft}; choose win <= n_fft")
     left = (n_fft - win) // 2
-    window = torch.hann_window(win, dtype=torch.float64).to(dtype)  # float32 cosines would cost a digit
+    window = torch.hann_window(win, dtype=torch.float64).to(dtype)  # cosines in float32 lose a digit
     return F.pad(window, (left, n_fft - win - left)).to(device)
 
 
@@ -44,6 +44,10 @@ def pad(wav: Tensor, n_fft: int, hop: int, padding: str) -> Tensor:
     n = wav.shape[-1]
     if n == 0:
         raise AudioError("there are no samples to transform; give at least one")
+    if not wav.is_floating_point():
+        raise AudioError(
+            f"samples are floats between -1 and 1, not {str(wav.dtype)[6:]}; convert them with audio.as_float"
+        )
     left, right, _ = layout(n, n_fft, hop, padding)
     mirrored = padding != "causal" and max(left, right) < n
     return F.pad(wav, (left, right), mode="reflect" if mirrored else "constant")
