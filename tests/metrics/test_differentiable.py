@@ -79,7 +79,7 @@ def test_following_the_gradient_helps_and_it_is_finite_on_silence(measure, speec
 def test_bands_hold_all_power_above_the_lowest_once():
     member, width, quiet, _ = differentiable.bark_bands(SR, 512)
     assert torch.allclose(member.sum(1)[3:-1], torch.ones(253), atol=1e-5) and member.min() >= 0
-    assert math.isclose(width * differentiable.BARKS, 26.81 * 8000 / 9960 - 0.53 - 0.2, rel_tol=1e-5)
+    assert math.isclose(width * differentiable.BARK_BANDS, 26.81 * 8000 / 9960 - 0.53 - 0.2, rel_tol=1e-5)
     assert 10**0.2 < quiet[20] < 10**1 and quiet[0] > 500, "hearing is better at a kilohertz than at the lowest pitches"
 
 

@@ -1,6 +1,10 @@
 import csv
 import json
 import math
+import re
+import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -71,12 +75,14 @@ def test_in_parallel_the_same_comes_out(folders, result):
     assert evaluate(folders / "clean", folders / "better", folders / "noisy", FEW, workers=2, progress=False) == result
 
 
-def test_an_error_in_a_worker_arrives_whole(tmp_path):
-    for name in ("a", "b"):
-        write(tmp_path / "clean" / f"{name}.wav", speechlike(1.7))
-        write(tmp_path / "enhanced" / f"{name}.wav", speechlike(1.5))
-    with pytest.raises(DataError, match=r"a\.wav is 1\.50 s long and .*a\.wav 1\.70 s"):
-        evaluate(tmp_path / "clean", tmp_path / "enhanced", metrics=["snr"], workers=2, progress=False)
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_pair_that_does_not_belong_together_is_named_and_the_others_are_scored(tmp_path, workers):
+    for name, seconds in (("a", 1.7), ("b", 1.5)):
+        write(tmp_path / "clean" / f"{name}.wav", speechlike(seconds))
+        write(tmp_path / "enhanced" / f"{name}.wav", noisy(speechlike(1.5), 10))
+    result = evaluate(tmp_path / "clean", tmp_path / "enhanced", metrics=["snr"], workers=workers, progress=False)
+    assert [row.name for row in result.rows] == ["b"] and [x.name for x in result.failed] == ["a"]
+    assert re.search(r"a\.wav is 1\.50 s long and .*a\.wav 1\.70 s", result.failed[0].reason)
 
 
 def test_small_differences_in_length_are_cut(tmp_path):
@@ -134,12 +140,61 @@ def test_partners_must_exist(folders, tmp_path):
         pairs(tmp_path / "some", tmp_path / "some")
 
 
-def test_a_file_that_is_not_sound_is_named(folders, tmp_path):
+@pytest.mark.parametrize("side", ["clean", "better", "noisy"])
+def test_one_damaged_file_is_named_and_the_others_are_scored(folders, tmp_path, side):
+    shutil.copytree(folders, tmp_path / "all")
+    damaged = next((tmp_path / "all" / side).glob("a.*"))
+    damaged.write_bytes(b"not sound")
+    result = evaluate(*(tmp_path / "all" / x for x in ("clean", "better", "noisy")), ["snr"], workers=1, progress=False)
+    assert [row.name for row in result.rows] == ["b", "deep/c.1"]
+    (failure,) = result.failed
+    assert failure.name == "a" and f"{damaged} cannot be read as sound" in failure.reason
+    assert "failed: a: " in to_table(result)
+    whole = json.loads(to_json(result))
+    assert whole["clips"] == 2 and whole["failed"] == [{"clip": "a", "reason": failure.reason}]
+    to_csv(result, tmp_path / "rows.csv")
+    assert len((tmp_path / "rows.csv").read_text().splitlines()) == 3
+
+
+def test_if_every_clip_fails_there_are_still_a_table_and_json(folders, tmp_path):
     (tmp_path / "e.wav").write_text("not sound")
-    with pytest.raises(AudioError, match="e.wav cannot be read as sound"):
-        evaluate(folders / "clean/a.wav", tmp_path / "e.wav", metrics=["snr"], progress=False)
+    result = evaluate(folders / "clean/a.wav", tmp_path / "e.wav", metrics=["snr"], progress=False)
+    assert result.rows == [] and len(result.failed) == 1 and not result.has_noisy
+    assert "0/0" in to_table(result) and json.loads(to_json(result))["means"]["snr"] == {"enhanced": None, "clips": 0}
+
+
+def test_a_flac_of_unknown_length_is_scored(tmp_path):
+    write(tmp_path / "c.flac", speechlike(1.0))
+    write(tmp_path / "e.wav", noisy(speechlike(1.0), 10))
+    data = bytearray((tmp_path / "c.flac").read_bytes())
+    data[21:26] = bytes([data[21] & 0xF0, 0, 0, 0, 0])
+    (tmp_path / "c.flac").write_bytes(data)
+    row = evaluate(tmp_path / "c.flac", tmp_path / "e.wav", metrics=["snr"], progress=False).rows[0]
+    assert row.seconds == 1.0 and row.enhanced["snr"] == pytest.approx(10, abs=0.1)
+
+
+def test_two_files_cut_short_alike_are_scored_with_a_warning(tmp_path, caplog):
+    write(tmp_path / "c.wav", speechlike(1.0))
+    data = (tmp_path / "c.wav").read_bytes()
+    (tmp_path / "c.wav").write_bytes(data[: len(data) // 2])
+    write(tmp_path / "e.wav", noisy(speechlike(1.0), 10)[: SR // 2 - 22])
+    result = evaluate(tmp_path / "c.wav", tmp_path / "e.wav", metrics=["snr"], progress=False)
+    assert not result.failed and result.rows[0].seconds == pytest.approx(0.5, abs=0.01)
+    assert "c.wav is cut short: its header promises 1.00 s and it holds 0.50 s" in caplog.text
+
+
+def test_a_missing_package_and_a_wrong_number_of_workers_are_errors_of_the_whole_run(folders, monkeypatch):
     with pytest.raises(WavelldmError, match="at least 1"):
         evaluate(folders / "clean", folders / "better", metrics=["snr"], workers=0, progress=False)
+    monkeypatch.setitem(sys.modules, "pesq", None)
+    with pytest.raises(WavelldmError, match="needs the package 'pesq'"):
+        evaluate(folders / "clean", folders / "better", metrics=["pesq_wb"], workers=1, progress=False)
+
+
+def test_progress_is_silent_where_nobody_watches(folders, capfd):
+    evaluate(folders / "clean", folders / "better", metrics=["snr"], workers=1)
+    out, err = capfd.readouterr()
+    assert out == err == ""
 
 
 def test_table_json_and_csv_say_the_same(result, tmp_path):
@@ -157,3 +212,14 @@ def test_table_json_and_csv_say_the_same(result, tmp_path):
     assert float(rows[0]["noisy_stoi"]) == result.rows[0].noisy["stoi"] and rows[1]["pesq_wb"] == ""
     with pytest.raises(AudioError, match="exists"):
         to_csv(result, tmp_path / "rows.csv")
+
+
+def test_the_command_prints_whole_json_and_ends_with_an_error_if_a_clip_failed(folders, tmp_path):
+    shutil.copytree(folders, tmp_path / "all")
+    (tmp_path / "all/better/a.flac").write_bytes(b"not sound")
+    command = [sys.executable, "-m", "wavelldm", "evaluate", "all/clean", "all/better", "--metrics", "snr", "--json"]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert run.returncode == 1
+    assert [row["name"] for row in json.loads(run.stdout)["files"]] == ["b", "deep/c.1"]
+    (line,) = run.stderr.splitlines()  # no progress bar, as nobody watches
+    assert "1 of 3 clips could not be scored" in line and "a.flac cannot be read as sound" in line

@@ -165,6 +165,17 @@ def test_a_silent_result_is_refused_where_no_value_is_defined(pair):
     assert m.spectral_convergence(pair[0], 0 * pair[0], SR) == 1
 
 
+def test_sixteen_bit_clips_have_the_scores_of_their_floats(pair):
+    whole = [(x / 8 * 2**15).round().astype(np.int16) for x in pair]
+    floats = [x / 2**15 for x in whole]
+    for name in ("snr", "lsd", "mel_distance", "cbak"):
+        assert m.METRICS[name].function(*whole, SR) == pytest.approx(m.METRICS[name].function(*floats, SR), rel=1e-4)
+    assert m.lsd(torch.from_numpy(whole[0]), floats[1], SR) == pytest.approx(m.lsd(*floats, SR))
+    for wrong in (np.arange(10), np.array(["a"])):
+        with pytest.raises(m.MetricError, match="cannot be scored"):
+            m.snr(wrong, wrong, SR)
+
+
 def test_choose_expands_groups_in_order_and_refuses_strangers():
     assert m.choose(None) == list(m.METRICS)
     assert m.choose(["covl", "pesq", "snr"]) == ["snr", "pesq_wb", "pesq_nb", "covl"]

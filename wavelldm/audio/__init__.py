@@ -17,6 +17,7 @@ from .files import (
     resample,
     save,
     save_blocks,
+    sound_files,
     writing,
 )
 from .levels import active_level, active_power, limit_together, mix_at_snr
@@ -43,5 +44,6 @@ __all__ = [
     "resample_blocks",
     "save",
     "save_blocks",
+    "sound_files",
     "writing",
 ]

@@ -23,7 +23,7 @@ import soxr
 import torch
 from torch import Tensor
 
-from ..errors import AudioError
+from ..errors import AudioError, DataError
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".w64", ".au")
 MIN_RATE, MAX_RATE = 4_000, 384_000  # Hz; a header that says anything else is damaged
@@ -204,6 +204,25 @@ def _check_finite(data: np.ndarray, path, start: int, sr: int) -> None:
         raise AudioError(
             f"{path} holds {int(bad.sum())} NaN or infinite samples, the first at {at:.3f} s; repair it first"
         )
+
+
+def sound_files(folder: str | Path) -> dict[str, Path]:
+    """Sound files of a folder, at any depth, by their path in it without suffix. A file counts as a folder of one."""
+    folder = Path(folder)
+    if folder.is_file():
+        return {folder.stem: folder}
+    if not folder.is_dir():
+        raise DataError(f"{folder} does not exist; name a folder of sound files")
+    found: dict[str, Path] = {}
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file():
+            name = path.relative_to(folder).with_suffix("").as_posix()
+            if name in found:
+                raise DataError(f"{found[name]} and {path} have the same name; keep one of them")
+            found[name] = path
+    if not found:
+        raise DataError(f"{folder} holds no sound files ({', '.join(SUFFIXES)}); check the path")
+    return found
 
 
 # --- files that are cut short

@@ -64,6 +64,9 @@ def run_evaluate(args) -> None:
     if args.csv:
         folders.to_csv(result, args.csv, force=args.force)
     print(folders.to_json(result) if args.json else folders.to_table(result, per_file=args.per_file))
+    if result.failed:
+        whole = len(result.rows) + len(result.failed)
+        raise WavelldmError(f"{len(result.failed)} of {whole} clips could not be scored: {result.failed[0].reason}")
 
 
 def run_denoise(args) -> None:

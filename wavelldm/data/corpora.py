@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..audio import files
+from ..audio.files import sound_files
 from ..errors import DataError
 from . import voices
 
@@ -36,33 +37,14 @@ class Item:
 # readers --------------------------------------------------------------------------------------------------------------
 
 
-def sounds(folder) -> dict[str, Path]:
-    """Sound files of a folder, at any depth, by their path in it without suffix. A file counts as a folder of one."""
-    folder = Path(folder)
-    if folder.is_file():
-        return {folder.stem: folder}
-    if not folder.is_dir():
-        raise DataError(f"{folder} does not exist; name a folder of sound files")
-    found: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() in files.SUFFIXES and not path.name.startswith(".") and path.is_file():
-            name = path.relative_to(folder).with_suffix("").as_posix()
-            if name in found:
-                raise DataError(f"{found[name]} and {path} have the same name; keep one of them")
-            found[name] = path
-    if not found:
-        raise DataError(f"{folder} holds no sound files ({', '.join(files.SUFFIXES)}); check the path")
-    return found
-
-
 def folder(path) -> list[Item]:
     """Every sound file in a folder and below; the label is the sub-folder it lies in."""
-    return [Item(file, label=str(Path(stem).parent)) for stem, file in sounds(path).items()]
+    return [Item(file, label=str(Path(stem).parent)) for stem, file in sound_files(path).items()]
 
 
 def paired(clean, noisy) -> list[Item]:
     """Two folders with the same names in them: paired by name, never by position."""
-    first, second = sounds(clean), sounds(noisy)
+    first, second = sound_files(clean), sound_files(noisy)
     for here, there, where in ((first, second, noisy), (second, first, clean)):
         alone = sorted(set(here) - set(there))
         if alone:

@@ -12,13 +12,12 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from .. import plots
-from ..audio import files as audio
+from .. import audio, plots
 from ..data import corpora, voices
 from ..errors import DataError
 from ..mel.vae import words_of
-from ..metrics.folders import columns, measure
-from ..metrics.scores import METRICS
+from ..metrics.folders import columns
+from ..metrics.scores import METRICS, measure
 from . import phase
 from .rungs import Rung, build
 
@@ -46,7 +45,7 @@ def clips(files=(), manifest=None, number: int = 8) -> list[corpora.Item]:
     if files and manifest:
         raise DataError("give files or a manifest, not both")
     if files:
-        return [corpora.Item(path) for name in files for path in corpora.sounds(name).values()][:number]
+        return [corpora.Item(path) for name in files for path in audio.sound_files(name).values()][:number]
     (items,) = corpora.manifest(manifest or voices.build_corpus(), "valid", ("speech",))
     groups = defaultdict(list)
     for item in items:

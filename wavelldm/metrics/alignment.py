@@ -1,12 +1,12 @@
-"""A constant delay between two clips: find it by cross-correlation, to a fraction of a sample, and take it out."""
+"""Constant delay between two clips: find it by cross-correlation, to a fraction of a sample, and remove it."""
 
 import numpy as np
 from scipy.optimize import minimize_scalar
 
-from .composite import MetricError, as_pair
+from .signals import MetricError, Signal, as_pair
 
 
-def align(clean, enhanced, max_delay: int, subsample: bool = False) -> float:
+def align(clean: Signal, enhanced: Signal, max_delay: int, subsample: bool = False) -> float:
     """The delay of `enhanced` in samples, in -max_delay..max_delay, where the cross-correlation is highest.
 
     With `subsample`, the maximum of the band-limited correlation between samples, from its Fourier series.
@@ -28,12 +28,12 @@ def align(clean, enhanced, max_delay: int, subsample: bool = False) -> float:
     return float(found.x)
 
 
-def undelay(clean, enhanced, delay: float) -> tuple[np.ndarray, np.ndarray]:
+def undelay(clean: Signal, enhanced: Signal, delay: float) -> tuple[np.ndarray, np.ndarray]:
     """Move `enhanced` earlier by `delay` samples (a fraction through the spectrum) and cut both to what they share."""
     s, y = as_pair(clean, enhanced)
     whole = round(delay)
     if abs(whole) >= len(s):
-        raise MetricError(f"a delay of {delay:g} samples leaves nothing of {len(s)}")
+        raise MetricError(f"a delay of {delay:g} samples is longer than the clip of {len(s)}")
     if delay != whole:
         n = 1 << len(y).bit_length()
         turn = np.exp(2j * np.pi * np.arange(n // 2 + 1) / n * (delay - whole))

@@ -1,14 +1,13 @@
-"""Composite measures of Hu and Loizou: CSIG, CBAK and COVL, predicted from PESQ and three frame-wise distances.
+"""Composite measures CSIG, CBAK and COVL (Hu and Loizou 2008), predicted from PESQ and three frame-wise distances.
 
 Y. Hu, P. C. Loizou, "Evaluation of objective quality measures for speech enhancement", IEEE TASLP 16(1), 2008.
-Every choice that moves a number (30 ms Hann frames, a quarter of that as hop, the last whole frame unused, linear
-prediction of order 16, the lowest 95 % of the frames) is that of the authors' own program, for the sake of comparison.
+All choices that affect the values (30 ms Hann frames, a quarter of that as hop, the last whole frame unused, linear
+prediction of order 16, the lowest 95 % of the frames) are those of the authors' program, so that scores compare.
 """
 
 import numpy as np
-import torch
 
-from ..errors import WavelldmError
+from .signals import MetricError, Signal, as_pair, frames
 
 EPS = np.finfo(np.float64).eps
 KEEP = 0.95  # LLR and WSS are means over the lowest 95 % of the frames
@@ -26,45 +25,7 @@ WIDTHS = np.array(
 K_GLOBAL, K_LOCAL = 20.0, 1.0  # dB, how fast a weight falls below the loudest band and below the nearest peak
 
 
-class MetricError(WavelldmError):
-    """A clip that a metric cannot score."""
-
-
-def as_signal(wav, role: str = "clip") -> np.ndarray:
-    """An array or tensor of shape (N,) or (1, N) -> finite float64 (N,)."""
-    x = wav.detach().cpu().numpy() if torch.is_tensor(wav) else np.asarray(wav)
-    if x.ndim == 2 and x.shape[0] == 1:
-        x = x[0]
-    if x.ndim != 1:
-        raise MetricError(f"metrics take one channel, (N,) or (1, N), not {tuple(x.shape)}; pick one or average first")
-    if len(x) == 0:
-        raise MetricError(f"the {role} holds no samples")
-    x = x.astype(np.float64)
-    if not np.isfinite(x).all():
-        raise MetricError(f"the {role} holds NaN or infinite samples; repair it first")
-    return x
-
-
-def as_pair(clean, enhanced) -> tuple[np.ndarray, np.ndarray]:
-    """Both as float64 (N,), of the same length, the clean one not silent."""
-    clean, enhanced = as_signal(clean, "clean clip"), as_signal(enhanced, "enhanced clip")
-    if len(clean) != len(enhanced):
-        raise MetricError(
-            f"the clean clip has {len(clean)} samples and the enhanced one {len(enhanced)}; cut both to one length"
-        )
-    if not clean.any():
-        raise MetricError("the clean clip is silent, there is nothing to compare with")
-    return clean, enhanced
-
-
-def frames(x: np.ndarray, size: int, hop: int) -> np.ndarray:
-    """(N,) -> a view (F, size) of all whole frames."""
-    if len(x) < size:
-        raise MetricError(f"the clip is too short: {len(x)} samples, and one frame takes {size}")
-    return np.lib.stride_tricks.sliding_window_view(x, size)[::hop]
-
-
-def _windowed(clean, enhanced, sr: int):
+def _windowed(clean: Signal, enhanced: Signal, sr: int) -> tuple[np.ndarray, np.ndarray, int]:
     """Both signals as Hann-windowed frames (F, 30 ms)."""
     clean, enhanced = as_pair(clean, enhanced)
     size = round(0.03 * sr)
@@ -98,10 +59,10 @@ def levinson(r: np.ndarray) -> np.ndarray:
     return a
 
 
-def llr(clean, enhanced, sr: int) -> float:
+def llr(clean: Signal, enhanced: Signal, sr: int) -> float:
     """Log-likelihood ratio of the two linear predictors on the clean frame: log(a_e R a_e / a_c R a_c) >= 0.
 
-    Blind to the gain of the enhanced signal; 0 for equal spectral envelopes.
+    Independent of the gain of the enhanced signal; 0 for equal spectral envelopes.
     """
     clean, enhanced, _ = _windowed(clean, enhanced, sr)
     order = 10 if sr < 10_000 else 16
@@ -128,8 +89,8 @@ def critical_bands(sr: int, n_fft: int) -> np.ndarray:
 def slope_weights(level: np.ndarray, slope: np.ndarray) -> np.ndarray:
     """Klatt's weights (F, 24) of band levels in dB (F, 25): high near the loudest band and near the local peak.
 
-    The local peak lies uphill. On the way up it is the last band before the top, as in the authors' program, although
-    the top itself was surely meant: published values rest on it.
+    The local peak is found by going up the slope. On a rising slope this is the last band before the top, as in the
+    authors' program, although the top itself was probably meant: published values depend on it.
     """
     count = slope.shape[1]
     left, right = level[:, :count].copy(), level[:, :count].copy()
@@ -142,7 +103,7 @@ def slope_weights(level: np.ndarray, slope: np.ndarray) -> np.ndarray:
     return K_GLOBAL / (K_GLOBAL + below_top) * K_LOCAL / (K_LOCAL + peak - level[:, :count])
 
 
-def wss(clean, enhanced, sr: int) -> float:
+def wss(clean: Signal, enhanced: Signal, sr: int) -> float:
     """Weighted spectral slope distance (Klatt 1982) over 25 critical bands up to 3.8 kHz; full scale is 1.0."""
     clean, enhanced, size = _windowed(clean, enhanced, sr)
     n_fft = 1 << (2 * size - 1).bit_length()
@@ -159,7 +120,7 @@ def wss(clean, enhanced, sr: int) -> float:
     return _lowest((weight * (slope_c - slope_e) ** 2).sum(axis=1) / weight.sum(axis=1))
 
 
-def segmental_snr(clean, enhanced, sr: int) -> float:
+def segmental_snr(clean: Signal, enhanced: Signal, sr: int) -> float:
     """Mean over frames of the SNR in dB, each clamped to -10..35; a silent clean frame counts as -10."""
     clean, enhanced, _ = _windowed(clean, enhanced, sr)
     signal, noise = (clean**2).sum(axis=1), ((clean - enhanced) ** 2).sum(axis=1)
@@ -176,6 +137,6 @@ def regress(pesq: float, llr: float, wss: float, segmental: float) -> dict[str, 
     return {name: float(min(5.0, max(1.0, value))) for name, value in scores.items()}
 
 
-def composite(clean, enhanced, sr: int, pesq: float) -> dict[str, float]:
+def composite(clean: Signal, enhanced: Signal, sr: int, pesq: float) -> dict[str, float]:
     """CSIG (speech), CBAK (background) and COVL (overall), given the pair's WB-PESQ; `sr` should be 16 kHz."""
     return regress(pesq, llr(clean, enhanced, sr), wss(clean, enhanced, sr), segmental_snr(clean, enhanced, sr))

@@ -1,25 +1,31 @@
-"""Score a folder of enhanced clips against the clean ones, in parallel: means, rows, the gain over the noisy input."""
+"""Score a folder of enhanced clips against the clean ones, in parallel: means, a row per clip, change from the noisy
+input.
+
+A pair that cannot be read or compared is listed in `Result.failed`; the others are scored.
+"""
 
 import csv
 import json
 import math
 import multiprocessing
 import os
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from ..audio import files
-from ..data.corpora import sounds
-from ..errors import DataError, WavelldmError
+from ..audio.files import sound_files
+from ..errors import AudioError, DataError, WavelldmError
 from . import alignment
-from .composite import MetricError
-from .scores import METRICS, choose
+from .scores import METRICS, choose, measure
+from .signals import MetricError
 
 TOLERANCE = 0.1  # seconds that a pair may differ in length: the longer one's end is cut (mp3 pads that much)
 MAX_DELAY = 0.1  # seconds that `align` looks to either side
@@ -41,13 +47,24 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Failure:
+    """A clip that could not be read, or whose files do not belong together."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class Result:
+    """What `evaluate` found: the metrics asked for, a row for every scored clip, and the clips that failed."""
+
     metrics: list[str]
     rows: list[Row]
+    failed: list[Failure] = field(default_factory=list)
 
     @property
     def has_noisy(self) -> bool:
-        return self.rows[0].noisy is not None
+        return bool(self.rows) and self.rows[0].noisy is not None
 
     def means(self) -> dict[str, dict]:
         """{metric: {"enhanced": mean, "clips": how many}}, with a noisy folder also "noisy" and "change".
@@ -74,17 +91,19 @@ class Result:
         ]
 
 
-def _mean(values) -> float | None:
+def _mean(values: Iterable[float | None]) -> float | None:
     scored = [v for v in values if v is not None]
     return math.fsum(scored) / len(scored) if scored else None
 
 
-def _some(names) -> str:
+def _some(names: Iterable[str]) -> str:
     names = sorted(names)
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def pairs(clean_dir, enhanced_dir, noisy_dir=None) -> list[tuple[str, Path, Path, Path | None]]:
+def pairs(
+    clean_dir: str | Path, enhanced_dir: str | Path, noisy_dir: str | Path | None = None
+) -> list[tuple[str, Path, Path, Path | None]]:
     """Pair by name: (name, clean, enhanced, noisy or None). Clean and enhanced match one to one; noisy may hold more.
 
     Given single files instead of folders, these are the pair, whatever their names.
@@ -92,8 +111,8 @@ def pairs(clean_dir, enhanced_dir, noisy_dir=None) -> list[tuple[str, Path, Path
     given = [Path(x) for x in (clean_dir, enhanced_dir, noisy_dir) if x is not None]
     if all(path.is_file() for path in given):
         return [(given[1].stem, given[0], given[1], given[2] if len(given) == 3 else None)]
-    clean, enhanced = sounds(clean_dir), sounds(enhanced_dir)
-    noisy = None if noisy_dir is None else sounds(noisy_dir)
+    clean, enhanced = sound_files(clean_dir), sound_files(enhanced_dir)
+    noisy = None if noisy_dir is None else sound_files(noisy_dir)
     if missing := set(clean) - set(enhanced):
         raise DataError(f"{enhanced_dir} has no partner for {_some(missing)} of {clean_dir}; enhance or remove these")
     if missing := set(enhanced) - set(clean):
@@ -103,22 +122,9 @@ def pairs(clean_dir, enhanced_dir, noisy_dir=None) -> list[tuple[str, Path, Path
     return [(name, clean[name], enhanced[name], noisy and noisy[name]) for name in sorted(clean)]
 
 
-def measure(clean, enhanced, sr: int, metrics=None) -> tuple[dict[str, float | None], dict[str, str]]:
-    """All the metrics of one pair -> scores, and the reasons of those that refuse it."""
-    scores, refused = {}, {}
-    for name in choose(metrics):
-        try:
-            value = METRICS[name].function(clean, enhanced, sr)
-            if not math.isfinite(value):
-                raise MetricError("it is infinite: the clip equals the clean one")
-            scores[name] = value
-        except MetricError as error:
-            scores[name], refused[name] = None, str(error)
-    return scores, refused
-
-
-def _score(clean, sr: int, path_clean, path, metrics, align: bool):
-    """Read `path` at the clean clip's rate, fit lengths, take out the delay, measure -> scores, refused, delay."""
+def _score(clean: Tensor, sr: int, path_clean: Path, path: Path, metrics: list[str], align: bool) -> tuple:
+    """Read `path` at the clean clip's rate, cut to equal length, align, measure -> scores, refused, delay.
+    """
     wav = files.load(path, sr=sr, mono=True)[0][0]  # (N,)
     apart = abs(len(wav) - len(clean)) / sr
     if apart > TOLERANCE:
@@ -132,24 +138,27 @@ def _score(clean, sr: int, path_clean, path, metrics, align: bool):
         try:
             found = alignment.align(clean, wav, round(MAX_DELAY * sr), subsample=True)
             clean, wav = alignment.undelay(clean, wav, found)
-        except MetricError:  # silence has no delay; the metrics will say what they make of it
+        except MetricError:  # silence has no delay; each metric has its own answer to it
             found = None
     return *measure(clean, wav, sr, metrics), found
 
 
-def _row(job) -> Row:
+def _row(job: tuple) -> Row | Failure:
     (name, clean_path, enhanced_path, noisy_path), metrics, align = job
-    wav, sr = files.load(clean_path, mono=True)
-    scores, refused, found = _score(wav[0], sr, clean_path, enhanced_path, metrics, align)
-    noisy, noisy_refused = None, None
-    if noisy_path is not None:
-        noisy, noisy_refused, _ = _score(wav[0], sr, clean_path, noisy_path, metrics, align)
+    try:
+        wav, sr = files.load(clean_path, mono=True)
+        scores, refused, found = _score(wav[0], sr, clean_path, enhanced_path, metrics, align)
+        noisy, noisy_refused = None, None
+        if noisy_path is not None:
+            noisy, noisy_refused, _ = _score(wav[0], sr, clean_path, noisy_path, metrics, align)
+    except (AudioError, DataError) as error:
+        return Failure(name, str(error))
     return Row(name, sr, wav.shape[1] / sr, scores, refused, found, noisy, noisy_refused)
 
 
 @contextmanager
-def _one_thread_each():
-    """Processes started in here keep to one thread each: the files are what runs in parallel."""
+def _one_thread_each() -> Iterator[None]:
+    """Processes started in here use one thread each, as the files are processed in parallel."""
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
     before = {name: os.environ.get(name) for name in names}
     os.environ.update(dict.fromkeys(names, "1"))
@@ -160,11 +169,19 @@ def _one_thread_each():
             os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
-def evaluate(clean_dir, enhanced_dir, noisy_dir=None, metrics=None, align=False, workers=None, progress=True) -> Result:
+def evaluate(
+    clean_dir: str | Path,
+    enhanced_dir: str | Path,
+    noisy_dir: str | Path | None = None,
+    metrics: Iterable[str] | None = None,
+    align: bool = False,
+    workers: int | None = None,
+    progress: bool = True,
+) -> Result:
     """Score every clip of `enhanced_dir` (and of `noisy_dir`) against its namesake in `clean_dir`.
 
-    `metrics`: names or groups of `wavelldm.metrics`, None for all. Channels are averaged; clips are compared at the
-    clean one's rate (PESQ, composite and DNSMOS at 16 kHz). `align` takes out a constant delay of up to 0.1 s. Lengths
+    `metrics`: names of METRICS or GROUPS, None for all. Channels are averaged; clips are compared at the
+    clean one's rate (PESQ, composite and DNSMOS at 16 kHz). `align` removes a constant delay of up to 0.1 s. Lengths
     may differ by 0.1 s. `workers` processes, by default as many as there are cores.
     """
     names = choose(metrics)
@@ -173,15 +190,18 @@ def evaluate(clean_dir, enhanced_dir, noisy_dir=None, metrics=None, align=False,
         raise WavelldmError(f"workers is a number of processes, at least 1, not {workers}")
     workers = min(workers, len(jobs)) if workers else min(os.cpu_count() or 1, math.ceil(len(jobs) / CLIPS_PER_WORKER))
 
-    def bar(rows):
-        return list(tqdm(rows, total=len(jobs), desc="evaluate", unit="clip", disable=not progress))
+    def finish(rows: Iterable[Row | Failure]) -> Result:
+        bar = tqdm(rows, total=len(jobs), desc="evaluate", unit="clip", disable=None if progress else True)
+        found = list(bar)
+        scored = [row for row in found if isinstance(row, Row)]
+        return Result(names, scored, [row for row in found if isinstance(row, Failure)])
 
     if workers == 1:
-        return Result(names, bar(map(_row, jobs)))
+        return finish(map(_row, jobs))
     spawn = multiprocessing.get_context("spawn")  # a fork would copy the locks of torch's threads
     try:
         with _one_thread_each(), ProcessPoolExecutor(workers, spawn, torch.set_num_threads, (1,)) as pool:
-            return Result(names, bar(pool.map(_row, jobs)))
+            return finish(pool.map(_row, jobs))
     except BrokenProcessPool:
         raise WavelldmError(
             "a worker process ended unexpectedly; in a script call evaluate under `if __name__ == '__main__':`, "
@@ -194,7 +214,7 @@ def _cell(value: float | None, sign: str = "") -> str:
 
 
 def columns(rows: list[list[str]]) -> str:
-    """Text in columns: the first to the left, the others to the right."""
+    """Text in columns: the first aligned to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(*rows)]
     lines = (
         [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:]))] for row in rows
@@ -203,7 +223,7 @@ def columns(rows: list[list[str]]) -> str:
 
 
 def to_table(result: Result, per_file: bool = False) -> str:
-    """The means as plain text, what was left out, and on request a row for every clip."""
+    """The means as plain text, what was left out or failed, and on request a row for every clip."""
     head = ["metric", "enhanced", *(["noisy", "change"] if result.has_noisy else []), "unit", "better", "clips"]
     rows = [head]
     for name, mean in result.means().items():
@@ -219,10 +239,13 @@ def to_table(result: Result, per_file: bool = False) -> str:
     if left_out := result.left_out():
         lines = (f"left out: {x['metric']} of {x['clip']} ({x['of']}): {x['reason']}" for x in left_out)
         parts.append("\n".join(lines))
+    if result.failed:
+        parts.append("\n".join(f"failed: {x.name}: {x.reason}" for x in result.failed))
     return "\n\n".join(parts)
 
 
 def to_json(result: Result) -> str:
+    """Everything as one JSON object."""
     facts = {
         name: {"label": m.label, "unit": m.unit, "higher_is_better": m.higher_is_better}
         for name, m in ((name, METRICS[name]) for name in result.metrics)
@@ -232,12 +255,13 @@ def to_json(result: Result) -> str:
         "metrics": facts,
         "means": result.means(),
         "left_out": result.left_out(),
+        "failed": [{"clip": x.name, "reason": x.reason} for x in result.failed],
         "files": [asdict(row) for row in result.rows],
     }
     return json.dumps(whole, indent=2, allow_nan=False)
 
 
-def to_csv(result: Result, path, force: bool = False) -> None:
+def to_csv(result: Result, path: str | Path, force: bool = False) -> None:
     """A row per clip: name, rate, seconds, delay, scores, the noisy input's as noisy_*. Refused scores are empty."""
     head = ["clip", "sr", "seconds", "delay", *result.metrics]
     head += [f"noisy_{name}" for name in result.metrics] if result.has_noisy else []

@@ -1,16 +1,18 @@
-"""How good is it? Each metric is a function (clean, enhanced, sr) -> float on one channel (N,) or (1, N), full scale 1.
+"""The metrics: each is a function (clean, enhanced, sr) -> float on one channel (N,) or (1, N), full scale 1.
 
-`METRICS` lists them with unit, direction and range. What cannot be scored raises MetricError, nothing returns NaN.
-STOI and ESTOI are in per cent. Packages that define a metric (pesq, pystoi, speechmos) do the work; the rest is here.
+`METRICS` lists them with unit, direction and range. A clip that cannot be scored raises MetricError; nothing returns
+NaN. STOI and ESTOI are in per cent. PESQ, STOI and DNSMOS come from the packages pesq, pystoi and speechmos; the rest
+is here.
 """
 
 import importlib
 import importlib.resources
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
+from types import ModuleType
 
 import numpy as np
 import torch
@@ -19,15 +21,14 @@ from torch import Tensor
 from ..audio.files import resample
 from ..audio.mel import MELS, LogMel
 from ..errors import WavelldmError
-from .composite import MetricError, as_pair, as_signal, composite, frames, segmental_snr
+from .composite import composite, segmental_snr
+from .signals import MetricError, Signal, as_pair, as_signal, frames
 
 PESQ_SECONDS = 20  # more than 50 utterances crash the reference code; they take at least 0.4 s each
-
-
 LSD_FLOOR = 1e-12  # -120 dB below a full-scale sine, just above the rounding noise of 16 bits
 
 
-def _package(name: str):
+def _package(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ImportError as error:
@@ -41,27 +42,29 @@ def _at(x: np.ndarray, sr: int, wanted: int) -> np.ndarray:
     return resample(torch.from_numpy(x), sr, wanted).numpy().astype(np.float32)
 
 
-# --- on the waveform
+# --- of the waveform
 
 
-def snr(clean, enhanced, sr: int) -> float:
-    """10 log10(|s|^2 / |s - y|^2) in dB: asks for the same gain and no delay. Infinite for identical signals."""
+def snr(clean: Signal, enhanced: Signal, sr: int) -> float:
+    """10 log10(|s|^2 / |s - y|^2) in dB; a different gain or a delay lowers it. Infinite for identical signals."""
     s, y = as_pair(clean, enhanced)
     error = ((s - y) ** 2).sum()
     return 10 * math.log10((s**2).sum() / error) + 0.0 if error else math.inf
 
 
-def si_sdr(clean, enhanced, sr: int) -> float:
-    """Scale-invariant SDR in dB (Le Roux et al., "SDR - half-baked or well done?", ICASSP 2019); the mean stays in."""
+def si_sdr(clean: Signal, enhanced: Signal, sr: int) -> float:
+    """Scale-invariant SDR in dB (Le Roux et al., "SDR - half-baked or well done?", ICASSP 2019); means are not
+    removed.
+    """
     s, y = as_pair(clean, enhanced)
     target = (y @ s) / (s @ s) * s
     signal, error = target @ target, ((y - target) ** 2).sum()
     if signal == 0:
-        raise MetricError("SI-SDR is not defined: the enhanced clip is silent or holds nothing of the clean one")
+        raise MetricError("SI-SDR is not defined: the enhanced clip is silent or uncorrelated with the clean one")
     return 10 * math.log10(signal / error) if error else math.inf
 
 
-def correlation(clean, enhanced, sr: int) -> float:
+def correlation(clean: Signal, enhanced: Signal, sr: int) -> float:
     """Pearson's, -1..1. The best SNR that any gain can reach at correlation rho is -10 log10(1 - rho^2) dB."""
     s, y = as_pair(clean, enhanced)
     s, y = s - s.mean(), y - y.mean()
@@ -71,7 +74,7 @@ def correlation(clean, enhanced, sr: int) -> float:
     return float(np.clip(s @ y / scale, -1.0, 1.0))
 
 
-# --- on the spectrum
+# --- of the spectrum
 
 
 def _spectrum(x: np.ndarray, sr: int) -> np.ndarray:
@@ -81,7 +84,7 @@ def _spectrum(x: np.ndarray, sr: int) -> np.ndarray:
     return np.abs(np.fft.rfft(frames(x, n_fft, n_fft // 4) * window / window.sum()))
 
 
-def spectral_convergence(clean, enhanced, sr: int) -> float:
+def spectral_convergence(clean: Signal, enhanced: Signal, sr: int) -> float:
     """Norm of the difference of magnitudes over that of the clean ones (Arik et al. 2018); 0 is perfect, silence 1."""
     s, y = as_pair(clean, enhanced)
     s, y = _spectrum(s, sr), _spectrum(y, sr)
@@ -90,7 +93,7 @@ def spectral_convergence(clean, enhanced, sr: int) -> float:
     return float(np.linalg.norm(s - y) / np.linalg.norm(s))
 
 
-def lsd(clean, enhanced, sr: int) -> float:
+def lsd(clean: Signal, enhanced: Signal, sr: int) -> float:
     """Log-spectral distance: mean over frames of the root mean square over frequency of log10|S|^2 - log10|Y|^2.
 
     In bels (times ten: dB), as in the literature on bandwidth extension. Powers are floored at -120 dB re a
@@ -105,7 +108,7 @@ def _log_mel() -> LogMel:
     return LogMel(MELS["base16k"]).double()
 
 
-def mel_distance(clean, enhanced, sr: int) -> float:
+def mel_distance(clean: Signal, enhanced: Signal, sr: int) -> float:
     """Mean |difference| of natural-log mels (100 bands, 16 kHz, the project's own front end)."""
     config = MELS["base16k"]
     wavs = [resample(torch.from_numpy(x), sr, config.sr)[None, None] for x in as_pair(clean, enhanced)]
@@ -123,7 +126,7 @@ def _pesq(clean: bytes, enhanced: bytes, sr: int, mode: str) -> float:
     s, y = np.frombuffer(clean, np.float32), np.frombuffer(enhanced, np.float32)
     pieces, scores, reason = math.ceil(len(s) / (PESQ_SECONDS * sr)), [], "it finds no value for it"
     for a, b in zip(np.array_split(s, pieces), np.array_split(y, pieces)):
-        if not a.any():  # a silent piece of a long clip says nothing
+        if not a.any():  # a silent piece of a long clip has no score
             continue
         if not b.any():
             raise MetricError(f"PESQ refuses the clip: the enhanced one is silent for {len(b) / sr:.1f} s of it")
@@ -140,27 +143,27 @@ def _pesq(clean: bytes, enhanced: bytes, sr: int, mode: str) -> float:
     return float(np.mean(scores))
 
 
-def _pesq_at(clean, enhanced, sr: int, wanted: int, mode: str) -> float:
+def _pesq_at(clean: Signal, enhanced: Signal, sr: int, wanted: int, mode: str) -> float:
     s, y = (_at(x, sr, wanted) for x in as_pair(clean, enhanced))
     return _pesq(s.tobytes(), y.tobytes(), wanted, mode)
 
 
-def pesq_wb(clean, enhanced, sr: int) -> float:
+def pesq_wb(clean: Signal, enhanced: Signal, sr: int) -> float:
     """Wide-band PESQ (ITU-T P.862.2, MOS-LQO) at 16 kHz. Clips over 20 s: the mean over equal pieces of up to 20 s."""
     return _pesq_at(clean, enhanced, sr, 16_000, "wb")
 
 
-def pesq_nb(clean, enhanced, sr: int) -> float:
+def pesq_nb(clean: Signal, enhanced: Signal, sr: int) -> float:
     """Narrow-band PESQ (ITU-T P.862.1, MOS-LQO) at 16 kHz, or 8 kHz if the clip is; long clips as in `pesq_wb`."""
     return _pesq_at(clean, enhanced, sr, 8_000 if sr == 8_000 else 16_000, "nb")
 
 
-def _stoi(clean, enhanced, sr: int, extended: bool) -> float:
+def _stoi(clean: Signal, enhanced: Signal, sr: int, extended: bool) -> float:
     s, y = as_pair(clean, enhanced)
     stoi_package = _package("pystoi")
     if not y.any():
         raise MetricError("STOI is not defined: the enhanced clip is silent")
-    # ESTOI adds noise of 1e-16 from NumPy's global generator, which shows where a clip is digitally silent.
+    # ESTOI adds noise of 1e-16 from NumPy's global generator, which changes the value where a clip is digitally silent
     state = np.random.get_state()
     np.random.seed(0)
     try:
@@ -176,13 +179,13 @@ def _stoi(clean, enhanced, sr: int, extended: bool) -> float:
     return value
 
 
-def stoi(clean, enhanced, sr: int) -> float:
+def stoi(clean: Signal, enhanced: Signal, sr: int) -> float:
     """Short-time objective intelligibility in per cent (Taal et al. 2011)."""
     return _stoi(clean, enhanced, sr, extended=False)
 
 
-def estoi(clean, enhanced, sr: int) -> float:
-    """Extended STOI in per cent (Jensen and Taal 2016): also fair to fluctuating maskers."""
+def estoi(clean: Signal, enhanced: Signal, sr: int) -> float:
+    """Extended STOI in per cent (Jensen and Taal 2016): also valid for fluctuating noise."""
     return _stoi(clean, enhanced, sr, extended=True)
 
 
@@ -192,12 +195,12 @@ def _composite(clean: bytes, enhanced: bytes) -> dict[str, float]:
     return composite(np.frombuffer(clean, np.float32), np.frombuffer(enhanced, np.float32), 16_000, score)
 
 
-def _composite_part(part: str):
-    def metric(clean, enhanced, sr: int) -> float:
+def _composite_part(part: str) -> Callable[..., float]:
+    def metric(clean: Signal, enhanced: Signal, sr: int) -> float:
         s, y = (_at(x, sr, 16_000).tobytes() for x in as_pair(clean, enhanced))
         return _composite(s, y)[part]
 
-    metric.__doc__ = f"{part.upper()} of Hu and Loizou 2008, at 16 kHz with WB-PESQ; see wavelldm.composite."
+    metric.__doc__ = f"{part.upper()} of Hu and Loizou 2008, at 16 kHz with WB-PESQ; see composite.py."
     return metric
 
 
@@ -226,7 +229,7 @@ def _dnsmos(wav: bytes) -> dict[str, float]:
     return scores
 
 
-def dnsmos(wav, sr: int) -> dict[str, float]:
+def dnsmos(wav: Signal, sr: int) -> dict[str, float]:
     """DNSMOS P.835 and P.808 (Reddy et al. 2022), no reference needed -> OVRL, SIG, BAK, P808, about 1..5, at 16 kHz.
 
     The mean over windows of 9 s, one a second; a shorter clip is repeated, samples beyond full scale are clipped.
@@ -234,8 +237,11 @@ def dnsmos(wav, sr: int) -> dict[str, float]:
     return dict(_dnsmos(np.clip(_at(as_signal(wav), sr, 16_000), -1.0, 1.0).tobytes()))
 
 
-def _dnsmos_part(part: str):
-    return lambda clean, enhanced, sr: dnsmos(enhanced, sr)[part]
+def _dnsmos_part(part: str) -> Callable[..., float]:
+    def metric(clean: Signal, enhanced: Signal, sr: int) -> float:
+        return dnsmos(enhanced, sr)[part]
+
+    return metric
 
 
 @dataclass(frozen=True)
@@ -246,7 +252,7 @@ class Metric:
     label: str
     unit: str
     higher_is_better: bool
-    range: tuple[float, float]  # what it can be at all
+    range: tuple[float, float]  # of possible values
 
 
 INF = math.inf
@@ -282,7 +288,7 @@ GROUPS = {
 }
 
 
-def choose(names=None) -> list[str]:
+def choose(names: Iterable[str] | None = None) -> list[str]:
     """Names of metrics and groups -> names of METRICS in its order; None means all."""
     wanted = {part for name in (("all",) if names is None else names) for part in GROUPS.get(name, (name,))}
     unknown = sorted(wanted - set(METRICS))
@@ -291,18 +297,36 @@ def choose(names=None) -> list[str]:
     return [name for name in METRICS if name in wanted]
 
 
+def measure(
+    clean: Signal, enhanced: Signal, sr: int, metrics: Iterable[str] | None = None
+) -> tuple[dict[str, float | None], dict[str, str]]:
+    """All the metrics of one pair -> scores, and for those that refuse it (score None) the reason."""
+    scores, refused = {}, {}
+    for name in choose(metrics):
+        try:
+            value = METRICS[name].function(clean, enhanced, sr)
+            if not math.isfinite(value):
+                raise MetricError("it is infinite: the clip equals the clean one")
+            scores[name] = value
+        except MetricError as error:
+            scores[name], refused[name] = None, str(error)
+    return scores, refused
+
+
 VALIDATION_SCORES = ("pesq_wb", "stoi", "si_sdr")
 
 
-def validation_scores(clean: Tensor, cleaned: Tensor, sr: int) -> dict:
-    """(B, 1, N) each -> the mean of each metric over the clips that it can score; without one, no entry."""
+def validation_scores(clean: Tensor, cleaned: Tensor, sr: int) -> dict[str, float]:
+    """For training: (B, 1, N) each -> the mean of each metric over the clips that it can score; without one, no
+    entry.
+    """
     found = {}
     for name in VALIDATION_SCORES:
         values = []
         for s, y in zip(clean[:, 0].cpu().numpy(), cleaned[:, 0].cpu().numpy()):
             try:
                 values.append(METRICS[name].function(s, y, sr))
-            except MetricError:  # PESQ finds no utterance in it, or it is silent
+            except MetricError:  # silent, or PESQ finds no speech in it
                 continue
             except WavelldmError:  # the package is missing
                 break
