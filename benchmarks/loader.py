@@ -61,7 +61,7 @@ def main():
     parser.add_argument("--files", type=int, default=600, help="at most this many files of each kind (default: 600)")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    lists = corpora.manifest(args.manifest or voices.build_corpus())
+    lists = corpora.read_manifest(args.manifest or voices.build_corpus())
     order = np.random.default_rng(0).permutation
     speech, noise = ([items[i] for i in order(len(items))[: args.files]] for items in lists)
     lines = [

@@ -26,7 +26,7 @@ WAYS = {"default": [], "`--restore`": ["--restore"], "`--stream`": ["--stream"]}
 def recording(manifest, minutes: float, path: Path) -> None:
     """Held-out voices with held-out noise, again and again until the time is full."""
     speech, noise = (
-        corpora.manifest(manifest or voices.build_corpus(), "valid", (kind,))[0][:40] for kind in ("speech", "noise")
+        corpora.read_manifest(manifest or voices.build_corpus(), "valid", (kind,))[0][:40] for kind in ("speech", "noise")
     )
     wavs = [
         np.concatenate([files.load(item.path, SR, mono=True)[0][0].numpy() for item in items])

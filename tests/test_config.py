@@ -50,18 +50,9 @@ def test_single_settings_can_be_changed():
     new = config.override(base, ["codec.mel.n_mels=80", "codec.strides=2,2", "codec.causal=true", "codec.mel.fmin=20"])
     assert (new.codec.mel.n_mels, new.codec.strides, new.codec.causal, new.codec.mel.fmin) == (80, (2, 2), True, 20.0)
     assert new.codec.latent_rate == base.codec.latent_rate / 4 and config.override(base, []) == base
-    for wrong in (
-        "n_mels=80",
-        "codec.mel.bands=80",
-        "codec",
-        "name.codec=3",
-        "codec.mel.n_mels=many",
-        "codec.causal=maybe",
-    ):
-        with pytest.raises(
-            WavelldmError,
-            match="does not fit"
-            if wrong.endswith(("many", "maybe"))
-            else "is not a setting of Preset; there are .*codec",
-        ):
+    for wrong in ("n_mels=80", "codec.mel.bands=80", "codec", "name.codec=3"):
+        with pytest.raises(WavelldmError, match="is not a setting of Preset; there are "):
+            config.override(base, [wrong])
+    for wrong in ("codec.mel.n_mels=many", "codec.causal=maybe"):
+        with pytest.raises(WavelldmError, match="does not fit"):
             config.override(base, [wrong])

@@ -39,7 +39,7 @@ def digest(data: bytes) -> str:
 def _ending(path) -> Path:
     """`path` with .safetensors at its end, whatever dots are in its name."""
     path = Path(path)
-    return path if path.suffix == ".safetensors" else path.with_name(path.name + ".safetensors")
+    return path if path.suffix == ".safetensors" else Path(f"{path}.safetensors")
 
 
 def save(

@@ -114,7 +114,7 @@ def test_three_hours_in_little_memory(tmp_path):
         for _ in range(hours * 6):
             file.write(block)
     code = (
-        "import resource, sys; from wavelldm import audio\n"
+        "import resource, sys; from wavelldm.audio import files as audio\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         f"n = audio.save_blocks({str(tmp_path / 'out.flac')!r}, audio.read_blocks({str(path)!r}), 8_000)\n"
         "print(n, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
@@ -374,7 +374,7 @@ def test_a_full_disk_changes_nothing(tmp_path):
     before = path.read_bytes()
     code = f"""
 import resource, torch
-from wavelldm import audio
+from wavelldm.audio import files as audio
 from wavelldm.errors import AudioError
 resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, resource.RLIM_INFINITY))
 try:

@@ -12,9 +12,7 @@ LEVELS = (8, 8, 8, 6, 5)
 
 
 def header(frames, channels=1, codebooks=4, **more):
-    known = dict(
-        preset="tiny", weights="0123456789abcdef", sr=16_000, hop=256, original_sr=16_000, samples=256 * frames
-    )
+    known = dict(model="tiny", weights="0123456789abcdef", sr=16_000, hop=256, original_sr=16_000, samples=256 * frames)
     return Header(**{**known, **more}, channels=channels, codebooks=codebooks, levels=LEVELS)
 
 
@@ -50,7 +48,7 @@ def test_codes_go_round_exactly(tmp_path, frames, channels, codebooks, make):
 
 
 def test_other_levels_and_rates_go_round(tmp_path):
-    h = header(0, original_sr=44_100, samples=100_000, sr=22_050, hop=500, preset="größer")
+    h = header(0, original_sr=44_100, samples=100_000, sr=22_050, hop=500, model="größer")
     h = replace(h, levels=(300, 2, 7))
     assert h.frames == 100 and h.length == 50_000 and h.seconds == pytest.approx(100_000 / 44_100)
     codes = torch.arange(400).view(1, 4, 100) * 10

@@ -107,7 +107,7 @@ def explorer(name: str, monkeypatch):
         plain = space["decode"](codec, codes, wav.shape[-1])
         space |= {
             "codec": codec,
-            "nb": notebook,
+            "course": notebook,
             "plt": space["plots"].pyplot(),
             "sr": SR,
             "hop": HOP,

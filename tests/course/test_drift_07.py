@@ -177,7 +177,7 @@ def explorer(name: str, monkeypatch):
     space, places, cell = definitions("07"), catch_displays(monkeypatch, widgets), slider_cell("07", name)
     p = preset("ladder")
     voice, coder, fix, trained = (
-        kind(p).eval() for kind in (rungs.ROLES[r] for r in ("vocoder", "vae", "refinement", "autoencoder"))
+        rungs.ROLES[role](getattr(p, role)).eval() for role in ("vocoder", "vae", "refinement", "autoencoder")
     )
     torch.nn.init.normal_(fix.out.weight, std=0.1)
     torch.nn.init.normal_(trained.decoder[-1].weight, std=0.1)
@@ -189,7 +189,7 @@ def explorer(name: str, monkeypatch):
             "mel": mel,
             "bank": bank_of(MEL),
             "size": griffin.mel_to_magnitude(mel, MEL),
-            "nb": notebook,
+            "course": notebook,
             "voice": voice,
             "coder": coder,
         }

@@ -80,7 +80,7 @@ def task_train():
 
 @pytest.mark.parametrize("path", ("noise", "bridge", "none"))
 def test_the_paths(path):
-    model = LatentDiffusion(override(TINY, [f"diffusion.path={path}", "diffusion.bridge_noise=0.3"]))
+    model = LatentDiffusion(override(TINY.diffusion, [f"path={path}", "bridge_noise=0.3"]))
     z0, cond, eps, t = (
         noise(5, D, 9),
         noise(5, D, 9, seed=2),

@@ -4,11 +4,9 @@ import pytest
 import torch
 from lift import definitions
 
-from wavelldm.codec.model import CodecConfig
 from wavelldm.diffusion import samplers, schedule
-from wavelldm.diffusion.latent import LatentDiffusion
+from wavelldm.diffusion.latent import DiffusionConfig, LatentDiffusion
 from wavelldm.diffusion.unet import UNetConfig
-from wavelldm.training.presets import Preset
 
 HAND = definitions("11")
 
@@ -45,10 +43,8 @@ def test_repaint_is_the_modules(kind, steps, jump, resample):
 @pytest.mark.parametrize("weight", (0.5, 1.5, 3.0))
 def test_guidance_is_the_modules(weight):
     torch.manual_seed(0)
-    unet = UNetConfig(
-        dims=(8, 8), depth=1, stride=2, embedding=8, cond_dim=8, heads=2, window=8, predicts="z0", path="noise"
-    )
-    model = LatentDiffusion(Preset("tiny", unet=unet, codec=CodecConfig(latent_dim=6))).eval()
+    unet = UNetConfig(dims=(8, 8), depth=1, stride=2, embedding=8, cond_dim=8, heads=2, window=8)
+    model = LatentDiffusion(DiffusionConfig(6, unet, predicts="z0", path="noise")).eval()
     for p in model.parameters():  # new blocks hand on what they get, whatever the condition
         torch.nn.init.normal_(p, std=0.3)
     z_t, cond, t = some(2, 6, 12), some(2, 6, 12, seed=1), torch.tensor([999, 400])

@@ -128,19 +128,19 @@ def test_a_manifest_gives_its_kinds_and_splits(tmp_path):
     table = tmp_path / "manifest.tsv"
     lines = ["path kind label split note", *(f'{row} "quoted' for row in rows)]
     table.write_text("\n".join(lines).replace(" ", "\t"))
-    speech, noise = corpora.manifest(table)
+    speech, noise = corpora.read_manifest(table)
     assert [item.path for item in speech] == [tmp_path / "s/a.wav"] and noise[0].label == "rain"
-    assert corpora.manifest(table, "valid", ("speech",))[0][0].label == "bert"
+    assert corpora.read_manifest(table, "valid", ("speech",))[0][0].label == "bert"
     with pytest.raises(DataError, match="noise.*no files for 'valid'"):
-        corpora.manifest(table, "valid")
+        corpora.read_manifest(table, "valid")
     (tmp_path / "s/a.wav").unlink()
     with pytest.raises(DataError, match="a.wav is named"):
-        corpora.manifest(table)
+        corpora.read_manifest(table)
     table.write_text("path\tkind\n")
     with pytest.raises(DataError, match="lacks the column label, split"):
-        corpora.manifest(table)
+        corpora.read_manifest(table)
     with pytest.raises(DataError, match="does not exist"):
-        corpora.manifest(tmp_path / "other.tsv")
+        corpora.read_manifest(tmp_path / "other.tsv")
 
 
 def test_hold_out_keeps_whole_speakers_apart(tmp_path):

@@ -10,7 +10,6 @@ from wavelldm.errors import WavelldmError
 from wavelldm.training import loop
 from wavelldm.training.mask import MaskTask, si_sdr, spectral_loss
 from wavelldm.training.net2net import begin_as
-from wavelldm.training.presets import preset
 
 SMALL = MaskConfig(width=16, blocks=1)
 
@@ -196,7 +195,6 @@ def test_one_batch_is_overfitted_and_goes_round_as_weights(tmp_path):
     loop.fit(task, lambda start: iter([(noisy, clean)] * 99), plan, tmp_path, progress=False)
     after = task.validate(task.networks["model"])
     assert after["valid_si_sdr"] > before["valid_si_sdr"] + 6 and after["valid_spectral"] < before["valid_spectral"]
-    p = replace(preset("tiny"), mask=SMALL)
     path = weights.save(tmp_path / "m", task.networks["model"], steps=60)
     back = weights.load(path, MaskNet)
     with torch.no_grad():

@@ -1,18 +1,16 @@
 import csv
-import json
 from dataclasses import replace
 
 import pytest
 import torch
 from signals import speechlike
 
-from wavelldm.config import from_dict
 from wavelldm.denoise.waveform import WaveDenoiser, level
 from wavelldm.diffusion.schedule import make as make_schedule
 from wavelldm.diffusion.schedule import q_sample
 from wavelldm.errors import WavelldmError
 from wavelldm.training import loop
-from wavelldm.training.presets import Preset, preset
+from wavelldm.training.presets import preset
 from wavelldm.training.waveform import LAST, WEIGHTS, WaveTask, distances, schedule, spectral
 
 TINY = preset("tiny").waveform
@@ -290,9 +288,3 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path):
         assert torch.equal(value, b["networks"]["model"][name]), name
     for name, value in a["average"].items():
         assert torch.equal(value, b["average"][name]), name
-
-
-def test_older_weights_know_nothing_of_it_and_still_load():
-    values = json.loads(json.dumps(preset("tiny").to_dict()))
-    del values["wave"], values["segan"]
-    assert from_dict(Preset, values).wave == preset("base16k").waveform

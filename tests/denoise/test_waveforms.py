@@ -10,7 +10,7 @@ from wavelldm import weights
 from wavelldm.audio import files
 from wavelldm.audio.levels import active_level
 from wavelldm.cli import main
-from wavelldm.data import corpora
+from wavelldm.data import corpora, voices
 from wavelldm.denoise import denoiser
 from wavelldm.denoise.segan import Segan
 from wavelldm.denoise.waveform import WaveDenoiser
@@ -29,8 +29,8 @@ def folders(tmp_path_factory):
         files.save(root / "clean" / f"s{i}.wav", torch.from_numpy(speechlike(2.0, seed=i))[None].float(), SR)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WAVELLDM_DATA", str(root / "data"))
-        gather = corpora.synth.build_corpus
-        patch.setattr(corpora.synth, "build_corpus", lambda folder=None, minutes=0.5: gather(folder, minutes=0.5))
+        gather = voices.build_corpus
+        patch.setattr(voices, "build_corpus", lambda folder=None, minutes=0.5: gather(folder, minutes=0.5))
         yield root
 
 
@@ -70,7 +70,7 @@ def test_the_signal_to_noise_ratio_is_exact(folders):
 
 @pytest.mark.parametrize("network", ["segan", "waveform"])
 def test_from_a_folder_of_clean_sound_to_a_cleaned_file(folders, network, capsys, monkeypatch):
-    monkeypatch.setattr("wavelldm.mixtures.HELD", 2)
+    monkeypatch.setattr("wavelldm.training.mixtures.HELD", 2)
     out = folders / network
     argv = f"train {network} --preset tiny --batch_size 2 --seconds 0.256 --steps 2 --snr 5 15 --no-half --json"
     paths = ["--clean_data_path", str(folders / "clean"), "--out", str(out)]

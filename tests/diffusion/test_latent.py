@@ -21,7 +21,7 @@ PATHS = {"noise": ["diffusion.predicts=z0"], "v": ["diffusion.predicts=v"], "eps
 
 def make(kind="noise", seed=0):
     torch.manual_seed(seed)
-    model = LatentDiffusion(override(TINY, PATHS[kind])).eval()
+    model = LatentDiffusion(override(TINY, PATHS[kind]).diffusion).eval()
     for p in model.unet.parameters():
         torch.nn.init.normal_(p, std=0.1) if p.ndim > 1 else None
     model.measure(torch.randn(D), 0.5 + torch.rand(D))
@@ -122,8 +122,8 @@ def test_samplers_and_paths_that_do_not_fit_are_named():
         ["diffusion.predicts=x"],
         ["diffusion.path=bridge", "diffusion.predicts=v"],
     ):
-        with pytest.raises(WavelldmError, match="diffusion.predicts=z0|predicts eps"):
-            LatentDiffusion(override(TINY, wrong))
+        with pytest.raises(WavelldmError, match="set predicts=z0|predicts eps"):
+            LatentDiffusion(override(TINY, wrong).diffusion)
 
 
 # --- training ---------------------------------------------------------------------------------------------------------
@@ -165,7 +165,7 @@ def test_what_is_decoded_can_count_too(tmp_path, decoder):
     assert after["heard_1"] < 0.8 * before["heard_1"] and not any(q.requires_grad for q in task.codec.parameters())
     hifigan = override(TINY, ["codec.decoder=hifigan", "codec.decoder_dim=16", "codec.upsample=8,8,2,2"])
     with pytest.raises(WavelldmError, match="no outline"):
-        DiffusionTask(hifigan, Codec(hifigan), held, held, decoded=1.0)
+        DiffusionTask(hifigan, Codec(hifigan.codec), held, held, decoded=1.0)
 
 
 def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(tmp_path):

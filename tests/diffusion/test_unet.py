@@ -106,7 +106,7 @@ def test_sizes_from_half_a_million_to_the_papers():
         count_parameters(UNet(preset(name).diffusion.unet, 384)) / 1e6 for name in ("small", "base16k", "paper44k")
     ]
     assert 0.4 < sizes[0] < 0.8 and 2 < sizes[1] < 5 and 13 < sizes[2] < 15.5, sizes
-    assert override(preset("tiny"), ["diffusion.unet.dims=16,24"]).unet.dims == (16, 24)
+    assert override(preset("tiny"), ["diffusion.unet.dims=16,24"]).diffusion.unet.dims == (16, 24)
 
 
 def test_the_step_embedding_tells_all_steps_apart():

@@ -6,7 +6,7 @@ from diffusers import AutoencoderKL
 from wavelldm.config import override
 from wavelldm.errors import WavelldmError
 from wavelldm.mel import vae
-from wavelldm.training.presets import PRESETS, Preset, preset
+from wavelldm.training.presets import PRESETS, preset
 
 FULL = {"block_out_channels": (128, 256, 512), "layers_per_block": 2, "norm_num_groups": 32, "scaling_factor": 0.4109}
 
@@ -39,9 +39,7 @@ def test_equals_diffusers(layers):
 def test_the_full_shapes_keys_map_one_to_one():
     with torch.device("meta"):
         wanted_model = theirs(**FULL)
-        model = vae.MelVAE(
-            override(Preset("x", PRESETS["ladder"].mel), ["vae.widths=128,256,512", "vae.depth=2", "vae.groups=32"])
-        )
+        model = vae.MelVAE(override(PRESETS["ladder"].vae, ["widths=128,256,512", "depth=2", "groups=32"]))
     mapped = {vae.our_key(name): value.shape for name, value in wanted_model.state_dict().items()}
     assert len(mapped) == len(wanted_model.state_dict()) == 204
     assert mapped == {name: value.shape for name, value in model.state_dict().items()}
@@ -77,7 +75,7 @@ def test_kl_and_reparameterisation_by_hand():
 @pytest.mark.parametrize("name", ["ladder", "ladder-wide", "ladder-words", "tiny"])
 def test_shapes_of_our_presets(name):
     model = vae.MelVAE(preset(name).vae)
-    m, c = model.config.mel, model.preset.vae
+    m, c = model.config.mel, model.config
     mel = torch.randn(2, m.n_mels, 21) - 5
     mean, logvar = model.encode(mel)
     assert mean.shape == logvar.shape == (2, c.latent, 6, m.n_mels // 4)
@@ -124,4 +122,4 @@ def test_numbers_that_do_not_fit_are_named():
     with pytest.raises(WavelldmError, match="vae.groups"):
         vae.MelVAE(override(preset("tiny"), ["vae.groups=5"]).vae)
     with pytest.raises(WavelldmError, match="multiple of 4"):
-        vae.MelVAE(override(preset("tiny"), ["codec.mel.n_mels=66"]).vae)
+        vae.MelVAE(override(preset("tiny"), ["vae.mel.n_mels=66"]).vae)

@@ -170,7 +170,7 @@ def test_two_processes_equal_one(folders, network):
     one, two = (torch.load(folders / out / "last.pt", weights_only=True) for out in ("one", "two"))
     assert one["step"] == two["step"] == 2
     torch.manual_seed(0)  # where both runs began
-    start = (Codec if network == "codec" else LatentDiffusion)(preset("tiny"))
+    start = Codec(preset("tiny").codec) if network == "codec" else LatentDiffusion(preset("tiny").diffusion)
     flat = lambda state: torch.cat([state[name].flatten() for name, _ in start.named_parameters()])
     moved = (flat(one["networks"]["model"]) - flat(start.state_dict())).norm()
     apart = (flat(one["networks"]["model"]) - flat(two["networks"]["model"])).norm()

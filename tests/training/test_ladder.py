@@ -125,7 +125,7 @@ def test_crops_depend_on_seed_and_step_alone(heard, tmp_path):
 
 def test_command_line(heard, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("WAVELLDM_DATA", str(tmp_path / "data"))
-    monkeypatch.setattr("wavelldm.material.gather", lambda *_: heard)
+    monkeypatch.setattr("wavelldm.data.corpora.gather", lambda *_: heard)
     options = "--preset tiny --steps 1 --batch_size 2 --seconds 0.5".split()
     assert main.main(["train", "autoencoder", *options, "--out", str(tmp_path / "run")]) == 0
     assert "done: step 1 of 1" in capsys.readouterr().out

@@ -43,13 +43,13 @@ def run_mix(args) -> None:
     from ..data import corpora, pairs, voices
 
     if args.manifest:
-        items = corpora.manifest(args.manifest, split=args.split)
+        items = corpora.read_manifest(args.manifest, split=args.split)
     elif args.speech and args.noise:
         items = corpora.folders(args.speech, args.noise)
     elif args.speech or args.noise:
         raise WavelldmError("give both --speech and --noise, or --manifest, or none of them for the embedded corpus")
     else:
-        items = corpora.manifest(voices.build_corpus(minutes=args.minutes), split=args.split)
+        items = corpora.read_manifest(voices.build_corpus(minutes=args.minutes), split=args.split)
     table = pairs.write_pairs(*items, args.out, snrs=args.snr, count=args.count, seed=args.seed, force=args.force)
     say(args, {"pairs": str(table), "count": args.count}, f"{args.count} pairs are in {args.out}, described in {table}")
 

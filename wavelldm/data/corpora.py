@@ -88,7 +88,7 @@ def folders(speech, noise) -> tuple[list[Item], list[Item]]:
     return folder(speech), folder(noise)
 
 
-def manifest(path, split: str = "train", kinds: tuple = ("speech", "noise")) -> tuple[list[Item], ...]:
+def read_manifest(path, split: str = "train", kinds: tuple = ("speech", "noise")) -> tuple[list[Item], ...]:
     """A tab-separated table with the columns path (relative to it), kind, label and split -> one list per kind."""
     path = Path(path)
     if not path.is_file():
@@ -160,9 +160,9 @@ def gather(clean=None, noisy=None, manifest=None, minutes: float = 5.0) -> Mater
         train, valid = hold_out(paired(clean, noisy))
         return Material(train, None, valid, None, True)
     table = manifest or voices.build_corpus(minutes=minutes)
-    noises = [manifest(table, split, ("noise",))[0] for split in ("train", "valid")]
+    noises = [read_manifest(table, split, ("noise",))[0] for split in ("train", "valid")]
     if clean:
         train, valid = hold_out(folder(clean))
     else:
-        train, valid = (manifest(table, split, ("speech",))[0] for split in ("train", "valid"))
+        train, valid = (read_manifest(table, split, ("speech",))[0] for split in ("train", "valid"))
     return Material(train, noises[0], valid, noises[1], False)

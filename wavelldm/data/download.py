@@ -44,7 +44,7 @@ DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errn
 def _toml() -> Path:
     """In a wheel the table lies beside this file, in a checkout in data/."""
     beside = Path(__file__).with_name("sources.toml")
-    return beside if beside.is_file() else Path(__file__).resolve().parent.parent / "data" / "sources.toml"
+    return beside if beside.is_file() else Path(__file__).resolve().parents[2] / "data" / "sources.toml"
 
 
 def _size(archive: dict) -> int:

@@ -46,7 +46,7 @@ def clips(files=(), manifest=None, number: int = 8) -> list[corpora.Item]:
         raise DataError("give files or a manifest, not both")
     if files:
         return [corpora.Item(path) for name in files for path in audio.sound_files(name).values()][:number]
-    (items,) = corpora.manifest(manifest or voices.build_corpus(), "valid", ("speech",))
+    (items,) = corpora.read_manifest(manifest or voices.build_corpus(), "valid", ("speech",))
     groups = defaultdict(list)
     for item in items:
         if 2 <= audio.info(item.path).seconds <= LONGEST:

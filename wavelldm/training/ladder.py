@@ -66,7 +66,7 @@ def vae_parts(net: MelVAE, wav: Tensor, texts, codec=None) -> dict:
 
 def refinement_parts(net: Refinement, wav: Tensor, texts, vae: MelVAE) -> dict:
     with torch.no_grad():
-        mel = vae.mel(wav, net.config.mel.sr)
+        mel = vae.mel(wav, vae.config.mel.sr)
         coarse = vae(mel)
     ours = net(coarse)
     return {"mel": (ours - mel).abs().mean(), "edges": edges(ours, mel)}

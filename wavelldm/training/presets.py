@@ -73,8 +73,15 @@ PRESETS = {
         CodecConfig(MELS["wavelldm44k"]),
         DiffusionConfig(unet=UNetConfig((320, 384, 512), embedding=256, cond_dim=128)),
     ),
-    "ladder": Preset("ladder", autoencoder=AutoencoderConfig(follow=0.5)),
 }  # fmt: skip
+PRESETS["ladder"] = replace(
+    PRESETS["base16k"],
+    name="ladder",
+    vocoder=VocoderConfig(),
+    vae=VAEConfig(),
+    refinement=RefinementConfig(),
+    autoencoder=AutoencoderConfig(follow=0.5),
+)
 PRESETS["wave48k"] = replace(
     PRESETS["base16k"], name="wave48k", waveform=WaveConfig(sr=48_000, resolutions=(768, 1536, 3072))
 )
