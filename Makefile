@@ -6,7 +6,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 MANIFEST ?=
 TABLE := $(if $(MANIFEST),--manifest $(MANIFEST))
 
-.PHONY: help demo test unit lab notebooks bench bench-codec train-codec train-denoiser train-ladder train-refining clean
+.PHONY: help demo test unit lint lab notebooks bench bench-codec train-codec train-denoiser train-ladder train-refining clean
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
@@ -18,6 +18,10 @@ test: $(VENV)/dev ## unit tests, then every notebook in the quick profile
 
 unit: $(VENV)/dev ## unit tests only
 	$(BIN)/python -m pytest -m "not notebook"
+
+lint: $(VENV)/dev ## format and rules (ruff)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
 
 lab: $(VENV)/dev ## JupyterLab on the course
 	$(BIN)/jupyter lab notebooks

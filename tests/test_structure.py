@@ -1,4 +1,4 @@
-"""The house rules, held by reading the source: floors, length, one address, one list of packages."""
+"""The rules of the house, held by reading the source: imports one way, one address, one list of packages."""
 
 import ast
 import json
@@ -11,126 +11,59 @@ import pytest
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "notebooks"))
 
-# A module imports only from lower floors. Leaves may import anything and are imported by no module but those above all.
-FLOORS = [
-    ["errors", "paths", "manual", "ladder_config"],
-    ["config"],
-    [
-        "audio",
-        "stft",
-        "layers",
-        "fsq",
-        "noise",
-        "levels",
-        "espeak",
-        "sentences",
-        "plots",
-        "parallel",
-        "entropy",
-        "schedule",
-        "published",
-    ],
-    [
-        "pitch",
-        "mel",
-        "perceptual",
-        "degrade",
-        "logmmse",
-        "synth",
-        "fetch",
-        "container",
-        "masknet",
-        "samplers",
-        "unet",
-        "mdct",
-        "phase",
-        "windowed",
-    ],
-    [
-        "griffin",
-        "grow",
-        "clips",
-        "composite",
-        "source",
-        "refine",
-        "unet2d",
-        "vae",
-        "refinenet",
-        "autoencoder",
-        "segan",
-        "wavedenoiser",
-    ],
-    ["decoders", "diffusion", "prior", "vocoder"],
-    ["codec"],
-    ["weights", "data", "delay", "metrics", "analysis", "adversarial", "train"],
-    ["material", "latents", "finish", "quality", "voice"],
-    ["search", "mixtures"],
-    [
-        "evaluate",
-        "mix",
-        "train_codec",
-        "train_mask",
-        "train_diffusion",
-        "train_prior",
-        "train_segan",
-        "train_wave",
-        "nb",
-        "widgets",
-        "compress",
-        "train_ladder",
-    ],
-    ["restore", "rungs"],
-    ["cleaner", "ladder"],
-    ["enhance"],
-    ["pipe", "refiner"],
-    ["demo", "describe"],
-    ["cli"],
-    ["__main__"],
-]
-FLOOR = {name: i for i, names in enumerate(FLOORS) for name in names}
-MODULES = sorted((ROOT / "wavelldm").glob("*.py"))
+# Packages, and the files beside them, from the bottom up: each imports only from itself and from those before it.
+ORDER = (
+    "errors paths config plots audio weights nn data metrics codec diffusion mel denoise refine ladder training course cli"
+).split()
+MODULES = sorted((ROOT / "wavelldm").rglob("*.py"))
+PACKAGES = sorted(path.parent for path in (ROOT / "wavelldm").glob("*/__init__.py"))
 
 
-def imported(path: Path) -> set[str]:
-    """Names of the package's own modules that a file imports, wherever in the file."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+def imported(path: Path, source: str) -> set[str]:
+    """What a file at `path` (relative to wavelldm/) imports from other packages of wavelldm, wherever in the file."""
+    found, depth = set(), len(path.parts)
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.ImportFrom):
-            assert node.level <= 1, f"{path.name}: import from above the package"
-            if node.level == 1 and node.module:
-                found.add(node.module.split(".")[0])
-            elif node.level == 1:
-                found |= {alias.name for alias in node.names if alias.name != "__version__"}
-            elif node.module and node.module.split(".")[0] == "wavelldm":
-                found |= {node.module.split(".")[1]} if "." in node.module else {a.name for a in node.names}
+            names = [node.module] if node.module else [a.name for a in node.names if a.name != "__version__"]
+            if node.level == depth:  # from wavelldm itself
+                found |= {name.split(".")[0] for name in names}
+            elif not node.level and names[0].split(".")[0] == "wavelldm":
+                found |= {names[0].split(".")[1]} if "." in names[0] else {a.name for a in node.names}
+            assert node.level <= depth, f"{path}: import from above wavelldm"
         elif isinstance(node, ast.Import):
             found |= {a.name.split(".")[1] for a in node.names if a.name.startswith("wavelldm.")}
     return found
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda p: p.stem)
-def test_imports_point_to_lower_floors(path):
-    if path.stem == "__init__":
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: p.relative_to(ROOT / "wavelldm").as_posix())
+def test_imports_point_one_way_between_packages(path):
+    own = path.relative_to(ROOT / "wavelldm")
+    room = own.with_suffix("").parts[0]
+    if room in ("__init__", "__main__"):  # the public face and the way in
         return
-    assert path.stem in FLOOR, f"{path.name} stands on no floor; give it one in FLOORS"
-    upward = [name for name in imported(path) if FLOOR[name] >= FLOOR[path.stem]]
-    assert not upward, f"{path.stem} (floor {FLOOR[path.stem]}) imports {upward}"
+    assert room in ORDER, f"{own} has no place in ORDER"
+    upward = [name for name in imported(own, path.read_text()) if ORDER.index(name) > ORDER.index(room)]
+    assert not upward, f"{own} imports from {upward}, which stand above {room}"
 
 
-def test_the_floor_check_sees_every_form_of_import(tmp_path):
-    (tmp_path / "m.py").write_text(
-        "from . import cli\nfrom .mel import x\ndef f():\n    import wavelldm.nb\n    from wavelldm import data\n"
-    )
-    assert imported(tmp_path / "m.py") == {"cli", "mel", "nb", "data"}
+def test_the_check_of_imports_sees_every_form_of_them():
+    source = "from .. import cli\nfrom ..mel.vae import x\nfrom .stft import y\nfrom . import z\n"
+    source += "def f():\n    import wavelldm.course\n    from wavelldm import data\n    from wavelldm.codec.fsq import FSQ\n"
+    assert imported(Path("audio/files.py"), source) == {"cli", "mel", "course", "data", "codec"}
+    assert imported(Path("weights.py"), "from .audio.files import a\nfrom . import plots\n") == {"audio", "plots"}
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda p: p.stem)
-def test_files_are_short(path):
-    assert len(path.read_text().splitlines()) <= 320, f"{path.name} is two rooms"
+@pytest.mark.parametrize("folder", PACKAGES, ids=lambda p: p.name)
+def test_every_package_says_what_is_inside(folder):
+    tree = ast.parse((folder / "__init__.py").read_text())
+    files = [p.stem for p in folder.glob("*.py") if p.name != "__init__.py"]
+    text = ast.get_docstring(tree) or ""
+    assert len(files) > 1, f"{folder.name} holds one file: then it needs no folder"
+    assert [name for name in files if not re.search(rf"\b{name}\b", text)] == [], "the docstring names every file"
 
 
 def test_no_notebook_is_named_after_a_module():
-    names = {p.stem for p in MODULES}
+    names = {p.stem for p in MODULES} | {p.name for p in PACKAGES}
     assert not [p for p in (ROOT / "notebooks").rglob("*.ipynb") if p.stem in names]
 
 
@@ -196,17 +129,20 @@ def test_constraints_pin_and_pyproject_does_not():
     assert all(">=" in s and "==" not in s.split(";")[0] for s in specs)  # Colab keeps the torch it has
 
 
+def numbers(version: str) -> list[int]:
+    return [int(x) for x in re.findall(r"\d+", version)]
+
+
 def test_the_tested_versions_satisfy_the_bounds():
     bounds = {}
     p = project()
     for spec in [*p["dependencies"], *(s for e in p["optional-dependencies"].values() for s in e)]:
         if ">=" in spec:
             bounds[package(spec)] = spec.split(";")[0].split(">=")[1].strip()
-    number = lambda v: [int(x) for x in re.findall(r"\d+", v)]
     for line in (ROOT / "constraints.txt").read_text().splitlines():
         if line and line[0] != "#":
             version = line.split(";")[0].split("==")[1].strip()
-            assert number(version) >= number(bounds[package(line)]), line
+            assert numbers(version) >= numbers(bounds[package(line)]), line
 
 
 # --- one address ----------------------------------------------------------------------------------------------------
@@ -231,9 +167,10 @@ def test_the_syllabus_in_the_readme_is_up_to_date():
     assert build.syllabus() in (ROOT / "README.md").read_text(), "run `make notebooks`"
 
 
-def test_the_file_tree_in_the_readme_names_every_module():
-    tree = (ROOT / "README.md").read_text().split("## What lies where")[1].split("```")[1]
-    assert [p.name for p in MODULES if p.stem not in ("__init__", "__main__") and p.name not in tree] == []
+def test_the_file_tree_in_the_readme_names_every_package():
+    tree = next(block for block in (ROOT / "README.md").read_text().split("```") if "notebooks/" in block and "tests/" in block)
+    assert [p.name for p in PACKAGES if f"{p.name}/" not in tree] == []
+    assert len(tree.strip().splitlines()) <= 40, "the tree fits one screen"
 
 
 # --- notebooks as they are committed --------------------------------------------------------------------------------
