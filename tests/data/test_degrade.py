@@ -143,6 +143,16 @@ def test_reverberated_speech_stays_aligned_with_the_target():
         assert not torch.allclose(noisy, target, atol=1e-2)
 
 
+def test_half_of_the_rooms_are_measured_ones():
+    impulse = torch.zeros(200, 1, 4_000)
+    impulse[..., 0] = 1.0
+    measured = torch.zeros(1, 400)
+    measured[0, 0] = measured[0, 399] = 1.0
+    wet, _ = degrade(impulse, impulse, replace(NOTHING, reverb=1.0), SR, generator(), measured)
+    two_taps = (wet.abs() > 1e-4 * wet.abs().amax(-1, keepdim=True)).sum(-1) == 2
+    assert 70 <= two_taps.sum() <= 130
+
+
 def test_dropouts_have_the_lengths_and_counts_promised():
     wav = torch.ones(120, 1, 8 * SR)
     lost, mask = dropouts(wav, SR, generator())

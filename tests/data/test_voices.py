@@ -51,7 +51,10 @@ def test_speech_is_speech_like():
 
 
 def test_arguments_are_heard():
-    seconds = lambda *args, **more: speak(*args, **more).shape[-1]
+
+    def seconds(*args, **more):
+        return speak(*args, **more).shape[-1]
+
     assert seconds(TEXT + " " + TEXT) > 1.8 * seconds(TEXT)
     assert seconds(TEXT, rate=130) > 1.2 * seconds(TEXT, rate=190)
     assert seconds(TEXT, sr=22_050) == pytest.approx(seconds(TEXT) * 22_050 / 16_000, rel=0.02)

@@ -1,12 +1,11 @@
-"""From folders of sound to batches of (noisy, clean): readers of corpora, and a loader that can be resumed at any step.
+"""Readers of corpora: each lists the files of a corpus as items, without decoding anything.
 
-A reader lists items without decoding anything; `batches` decodes them once (see `clips`) and draws from them for
-ever. What step k yields depends on (seed, k) alone: not on the number of workers, nor on where the run was started.
+`gather` chooses among them by what a user gives: folders, recorded pairs, VoiceBank+DEMAND, a manifest, or nothing.
 """
 
 import csv
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -18,8 +17,6 @@ from ..errors import DataError
 from . import voices
 
 VALID_SPEAKERS = ("p226", "p287")  # of VoiceBank's 28: held out of training, as is common
-
-
 TEST_SPEAKERS = ("p232", "p257")
 
 
@@ -31,18 +28,17 @@ class Item:
     noisy: Path | None = None
     label: str = ""  # the speaker, or the kind of noise
     split: str = "train"  # or "valid", "test"
-    text: str = ""
 
 
-# readers --------------------------------------------------------------------------------------------------------------
+# --- readers
 
 
-def folder(path) -> list[Item]:
+def folder(path: str | Path) -> list[Item]:
     """Every sound file in a folder and below; the label is the sub-folder it lies in."""
     return [Item(file, label=str(Path(stem).parent)) for stem, file in sound_files(path).items()]
 
 
-def paired(clean, noisy) -> list[Item]:
+def paired(clean: str | Path, noisy: str | Path) -> list[Item]:
     """Two folders with the same names in them: paired by name, never by position."""
     first, second = sound_files(clean), sound_files(noisy)
     for here, there, where in ((first, second, noisy), (second, first, clean)):
@@ -53,7 +49,7 @@ def paired(clean, noisy) -> list[Item]:
     return [Item(first[stem], second[stem], label=str(Path(stem).parent)) for stem in first]
 
 
-def voicebank(path, split: str = "train") -> list[Item]:
+def voicebank(path: str | Path, split: str = "train") -> list[Item]:
     """VoiceBank+DEMAND (Valentini-Botinhao, 2017): "train" and "valid" differ in speakers; "test" is the two others."""
     path = Path(path)
     part = "testset" if split == "test" else "trainset_28spk"
@@ -68,28 +64,18 @@ def voicebank(path, split: str = "train") -> list[Item]:
     return _of_split(items, split, path)
 
 
-def ljspeech(path, split: str = "train") -> list[Item]:
-    """LJSpeech-1.1: one reader, 50 readings; the last one (LJ050) is "valid"."""
-    table = Path(path) / "metadata.csv"
-    if not table.exists():
-        raise DataError(f"{table} is missing; name the folder that holds metadata.csv and wavs")
-    items = []
-    for line in table.read_text(encoding="utf-8").splitlines():
-        name, *texts = line.split("|")
-        wav = Path(path) / "wavs" / f"{name}.wav"
-        if not wav.exists():
-            raise DataError(f"{wav} is named in {table} but missing; unpack the archive again")
-        items.append(Item(wav, label="LJ", split="valid" if name.startswith("LJ050") else "train", text=texts[-1]))
-    return _of_split(items, split, path)
-
-
-def folders(speech, noise) -> tuple[list[Item], list[Item]]:
+def folders(speech: str | Path, noise: str | Path) -> tuple[list[Item], list[Item]]:
     """Any folder of speech and any folder of noise -> speech, noise."""
     return folder(speech), folder(noise)
 
 
-def read_manifest(path, split: str = "train", kinds: tuple = ("speech", "noise")) -> tuple[list[Item], ...]:
-    """A tab-separated table with the columns path (relative to it), kind, label and split -> one list per kind."""
+def read_manifest(
+    path: str | Path, split: str = "train", kinds: tuple[str, ...] = ("speech", "noise")
+) -> tuple[list[Item], ...]:
+    """A tab-separated table with the columns path (relative to it), kind, label and split -> one list per kind.
+
+    Kinds are "speech", "noise" and "rir" (measured room impulse responses). Only the list of "rir" may be empty.
+    """
     path = Path(path)
     if not path.is_file():
         raise DataError(f"{path} does not exist; check the path")
@@ -101,14 +87,15 @@ def read_manifest(path, split: str = "train", kinds: tuple = ("speech", "noise")
     lists = []
     for kind in kinds:
         items = [Item(path.parent / r["path"], label=r["label"], split=r["split"]) for r in rows if r["kind"] == kind]
-        lists.append(_of_split(items, split, f"{path} ({kind})"))
+        in_split = [item for item in items if item.split == split]
+        lists.append(in_split if kind == "rir" else _of_split(items, split, f"{path} ({kind})"))
     missing = [item.path for items in lists for item in items if not item.path.exists()]
     if missing:
         raise DataError(f"{missing[0]} is named in {path} but missing ({len(missing)} in all); restore the files")
     return tuple(lists)
 
 
-def _of_split(items, split, where) -> list[Item]:
+def _of_split(items: list[Item], split: str, where: str | Path) -> list[Item]:
     kept = [item for item in items if item.split == split]
     if not kept:
         others = ", ".join(sorted({item.split for item in items})) or "none"
@@ -116,8 +103,8 @@ def _of_split(items, split, where) -> list[Item]:
     return kept
 
 
-def hold_out(items, share: float = 0.1) -> tuple[list[Item], list[Item]]:
-    """Set a share aside, always the same -> train, valid. Whole labels (speakers) go, if there are enough of them."""
+def hold_out(items: list[Item], share: float = 0.1) -> tuple[list[Item], list[Item]]:
+    """Set a share aside, always the same -> train, valid. By whole labels (speakers), if there are enough of them."""
     by_label = len({item.label for item in items}) >= 1 / share
     group = {item: item.label if by_label else item.path.name for item in items}
     order = sorted(set(group.values()), key=lambda name: hashlib.sha256(name.encode()).digest())
@@ -128,8 +115,8 @@ def hold_out(items, share: float = 0.1) -> tuple[list[Item], list[Item]]:
     return train, [replace(item, split="valid") for item in items if group[item] in held]
 
 
-def room_responses(items, sr: int, seconds: float = 1.0) -> Tensor:
-    """Measured room responses for `degrade`: (K, R), first channel, from 5 ms before the direct path on."""
+def room_responses(items: list[Item], sr: int, seconds: float = 1.0) -> Tensor:
+    """Measured room impulse responses for `degrade`: (K, R), first channel, from 5 ms before the direct path on."""
     rooms = []
     for item in items:
         response = files.load(item.path, sr)[0][0]  # (N,)
@@ -138,31 +125,51 @@ def room_responses(items, sr: int, seconds: float = 1.0) -> Tensor:
     return torch.stack(rooms)
 
 
+# --- from what a user gives
+
+
 @dataclass(frozen=True)
 class Material:
-    speech: list  # items to train on; recorded pairs if `recorded`
-    noise: list | None
-    valid_speech: list  # items held out
-    valid_noise: list | None
-    recorded: bool  # the noisy twins are recordings, so no noise is to be added
+    """What a network is trained and validated on."""
+
+    speech: list[Item]  # recorded pairs if `recorded`
+    noise: list[Item] | None
+    valid_speech: list[Item]  # held out
+    valid_noise: list[Item] | None
+    recorded: bool  # the noisy files are recordings, so no noise is added
+    rooms: list[Item] = field(default_factory=list)  # measured room impulse responses
+
+    def room_responses(self, sr: int) -> Tensor | None:
+        """The measured rooms at a rate (K, R), for `batches`; None if there are none."""
+        return room_responses(self.rooms, sr) if self.rooms else None
 
 
-def gather(clean=None, noisy=None, manifest=None, minutes: float = 5.0) -> Material:
-    """Folders of clean speech (and of its noisy recordings, under the same names), a manifest, a VoiceBank+DEMAND folder
-    given as `clean`, or nothing: the embedded corpus."""
+def gather(
+    clean: str | Path | None = None,
+    noisy: str | Path | None = None,
+    manifest: str | Path | None = None,
+    minutes: float = 5.0,
+) -> Material:
+    """Choose the reader for: a folder of clean speech, perhaps with one of its noisy recordings under the same names; a
+    manifest; a VoiceBank+DEMAND folder given as `clean`; or nothing, which stands for `minutes` of the embedded corpus.
+    """
     if clean and manifest:
         raise DataError("give a folder of clean speech or a manifest, not both")
     if noisy and not clean:
-        raise DataError("noisy recordings need their clean twins; give --clean_data_path too")
+        raise DataError("noisy recordings need the same recordings clean; give --clean_data_path too")
     if clean and (Path(clean) / "clean_trainset_28spk_wav").is_dir():
         return Material(voicebank(clean), None, voicebank(clean, "valid"), None, True)
     if clean and noisy:
         train, valid = hold_out(paired(clean, noisy))
         return Material(train, None, valid, None, True)
     table = manifest or voices.build_corpus(minutes=minutes)
-    noises = [read_manifest(table, split, ("noise",))[0] for split in ("train", "valid")]
     if clean:
         train, valid = hold_out(folder(clean))
     else:
-        train, valid = (read_manifest(table, split, ("speech",))[0] for split in ("train", "valid"))
-    return Material(train, noises[0], valid, noises[1], False)
+        train, valid = _items_of(table, "train", "speech"), _items_of(table, "valid", "speech")
+    noise, valid_noise = _items_of(table, "train", "noise"), _items_of(table, "valid", "noise")
+    return Material(train, noise, valid, valid_noise, False, _items_of(table, "train", "rir"))
+
+
+def _items_of(table: str | Path, split: str, kind: str) -> list[Item]:
+    return read_manifest(table, split, (kind,))[0]

@@ -1,7 +1,7 @@
-"""What happens to speech on its way to us: noise, rooms, lost packets, narrow bands, clipping, coarse quantisation.
+"""Degradations of speech: noise, reverberation, lost packets, narrow bands, clipping, coarse quantisation.
 
 Everything works on batches wav (B, 1, N) on any device. Parameters are drawn per item from a torch.Generator on the
-CPU, so that a seed gives the same damage on every machine. Nothing here scales a clean signal and its noisy twin
+CPU, so that a seed gives the same result on every machine. Nothing here scales a clean signal and its noisy version
 differently.
 """
 
@@ -15,12 +15,13 @@ from torch import Tensor
 from ..audio.levels import active_power, limit_together, mix_at_snr
 from ..errors import DataError
 
-EARLY = 0.05  # seconds: reflections up to here help the ear and belong to the target
+EARLY = 0.05  # seconds: reflections up to here belong to the target, as they help intelligibility
+MEASURED = 0.5  # share of rooms that are measured ones, where there are any
 
 
 @dataclass(frozen=True)
 class Degradation:
-    """A recipe: the probability of each damage per item, and the range its strength is drawn from (evenly)."""
+    """A recipe: for each degradation its probability per item, and the range its strength is drawn from (uniformly)."""
 
     noise: float = 1.0
     snr: tuple | None = (-5.0, 20.0)  # dB on active speech; None adds the noise as it comes (recorded pairs)
@@ -41,9 +42,9 @@ class Degradation:
 
 RECIPES = {
     "noise": Degradation(),
-    "wavelldm": Degradation(dropout=0.5, band=0.5, cutoff=(4_000.0, 8_000.0)),  # the three damages of arXiv 2508.21153
+    "wavelldm": Degradation(dropout=0.5, band=0.5, cutoff=(4_000.0, 8_000.0)),  # the three of arXiv 2508.21153
     "everything": Degradation(reverb=0.4, level=1.0, clip=0.1, band=0.2, mulaw=0.05, dropout=0.2),
-    "recorded": Degradation(snr=None),  # noisy recordings with their clean twin: leave them as they are
+    "recorded": Degradation(snr=None),  # recorded pairs stay as they are
 }
 
 
@@ -53,7 +54,7 @@ def _draw(count: int, bounds: tuple, generator: torch.Generator, device="cpu") -
 
 
 def _convolve(wav: Tensor, response: Tensor, n_fft: int, shift: Tensor) -> Tensor:
-    """Linear convolution by FFT, read from sample `shift` on: (B, 1, N), (B, 1, R), (B,) -> (B, 1, N)."""
+    """Linear convolution by FFT, from sample `shift` on: (B, 1, N), (B, 1, R), (B,) -> (B, 1, N)."""
     turn = torch.arange(n_fft // 2 + 1, device=wav.device) * shift[:, None, None] % n_fft  # integers: exact phases
     spectrum = torch.fft.rfft(wav, n_fft) * torch.fft.rfft(response, n_fft)
     spectrum = spectrum * torch.polar(torch.ones_like(turn, dtype=wav.dtype), turn * (2 * math.pi / n_fft))
@@ -70,8 +71,8 @@ def room_response(rt60: Tensor, direct_db: Tensor, sr: int, generator: torch.Gen
     t = torch.arange(length) / sr  # (R,)
     density = (t / 0.03).square().clamp(0.02, 1.0)  # dense from 30 ms on
     shape = (len(rt60), 1, length)
-    heard = torch.rand(shape, generator=generator) < density
-    echoes = torch.randn(shape, generator=generator) * heard / density.sqrt()
+    present = torch.rand(shape, generator=generator) < density
+    echoes = torch.randn(shape, generator=generator) * present / density.sqrt()
     echoes = echoes.to(rt60.device) * 10 ** (-3 * t.to(rt60.device) / rt60[:, None, None])
     echoes[..., : max(1, round(0.002 * sr))] = 0  # the nearest wall is 35 cm away
     energy = echoes.square().sum(-1, keepdim=True)
@@ -81,11 +82,11 @@ def room_response(rt60: Tensor, direct_db: Tensor, sr: int, generator: torch.Gen
 
 
 def reverberate(wav: Tensor, responses: Tensor, sr: int) -> tuple[Tensor, Tensor]:
-    """Put wav (B, 1, N) into rooms (B, 1, R) -> (reverberant, target), both aligned with wav.
+    """Convolve wav (B, 1, N) with room responses (B, 1, R) -> (reverberant, target), both aligned with wav.
 
     The target is the speech with the direct path and the reflections of its first 50 ms. The delay of the direct path
-    (the largest sample of the response) is taken off both; the gain is that of an early part of unit energy, the same
-    for both.
+    (the largest sample of the response) is removed from both; both have the same gain, at which the early part has unit
+    energy.
     """
     peak = responses.abs().argmax(-1)  # (B, 1)
     index = torch.arange(responses.shape[-1], device=wav.device)
@@ -93,6 +94,15 @@ def reverberate(wav: Tensor, responses: Tensor, sr: int) -> tuple[Tensor, Tensor
     scale = early.square().sum(-1, keepdim=True).clamp(min=1e-20).rsqrt()
     n_fft = next_fast_len(wav.shape[-1] + responses.shape[-1], real=True)
     return tuple(_convolve(wav, r * scale, n_fft, peak[:, 0]) for r in (responses, early))
+
+
+def _some_measured(rooms: Tensor, measured: Tensor, generator: torch.Generator) -> Tensor:
+    """Replace a share of the synthetic rooms (B, 1, R) by measured ones (K, any), drawn at random."""
+    length = max(rooms.shape[-1], measured.shape[-1])
+    drawn = measured[torch.randint(len(measured), (len(rooms),), generator=generator)][:, None].to(rooms.device)
+    rooms, drawn = (torch.nn.functional.pad(x, (0, length - x.shape[-1])) for x in (rooms, drawn))
+    replaced = torch.rand(len(rooms), generator=generator) < MEASURED
+    return torch.where(replaced[:, None, None].to(rooms.device), drawn, rooms)
 
 
 def band_limit(wav: Tensor, sr: int, cutoff: Tensor) -> Tensor:
@@ -105,7 +115,7 @@ def band_limit(wav: Tensor, sr: int, cutoff: Tensor) -> Tensor:
 
 
 def clip(wav: Tensor, below_peak_db: Tensor, hard: Tensor) -> Tensor:
-    """Overload at a ceiling below_peak_db (B,) under the peak: a flat cut where hard (B,) is True, else tanh."""
+    """Clip at a ceiling below_peak_db (B,) under the peak: a flat cut where hard (B,) is True, else tanh."""
     ceiling = wav.abs().amax(-1, keepdim=True).clamp(min=1e-9) * 10 ** (-below_peak_db[:, None, None] / 20)
     return torch.where(hard[:, None, None], wav.clamp(-ceiling, ceiling), ceiling * torch.tanh(wav / ceiling))
 
@@ -121,7 +131,7 @@ def mulaw(wav: Tensor, bits: int = 8) -> Tensor:
 def dropouts(
     wav: Tensor, sr: int, generator: torch.Generator, count: tuple = (1, 7), seconds: tuple = (0.05, 0.45)
 ) -> tuple[Tensor, Tensor]:
-    """Lose stretches of sound, as lost packets do -> (wav with zeros, mask (B, 1, N), True where lost).
+    """Set stretches to zero, as lost packets do -> (wav with zeros, mask (B, 1, N), True where lost).
 
     Gaps never touch: at least 10 ms of sound lies between them. Those that would take the loss past half of a short
     crop are left out (the first is shortened instead).
@@ -150,26 +160,25 @@ def degrade(
 ) -> tuple[Tensor, Tensor]:
     """One training pair from clean (B, 1, N) and noise (B, 1, N) -> (noisy, target), both (B, 1, N).
 
-    Order, as in life: room, noise at an SNR against the reverberant speech, level, overload, band, coding, lost
-    packets. The target differs from clean by the early reflections and the level alone. Responses come from rirs (K,
-    R) if given.
+    Order, as in reality: room, noise at an SNR against the reverberant speech, level, clipping, band limit, coding,
+    lost packets. The target differs from clean only by the early reflections and the level. With measured responses
+    `rirs` (K, R), half of the rooms are drawn from these and the others are synthetic.
     """
     if clean.shape != noise.shape or clean.dim() != 3:
         raise DataError(f"clean and noise are alike (batch, 1, samples), not {(*clean.shape,)} and {(*noise.shape,)}")
     device, b = clean.device, len(clean)
 
-    def chosen(probability):  # the items (indices) this damage falls on
+    def chosen(probability: float) -> Tensor:  # indices of the items that get this degradation
         return (torch.rand(b, generator=generator) < probability).nonzero()[:, 0].to(device)
 
     target = clean.clone()
     speech = clean.clone()
     at = chosen(recipe.reverb)
     if len(at):
-        if rirs is None:
-            rt60 = _draw(len(at), recipe.rt60, generator, device)
-            rooms = room_response(rt60, _draw(len(at), recipe.direct_db, generator, device), sr, generator)
-        else:
-            rooms = rirs[torch.randint(len(rirs), (len(at),), generator=generator)][:, None].to(device)
+        rt60 = _draw(len(at), recipe.rt60, generator, device)
+        rooms = room_response(rt60, _draw(len(at), recipe.direct_db, generator, device), sr, generator)  # (K, 1, R)
+        if rirs is not None:
+            rooms = _some_measured(rooms, rirs, generator)
         speech[at], target[at] = reverberate(clean[at], rooms, sr)
 
     noisy = speech.clone()

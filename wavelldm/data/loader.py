@@ -1,4 +1,10 @@
-"""From lists of recordings to batches of (noisy, clean) crops: a loader that can be resumed at any step."""
+"""Batches of (noisy, clean) crops for training, from a loader that can be resumed at any step.
+
+`batches` decodes the files once (see `clips`) and draws crops from them without end. The batch of step k depends on
+(seed, k) alone: not on the number of workers, nor on the step at which the run was started.
+"""
+
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -7,17 +13,18 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..errors import DataError
 from .clips import Clips
+from .corpora import Item
 from .degrade import Degradation, degrade
-
-# the loader -----------------------------------------------------------------------------------------------------------
 
 
 class Crops(Dataset):
-    """crops[k]: clean (1, n) and noise (1, n), from (seed, k) alone. Of a recorded pair, noise = noisy - clean."""
+    """crops[k]: clean (1, n) and noise (1, n); depends on (seed, k) alone. For a recorded pair, noise = noisy -
+    clean.
+    """
 
     def __init__(self, speech: Clips, noise: Clips | None, seconds: float, seed: int, in_order: bool = False):
         self.speech, self.noise, self.n, self.seed = speech, noise, round(seconds * speech.sr), seed
-        self.in_order = in_order  # crop k starts in file k, else in a random one; silent ones are passed over
+        self.in_order = in_order  # crop k starts in file k instead of a random one; silent files are skipped
 
     def __getitem__(self, k: int) -> tuple[Tensor, Tensor]:
         rng = np.random.default_rng([self.seed, k])
@@ -45,12 +52,10 @@ class _Steps(Dataset):
         return degrade(clean, noise, self.recipe, self.crops.speech.sr, generator, self.rirs)
 
 
-def _clips(items, sr: int, cache) -> Clips | None:
-    return items if items is None or isinstance(items, Clips) else Clips(items, sr, cache)
-
-
-def _sources(speech, noise, recipe: Degradation, sr: int, cache) -> tuple[Clips, Clips | None]:
-    speech, noise = _clips(speech, sr, cache), _clips(noise, sr, cache)
+def _sources(
+    speech: Clips | Sequence[Item], noise: Clips | Sequence[Item] | None, recipe: Degradation, sr: int
+) -> tuple[Clips, Clips | None]:
+    speech, noise = (x if x is None or isinstance(x, Clips) else Clips(x, sr) for x in (speech, noise))
     if any(clips is not None and clips.sr != sr for clips in (speech, noise)):
         raise DataError(f"the clips were decoded at another rate than {sr} Hz; make them at that rate")
     if recipe.noise > 0 and noise is None and speech.channels == 1:
@@ -59,8 +64,8 @@ def _sources(speech, noise, recipe: Degradation, sr: int, cache) -> tuple[Clips,
 
 
 def batches(
-    speech,
-    noise,
+    speech: Clips | Sequence[Item],
+    noise: Clips | Sequence[Item] | None,
     recipe: Degradation,
     sr: int,
     seconds: float,
@@ -69,26 +74,25 @@ def batches(
     workers: int = 0,
     start: int = 0,
     rirs: Tensor | None = None,
-    cache=None,
-):
-    """Yield training batches noisy, clean (B, 1, N) for ever, from step `start` on. Step k depends on (seed, k) alone.
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield training batches noisy, clean (B, 1, N) without end, from step `start` on.
 
-    speech and noise are lists of items or `Clips`; recorded pairs need no noise, and the recipe with snr=None keeps
-    theirs. Held-out items are refused.
+    speech and noise are lists of items, or `Clips`. Recorded pairs need no noise: a recipe with snr=None keeps theirs.
+    `rirs` (K, R) are measured room responses for the recipe's reverberation. Held-out items are refused.
     """
-    speech, noise = _sources(speech, noise, recipe, sr, cache)
+    speech, noise = _sources(speech, noise, recipe, sr)
     items = speech.items + (noise.items if noise else [])
     held = [item.path for item in items if item.split != "train"]
     if held:
         raise DataError(f"{held[0]} is held out and not for training ({len(held)} in all); read the 'train' split")
     steps = _Steps(Crops(speech, noise, seconds, seed), recipe, batch, rirs)
-    own = torch.Generator().manual_seed(seed)  # or the loader would draw from the global one
+    own = torch.Generator().manual_seed(seed)  # else the loader would draw from the global generator
     yield from DataLoader(steps, batch_size=None, sampler=range(start, 1 << 60), num_workers=workers, generator=own)
 
 
 def valid_pairs(
-    speech,
-    noise,
+    speech: Clips | Sequence[Item],
+    noise: Clips | Sequence[Item] | None,
     recipe: Degradation,
     sr: int,
     seconds: float,
@@ -96,13 +100,12 @@ def valid_pairs(
     count: int | None = None,
     seed: int = 0,
     rirs: Tensor | None = None,
-    cache=None,
 ) -> list[tuple[Tensor, Tensor]]:
     """Held-out crops, one per speech file or `count`, always the same -> batches noisy, clean (B, 1, N).
 
-    Each crop is damaged by itself: the pairs do not depend on the size of the batch. Training items are refused.
+    Each crop is degraded on its own, so the pairs do not depend on the size of the batch. Training items are refused.
     """
-    speech, noise = _sources(speech, noise, recipe, sr, cache)
+    speech, noise = _sources(speech, noise, recipe, sr)
     leaked = next((item.path for item in speech.items if item.split == "train"), None)
     if leaked:
         raise DataError(f"{leaked} is for training; validate on another split, or set files aside with hold_out")

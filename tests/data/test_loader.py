@@ -1,0 +1,96 @@
+"""A step is the same whatever the number of workers or the start; held-out files stay out of training."""
+
+from dataclasses import replace
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+
+from wavelldm.audio import files
+from wavelldm.data import corpora, loader
+from wavelldm.data.clips import Clips
+from wavelldm.data.degrade import RECIPES, Degradation
+from wavelldm.errors import DataError
+
+SR = 16_000
+
+
+def draw(corpus, tmp_path, steps: int, **options):
+    recipe = options.pop("recipe", RECIPES["everything"])
+    sources = (items and Clips(items, SR, tmp_path / "cache") for items in corpus)
+    found = loader.batches(*sources, recipe, SR, 0.5, 3, **options)
+    return list(islice(found, steps))
+
+
+def same(first, second) -> bool:
+    return len(first) == len(second) and all(
+        torch.equal(a, b) for x, y in zip(first, second, strict=True) for a, b in zip(x, y, strict=True)
+    )
+
+
+def test_batches_depend_on_seed_and_step_alone(corpus, tmp_path):
+    alone = draw(corpus, tmp_path, 5, seed=1)
+    assert all(x.shape == (3, 1, SR // 2) and x.dtype == torch.float32 for pair in alone for x in pair)
+    torch.manual_seed(99)
+    before = torch.get_rng_state()
+    assert same(alone, draw(corpus, tmp_path, 5, seed=1))
+    assert torch.equal(before, torch.get_rng_state())  # nobody else's random numbers are used up
+    assert same(alone[3:], draw(corpus, tmp_path, 2, seed=1, start=3))
+    assert not same(alone, draw(corpus, tmp_path, 5, seed=2))
+    assert not torch.equal(alone[0][1], alone[1][1])
+
+
+def test_batches_do_not_depend_on_the_number_of_workers(corpus, tmp_path):
+    alone = draw(corpus, tmp_path, 5, seed=1)
+    for workers in (1, 2):
+        assert same(alone, draw(corpus, tmp_path, 5, seed=1, workers=workers))
+    assert same(alone[2:], draw(corpus, tmp_path, 3, seed=1, workers=2, start=2))
+
+
+def test_recorded_pairs_stay_pairs(voicebank, tmp_path):
+    items = corpora.voicebank(voicebank)
+    clips = Clips(items, SR, tmp_path / "cache")
+    (noisy, clean), *_ = islice(loader.batches(clips, None, RECIPES["recorded"], SR, 0.2, 8), 1)
+    for a, b in zip(noisy[:, 0].numpy(), clean[:, 0].numpy(), strict=True):
+        places = [
+            (rows, at)
+            for rows in map(clips.rows, range(len(clips)))
+            for at in np.flatnonzero(rows[0, : rows.shape[1] - len(b) + 1] == b[0] * 32768)
+            if np.array_equal(rows[0, at : at + len(b)], b * 32768)
+        ]
+        (rows, at), *_ = places  # the clean crop lies in a file, and the noisy one at the same place of its partner
+        assert np.array_equal(rows[1, at : at + len(a)], a * 32768)
+
+
+def test_clean_speech_alone_trains_a_codec(corpus, tmp_path):
+    noisy, clean = draw((corpus[0], None), tmp_path, 1, recipe=Degradation(noise=0))[0]
+    assert torch.equal(noisy, clean) and clean.abs().max() > 0
+    with pytest.raises(DataError, match="noise"):
+        draw((corpus[0], None), tmp_path, 1, recipe=Degradation())
+
+
+def test_held_out_files_are_not_trained_on_nor_the_other_way_round(voicebank, corpus, tmp_path, monkeypatch):
+    monkeypatch.setenv("WAVELLDM_DATA", str(tmp_path))
+    for split in ("valid", "test"):
+        with pytest.raises(DataError, match="held out"):
+            draw((corpora.voicebank(voicebank, split), None), tmp_path, 1)
+    with pytest.raises(DataError, match="is for training"):
+        loader.valid_pairs(*corpus, RECIPES["noise"], SR, 0.5, 4)
+
+
+def test_validation_pairs_are_the_same_for_every_batch_size(corpus, tmp_path, monkeypatch):
+    speech = [replace(item, split="valid") for item in corpus[0]]
+    monkeypatch.setenv("WAVELLDM_DATA", str(tmp_path))
+
+    def made(batch, **options):
+        pairs = loader.valid_pairs(speech, corpus[1], RECIPES["noise"], SR, 0.5, batch, **options)
+        return pairs, [torch.cat(part) for part in zip(*pairs, strict=True)]
+
+    pairs, whole = made(4)
+    assert [len(noisy) for noisy, _ in pairs] == [4, 2] and whole[0].shape == (6, 1, SR // 2)
+    assert all(torch.equal(a, b) for a, b in zip(whole, made(1)[1], strict=True))
+    assert not torch.equal(whole[0], made(4, seed=1)[1][0])
+    first = files.load(speech[5].path)[0][0]  # crop 5 is cut from file 5
+    assert (first.unfold(0, 16, 1) == whole[1][5, 0, :16]).all(-1).any()
+    assert sum(len(noisy) for noisy, _ in made(4, count=9)[0]) == 9
