@@ -96,13 +96,13 @@ def test_fit_crops_and_pads():
 @pytest.mark.parametrize("sr", [None, 16_000, 44_100])
 def test_blocks_are_the_whole(tmp_path, sr):
     wav = 0.1 * torch.randn(2, 100_003, generator=torch.Generator().manual_seed(0))
+    wav = files.resample(files.resample(wav, 22_050, 12_000), 12_000, 22_050)  # up to 6 kHz, where all filters agree
     files.save(tmp_path / "a.wav", wav, 22_050, like=files.AudioInfo(22_050, 2, 0, "WAV", "FLOAT"))
     whole, _ = files.load(tmp_path / "a.wav", sr)
     read = files.read_blocks(tmp_path / "a.wav", 0.37)
     blocks = torch.cat(list(read if sr is None else resample_blocks(read, 22_050, sr)), dim=1)
-    assert abs(blocks.shape[1] - whole.shape[1]) <= 1
-    n = min(blocks.shape[1], whole.shape[1])
-    assert (blocks[:, :n] - whole[:, :n]).abs().max() < 1e-5
+    assert blocks.shape == whole.shape
+    assert (blocks - whole)[:, 300:-300].abs().max() < (1e-5 if sr is None else 1e-4)
 
 
 def test_three_hours_in_little_memory(tmp_path):

@@ -113,16 +113,6 @@ def test_ten_hours_pass_through_windows_of_bounded_size():
     assert frames == 36_000 * SR / 256 and longest <= (container.BLOCK + 2 * margin) * 256
 
 
-@pytest.mark.parametrize(
-    "sr_in, sr_out, n", [(44_100, SR, 100_000), (SR, 44_100, 12_345), (8_000, SR, 5_000), (192_000, SR, 1)]
-)
-def test_resampling_in_blocks_has_no_seams(sr_in, sr_out, n):
-    wav = 0.1 * torch.randn(2, n, generator=torch.Generator().manual_seed(0))
-    out = torch.cat(list(compress_blocks.resample_blocks(wav.split(777, dim=1), sr_in, sr_out)), dim=1)
-    whole = audio.resample(wav, sr_in, sr_out)
-    assert out.shape == whole.shape and (out - whole).abs().max() < 1e-5
-
-
 def test_a_file_comes_back_as_the_codec_hears_it(codec, tmp_path):
     wav = speech(20.0)
     audio.save(tmp_path / "a.wav", wav, SR)

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from .. import weights
 from ..audio import files
-from ..audio.blocks import _take, resample_blocks, windows
+from ..audio.blocks import take, resample_blocks, windows
 from ..errors import AudioError, WavelldmError
 from ..nn.layers import Conv1d, ConvTranspose1d
 from . import container
@@ -193,7 +193,7 @@ def decompress_file(source, target, codec: Codec | None = None, force: bool = Fa
             if frames == 0:
                 raise WavelldmError(f"{source} ends within its first block, so nothing can be decoded; copy it again")
 
-        wav = _take(decode_blocks(codec, counted()), header.length)
-        wav = _take(resample_blocks(wav, codec.sr, header.original_sr), header.samples)
+        wav = take(decode_blocks(codec, counted()), header.length)
+        wav = take(resample_blocks(wav, codec.sr, header.original_sr), header.samples)
         files.save_blocks(target, wav, header.original_sr, force=force)
     return Result(header, frames)
