@@ -149,7 +149,10 @@ def test_windows_hold_every_new_frame_once_with_its_margins(size):
 
 def test_windows_of_a_network_without_a_state_equal_the_whole():
     x, kernel = noise(2, 3, 400), noise(3, 3, 9)
-    see = lambda x: torch.conv1d(x, kernel, padding=4)
+
+    def see(x):
+        return torch.conv1d(x, kernel, padding=4)
+
     parts = [see(w)[..., b : b + n] for w, b, n in windows(x.split(17, dim=-1), 1, 4, 50)]
     assert (torch.cat(parts, dim=-1) - see(x)).abs().max() < 1e-5
 
@@ -179,13 +182,16 @@ def test_what_changes_nothing_gives_the_sound_back(n, overlap, pad):
 @pytest.mark.parametrize("size", [1, 33, 100, 260])
 def test_cross_fades_do_not_depend_on_the_blocks(size):
     wav = noise(2, 777)
-    process = lambda x: x.cumsum(1) * x.abs().mean()  # looks at the whole window
+
+    def process(x):  # looks at the whole window
+        return x.cumsum(1) * x.abs().mean()
+
     joined, one = faded(wav.split(size, dim=1), process, 100, 25), faded([wav], process, 100, 25)
     assert joined.shape == one.shape and (joined - one).abs().max() < 1e-5
 
 
 def test_no_seam_where_windows_disagree():
-    """Each window says another constant: hard joins would jump by 1, the fade takes no step larger than its steepest slope."""
+    """Each window gives another constant: hard joins would jump by 1, the fade's largest step is its steepest slope."""
     said = iter([0.0, 1.0, 0.0, 1.0, 0.0, 1.0, 0.0, 1.0, 0.0, 1.0])
     out = faded([torch.zeros(1, 600)], lambda x: torch.full_like(x, next(said)), 100, 40)
     assert out.max() == 1 and out.min() == 0  # in the middles nothing is mixed
@@ -194,7 +200,11 @@ def test_no_seam_where_windows_disagree():
 
 def test_windows_are_no_more_than_needed_and_the_last_is_filled_up_if_asked_for():
     seen = []
-    process = lambda x: seen.append(x.clone()) or x
+
+    def process(x):
+        seen.append(x.clone())
+        return x
+
     faded([torch.ones(1, 160)], process, 100, 40, pad=True)  # 0 to 100, 60 to 160: the second ends where the sound does
     assert len(seen) == 2 and all(x.shape == (1, 100) for x in seen) and seen[1].sum() == 100
     seen.clear()
