@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import soundfile as sf
 import torch
-from report import FRONT, write_section
+from report import CODEC_PAGE, write_section
 from tqdm import tqdm
 
 from wavelldm import plots, weights
@@ -324,7 +324,7 @@ all clips in `codec.csv`."""
 
 
 def front(rows: list, names: list) -> str:
-    """A few rows for the project's README."""
+    """A few rows for the codec's page."""
     chosen = [
         n
         for n in dict.fromkeys(r["system"] for r in rows)
@@ -364,7 +364,7 @@ def main() -> None:
         writer.writerows({k: f"{v:.4g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
     text = report(args, codecs, items, everything, rows)
     write_section("codec", text)
-    write_section("codec", front(rows, args.weights), FRONT)
+    write_section("codec", front(rows, args.weights), CODEC_PAGE)
     print(text)
 
 

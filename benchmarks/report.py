@@ -3,7 +3,9 @@
 from pathlib import Path
 
 README = Path(__file__).parent / "README.md"
-FRONT = Path(__file__).parent.parent / "README.md"  # of the project, for a table of a few rows
+ROOT = Path(__file__).parent.parent
+FRONT = ROOT / "README.md"  # of the project: a few rows of the denoisers' table
+CODEC_PAGE = ROOT / "docs" / "codec.md"  # the codec's page: a few rows of its table
 
 
 def write_section(name: str, text: str, readme: Path = README) -> None:

@@ -1,0 +1,69 @@
+"""The documents: links lead somewhere, lines are short, the README's tree follows the order of imports."""
+
+import re
+from pathlib import Path
+
+import pytest
+from test_structure import ORDER, PACKAGES
+
+ROOT = Path(__file__).parent.parent
+FOLDERS = (".", "docs", "benchmarks", "data", "wavelldm/weights")
+DOCUMENTS = sorted(path for folder in FOLDERS for path in (ROOT / folder).glob("*.md"))
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+
+
+def targets(text: str) -> list[str]:
+    """Relative targets of the links in a Markdown text, without those in blocks of code."""
+    text = re.sub(r"^```.*?^```", "", text, flags=re.M | re.S)
+    return [link for link in LINK.findall(text) if not re.match(r"[a-z]+:", link)]
+
+
+def anchors(text: str) -> set[str]:
+    """What GitHub makes of the headings: `## What lies where` -> what-lies-where."""
+    text = re.sub(r"^```.*?^```", "", text, flags=re.M | re.S)
+    headings = (re.sub(r"[^\w\- ]", "", h.lower()) for h in re.findall(r"^#+ (.+)$", text, re.M))
+    return {heading.strip().replace(" ", "-") for heading in headings}
+
+
+def broken(path: Path, text: str) -> list[str]:
+    bad = []
+    for link in targets(text):
+        name, _, anchor = link.partition("#")
+        target = (path.parent / name).resolve() if name else path
+        if not target.exists() or (anchor and anchor not in anchors(target.read_text())):
+            bad.append(link)
+    return bad
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_every_relative_link_leads_somewhere(path):
+    assert broken(path, path.read_text()) == []
+
+
+def test_the_check_of_links_sees_missing_files_and_headings(tmp_path):
+    (tmp_path / "b.md").write_text("# Two words\n```\n# not a heading\n```\n")
+    text = "[1](b.md) [2](c.md) [3](b.md#two-words) [4](b.md#not-a-heading) [5](https://example.org/x)\n```\n[6](d.md)\n```"
+    assert broken(tmp_path / "a.md", text) == ["c.md", "b.md#not-a-heading"]
+
+
+SHORT = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("path", SHORT, ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_lines_outside_tables_are_short(path):
+    assert [line for line in path.read_text().splitlines() if len(line) > 120 and not line.startswith("|")] == []
+
+
+def test_the_tree_lists_the_packages_in_the_order_of_imports():
+    tree = (ROOT / "README.md").read_text().split("## What lies where")[1].split("```")[1]
+    names = re.findall(r"^  (\w+)/", tree, re.M)
+    rooms = {p.name for p in PACKAGES} | {"weights"}
+    assert names == [name for name in ORDER if name in rooms]
+
+
+def test_the_files_that_the_documents_name_exist():
+    """A path with a folder, such as `audio/stft.py` or `benchmarks/codec.py`, is one in the repository."""
+    for path in DOCUMENTS:
+        named = re.findall(r"`([\w.-]+(?:/[\w.-]+)+\.(?:py|md|csv|ipynb|toml))`", path.read_text())
+        missing = [n for n in named if not ((ROOT / n).exists() or (ROOT / "wavelldm" / n).exists())]
+        assert missing == [], f"{path.name} names files that are not there"
