@@ -82,22 +82,22 @@ def test_the_block(causal):
 
 
 def variant(**codec):
-    return replace(preset("tiny"), codec=replace(preset("tiny").codec, **codec))
+    return replace(preset("tiny").codec, **codec)
 
 
 @pytest.mark.parametrize(
     "p", [variant(), variant(causal=True, strides=(2, 3)), variant(latent_dim=40)], ids=["tiny", "strides", "projected"]
 )
 def test_the_encoder(p):
-    mine, theirs = shaken(HAND["my_encoder"](p)), make_encoder(p.codec)
+    mine, theirs = shaken(HAND["my_encoder"](p)), make_encoder(p)
     theirs.load_state_dict(mine.state_dict())
     same(mine(noise(2, 100, 31)), theirs(noise(2, 100, 31)))
 
 
 def test_the_encoder_that_hears_the_pitch():
     p = variant(hear_pitch=True)
-    mine = shaken(HAND["my_encoder"](p, heard=p.codec.mel.n_mels + HAND["COUNT"]))
-    theirs = make_encoder(p.codec)
+    mine = shaken(HAND["my_encoder"](p, heard=p.mel.n_mels + HAND["COUNT"]))
+    theirs = make_encoder(p)
     theirs.load_state_dict(mine.state_dict())
     same(mine(noise(2, 260, 31)), theirs(noise(2, 260, 31)))
 
@@ -206,10 +206,10 @@ def test_the_inverse_transform(n_fft, hop):
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_the_bitrate_and_the_count_of_parameters(name):
-    p = preset(name)
-    assert HAND["my_bitrate"](p) == pytest.approx(p.codec.bitrate())
+    p = preset(name).codec
+    assert HAND["my_bitrate"](p) == pytest.approx(p.bitrate())
     with torch.device("meta"):
-        assert sum(HAND["parts_of"](p).values()) == layers.count_parameters(Codec(p.codec))
+        assert sum(HAND["parts_of"](p).values()) == layers.count_parameters(Codec(p))
 
 
 def test_the_count_of_multiplications():
@@ -222,7 +222,7 @@ def test_the_count_of_multiplications():
 @pytest.mark.parametrize("chunk, longest", [(64, 640), (256, 640), (512, 896)])
 def test_the_stream_and_its_delay(chunk, longest):
     torch.manual_seed(0)
-    codec = Codec(variant(causal=True).codec).eval()
+    codec = Codec(variant(causal=True)).eval()
     wav = 0.1 * noise(1, 1, 8000)
     joined, steps = HAND["stream"](codec, wav, chunk)
     with torch.no_grad():
