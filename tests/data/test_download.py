@@ -167,7 +167,7 @@ def test_resumes_in_a_later_run_what_ctrl_c_left(site, monkeypatch):
             if n > 0:
                 raise KeyboardInterrupt
 
-    monkeypatch.setattr(download, "BLOCK", 100_000)
+    monkeypatch.setattr(download, "CHUNK", 100_000)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(download, "tqdm", Impatient)
         site.get()

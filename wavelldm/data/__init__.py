@@ -1,1 +1,35 @@
-"""data"""
+"""Training data: corpora as lists of files, and batches of (noisy, clean) crops made from them.
+
+Read `corpora` (readers), `clips` (decoding), `degrade` (noise, rooms, clipping ...), then `loader` (batches).
+`noises` and `voices` make the embedded corpus, `download` fetches public ones, `pairs` writes folders of noisy and
+clean files.
+"""
+
+from .clips import Clips
+from .corpora import Item, Material, folder, folders, gather, hold_out, paired, read_manifest, room_responses, voicebank
+from .degrade import RECIPES, Degradation, degrade
+from .loader import batches, valid_pairs
+from .pairs import write_pairs
+from .voices import build_corpus, speak
+
+__all__ = [
+    "RECIPES",
+    "Clips",
+    "Degradation",
+    "Item",
+    "Material",
+    "batches",
+    "build_corpus",
+    "degrade",
+    "folder",
+    "folders",
+    "gather",
+    "hold_out",
+    "paired",
+    "read_manifest",
+    "room_responses",
+    "speak",
+    "valid_pairs",
+    "voicebank",
+    "write_pairs",
+]

@@ -1,8 +1,9 @@
-"""Decoded sound at hand: a list of files becomes one memory-mapped int16 file, from which crops are cut for nothing."""
+"""A list of files decoded once into one memory-mapped int16 file, from which crops are cut at no cost."""
 
 import hashlib
 import json
 import os
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,7 +20,7 @@ SILENT = 1e-8  # mean square (-80 dB): files below are never drawn
 
 
 def _decode(item, sr: int) -> np.ndarray:
-    """int16 (C, N): one row, or clean and noisy. Peaks past full scale turn all rows down alike."""
+    """int16 (C, N): one row, or clean and noisy. If a peak exceeds full scale, all rows are scaled down alike."""
     rows = [files.load(path, sr, mono=True)[0] for path in (item.path, item.noisy) if path is not None]
     if abs(rows[0].shape[-1] - rows[-1].shape[-1]) > 0.01 * sr:
         raise DataError(f"{item.path} and {item.noisy} differ in length by over 10 ms; they are not the same utterance")
@@ -31,11 +32,12 @@ def _decode(item, sr: int) -> np.ndarray:
 class Clips:
     """Items (each with a `path`, and a `noisy` path or None), decoded once, at one rate.
 
-    The decoded file lies in the cache under a name made from the rate and the paths, sizes and dates of the sources:
-    when one of them changes it is built anew. Deleting it costs nothing but the time to decode again.
+    The decoded file is kept in `cache` (a folder; by default one in the data folder) under a name made from the rate
+    and the paths, sizes and dates of the sources: if one of them changes it is built again. It can be deleted at any
+    time.
     """
 
-    def __init__(self, items, sr: int, cache=None):
+    def __init__(self, items: Iterable, sr: int, cache: str | Path | None = None):
         self.items, self.sr = list(items), sr
         if not self.items:
             raise DataError("there are no files to read; name a folder or manifest that holds some")
@@ -55,7 +57,7 @@ class Clips:
         table = json.loads(index.read_text())
         self.lengths, self.power = np.array(table["lengths"]), np.array(table["power"])
         self.starts = np.concatenate([[0], np.cumsum(self.lengths * self.channels)])
-        # every second is as likely as any other, but no recording counts for more than a minute
+        # every second is equally likely, but no recording counts for more than a minute
         weight = np.where(self.power > SILENT, np.minimum(self.lengths, 60 * sr), 0)
         if not len(self.audible):
             raise DataError(f"all {len(self)} files from {self.items[0].path} on are silent; check the recordings")
@@ -77,11 +79,12 @@ class Clips:
     def __len__(self) -> int:
         return len(self.items)
 
-    def __getstate__(self):  # a worker maps the file itself
+    def __getstate__(self) -> dict:  # a worker process maps the file itself
         return {**self.__dict__, "_samples": None}
 
     @property
     def seconds(self) -> float:
+        """Total length of all items."""
         return float(self.lengths.sum()) / self.sr
 
     @property
@@ -90,16 +93,19 @@ class Clips:
         return np.flatnonzero(self.power > SILENT)
 
     def rows(self, i: int) -> np.ndarray:
-        """Item i, undivided: int16 (C, N)."""
+        """All of item i: int16 (C, N)."""
         if self._samples is None:
             self._samples = np.memmap(self.path, np.int16, "r")
         return self._samples[self.starts[i] : self.starts[i + 1]].reshape(self.channels, -1)
 
     def draw(self, rng: np.random.Generator) -> int:
+        """A random item, weighted by its length."""
         return int(np.searchsorted(self._odds, rng.integers(self._odds[-1]), side="right"))
 
     def _piece(self, i: int, n: int, rng: np.random.Generator) -> np.ndarray:
-        """At most n samples of item i that are not a pause: of eight places the first loud enough, else the loudest."""
+        """At most n samples of item i, not from a pause: the first of eight random places that is loud enough, else
+        the loudest.
+        """
         rows = self.rows(i)
         best, loudest = None, -1.0
         for _ in range(8):
@@ -113,7 +119,7 @@ class Clips:
         return best
 
     def crop(self, n: int, rng: np.random.Generator, first: int | None = None, loop: bool = False) -> Tensor:
-        """n samples, float32 (C, n). After a short item comes another one (loop: itself again), faded over 5 ms."""
+        """n samples, float32 (C, n). A short item is followed by another one (loop: by itself), with fades of 5 ms."""
         i = self.draw(rng) if first is None else first
         pieces = [self._piece(i, n, rng)]
         if pieces[0].shape[1] < n:

@@ -1,7 +1,8 @@
-"""Data sets from their public homes: fetched with resume, checked, unpacked safely, and only once.
+"""Download of public data sets: resumed after a break, verified by checksum, unpacked safely.
 
-`data/sources.toml` says what there is. An archive arrives as HOME/NAME/FILE.part and is checked before it is opened.
-Its contents appear as one folder by one rename, so they are whole or not there; in it lies the archive's checksum.
+`data/sources.toml` lists them. An archive is downloaded to HOME/NAME/FILE.part and verified before it is unpacked. Its
+contents are moved into place as one folder by one rename, so they are complete or absent; the folder keeps the checksum
+of its archive.
 """
 
 import errno
@@ -34,7 +35,7 @@ MARK = ".fetched"  # in an unpacked folder: the checksum of the archive it came 
 TRIES = 4  # failures in a row that bring no new byte
 PAUSE = 0.5  # seconds after the first of them, doubled each time
 TIMEOUT = 30.0  # seconds of silence
-BLOCK = 1 << 18
+CHUNK = 1 << 18  # bytes read at a time
 BUSY = (408, 425, 429, 500, 502, 503, 504)  # answers worth a second try
 DAMAGED = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, RuntimeError)
 DISTRUST = "nothing of it was unpacked: remove it and do not trust where it came from"
@@ -52,7 +53,7 @@ def _size(archive: dict) -> int:
 
 
 def sources() -> list[dict]:
-    """What can be fetched: name, title, home, licence, credit, archives; in bytes: `size` to download, `unpacked`."""
+    """What can be downloaded: name, title, home, licence, credit, archives; in bytes `size` (to download), `unpacked`."""
     table = tomllib.loads(_toml().read_text(encoding="utf-8"))
     return [
         {
@@ -65,7 +66,7 @@ def sources() -> list[dict]:
     ]
 
 
-def get(name: str, folder=None, progress: bool = True) -> Path:
+def get(name: str, folder: str | Path | None = None, progress: bool = True) -> Path:
     """Fetch and unpack a data set into FOLDER/NAME (default: the data folder); return the folder to read from.
 
     That is FOLDER/NAME, or the one folder in it if the data set is a single archive: what the readers in `data` take.
@@ -162,7 +163,7 @@ def _matches(path: Path, checksum: str, progress: bool) -> bool:
     algorithm, expected = checksum.split(":")
     digest = hashlib.new(algorithm, usedforsecurity=False)
     with open(path, "rb") as file, _bar(f"checking {path.name}", _length(path), progress) as bar:
-        while block := file.read(BLOCK):
+        while block := file.read(CHUNK):
             digest.update(block)
             bar.update(len(block))
     return digest.hexdigest() == expected
@@ -231,7 +232,7 @@ def _request(url: str, part: Path, size: int | None, bar: tqdm) -> bool:
         tag.write_text(version) if version else tag.unlink(missing_ok=True)
         bar.update(have - bar.n)
         with open(part, "ab" if have else "wb") as file:
-            while block := answer.read(BLOCK):
+            while block := answer.read(CHUNK):
                 have += len(block)
                 if size and have > size:
                     raise DataError(f"{urlsplit(url).hostname} sends more than the {size:,} bytes of {part.stem}")
@@ -277,7 +278,7 @@ def _unpack(path: Path, target: Path, checksum: str, progress: bool) -> None:
                 (place if stream is None else place.parent).mkdir(parents=True, exist_ok=True)
                 if stream is not None:
                     with stream, open(place, "wb") as out:
-                        shutil.copyfileobj(stream, out, BLOCK)
+                        shutil.copyfileobj(stream, out, CHUNK)
                 bar.update(file.tell() - bar.n)
         top = list(temporary.iterdir())
         whole = top[0] if len(top) == 1 and top[0].is_dir() else temporary

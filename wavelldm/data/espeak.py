@@ -1,9 +1,9 @@
 """The espeak-ng speech synthesiser as a process of its own, driven through ctypes; only the standard library is used.
 
-Why a process: the library keeps its state in globals. It is not thread-safe, and the flutter of its pitch runs on
-from one sentence to the next, so the same text never sounds twice the same. A new process always begins in the same
-state. And because it starts in the folder of espeak's data, the path it hands to the library is ".": espeak cuts
-longer ones at 160 characters.
+Why a process: the library keeps its state in globals. It is not thread-safe, and its random variation of pitch
+continues from one sentence to the next, so the same text sounds different each time. A new process always begins in
+the same state. It is started in the folder of espeak's data, so that the path given to the library is ".": espeak
+cuts paths at 160 characters.
 
 One JSON line in: [text, voice, rate in words per minute, pitch 0..99]. Out: the number of samples as int32 (negative:
 no such voice), then the samples as int16 at the rate that was the first int32 of all.
@@ -20,7 +20,8 @@ RATE, VOLUME, PITCH = 1, 2, 3
 Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
 
 
-def serve(library: str):
+def serve(library: str) -> None:
+    """Answer the requests on standard input until it ends."""
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever the library prints must not end up between the samples
     espeak = ctypes.CDLL(library)

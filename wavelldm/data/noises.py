@@ -1,10 +1,9 @@
-"""Noises made from numbers alone: a short lesson in sound synthesis.
+"""Synthetic noises: white, pink, rain, engines and more, without any recording.
 
-Three tools and a slowly wandering curve make all of them: a *coloured* noise is white noise whose spectrum has been
-multiplied by a gain; a *wavetable* is one period of a sound, read in circles at a changing speed; a *scatter* sets
-copies of a small sound at given times. Every function takes (n, sr, generator) and returns n float32 samples with a
-root mean square of 1. Whatever distinguishes one rain from the next is drawn from the generator first, so that a seed
-is a recording.
+All are made with three tools and a slowly varying random curve: *coloured* noise is white noise whose spectrum is
+multiplied by a gain; a *wavetable* is one period of a sound, read repeatedly at a varying speed; *scatter* places
+copies of a short sound at given times. Every function takes (n, sr, generator) and returns n float32 samples with a
+root mean square of 1. All parameters are drawn from the generator, so the same seed gives the same noise.
 """
 
 import numpy as np
@@ -13,7 +12,7 @@ from scipy.fft import irfft, next_fast_len, rfft
 
 from ..errors import AudioError
 
-LOWEST = 20.0  # Hz; below, nobody hears the slope, and 1/f would go to infinity
+LOWEST = 20.0  # Hz; below it the spectrum is flat, as 1/f would go to infinity
 
 
 def _unit(x: np.ndarray) -> np.ndarray:
@@ -22,7 +21,7 @@ def _unit(x: np.ndarray) -> np.ndarray:
 
 
 def _coloured(n: int, sr: int, generator: Generator, gain) -> np.ndarray:
-    """White noise times `gain(frequencies)`, of unit power: (n,)."""
+    """White noise whose spectrum is multiplied by `gain(frequencies)`, of unit power: (n,)."""
     if n < 1:
         raise AudioError(f"a noise has at least one sample, not {n}")
     size = next_fast_len(max(n, 2), real=True)
@@ -32,15 +31,13 @@ def _coloured(n: int, sr: int, generator: Generator, gain) -> np.ndarray:
 
 
 def _band(low: float, high: float, order: int = 2):
-    """The gain of a Butterworth-like band from `low` to `high` Hz, without its phase; `low` above 0, so that no
-    offset passes.
-    """
+    """The magnitude of a Butterworth band-pass from `low` (above 0, so that no offset passes) to `high` Hz."""
     return lambda f: 1 / np.sqrt((1 + (low / np.maximum(f, 1e-3)) ** (2 * order)) * (1 + (f / high) ** (2 * order)))
 
 
 def _wander(n: int, sr: int, generator: Generator, rate: float) -> np.ndarray:
-    """A smooth random curve around 0, deviation about 1, with some `rate` turns per second: (n,)."""
-    fine = 16  # points on the way from one turn to the next, in a cubic step; straight lines join the points
+    """A smooth random curve with mean 0, deviation about 1 and about `rate` turning points per second: (n,)."""
+    fine = 16  # points on a cubic step from one turning point to the next; straight lines join them
     t = np.arange(fine, dtype=np.float32) / fine
     turns = generator.standard_normal(int(n / sr * rate) + 3, dtype=np.float32)[:, None]  # (turns, 1)
     points = (turns[:-1] + np.diff(turns, axis=0) * (3 - 2 * t) * t * t).ravel()  # (turns * fine,)
@@ -50,15 +47,13 @@ def _wander(n: int, sr: int, generator: Generator, rate: float) -> np.ndarray:
 
 
 def _wavetable(period: np.ndarray, frequency: np.ndarray, sr: int, start: float) -> np.ndarray:
-    """Read one period in circles; `frequency` (n,) in Hz may change from sample to sample. Phase is the sum of
-    frequency.
-    """
+    """Repeat one period; `frequency` (n,) in Hz may change from sample to sample, and the phase is its sum."""
     phase = start + np.cumsum(frequency) / sr  # in periods
     return period[((phase % 1) * len(period)).astype(np.intp)]
 
 
 def _scatter(n: int, starts: np.ndarray, gains: np.ndarray, sound: np.ndarray) -> np.ndarray:
-    """Copies of `sound`, each with its gain, at the sample numbers `starts`, all below n: (n,)."""
+    """Copies of `sound`, each with its gain, at the sample numbers `starts` (below n): (n,)."""
     out = np.zeros(n + len(sound), np.float32)
     for start, gain in zip(starts, gains, strict=True):
         out[start : start + len(sound)] += np.float32(gain) * sound
@@ -66,7 +61,7 @@ def _scatter(n: int, starts: np.ndarray, gains: np.ndarray, sound: np.ndarray) -
 
 
 def _burst(sr: int, generator: Generator, seconds: float, low: float, high: float) -> np.ndarray:
-    """A click: noise in a band that dies away, with its edges faded."""
+    """A click: band-limited noise with a short attack and an exponential decay."""
     n = max(8, int(5 * seconds * sr))
     t = np.arange(n) / sr
     attack = np.minimum(1, t / 0.0005)
@@ -85,15 +80,15 @@ def pink(n: int, sr: int, generator: Generator) -> np.ndarray:
 
 
 def brown(n: int, sr: int, generator: Generator) -> np.ndarray:
-    """The path of a random walk (Robert Brown's pollen): power falls as 1/f^2, 6 dB per octave."""
+    """The path of a random walk (Brownian motion): power falls as 1/f^2, 6 dB per octave."""
     return _coloured(n, sr, generator, lambda f: np.maximum(f, LOWEST) ** -1.0)
 
 
 def hum(n: int, sr: int, generator: Generator) -> np.ndarray:
-    """A bad cable: 50 or 60 Hz with harmonics, a mains frequency that is never quite constant, and a little hiss."""
+    """Mains hum: 50 or 60 Hz with harmonics, at a slightly varying frequency, and a little hiss."""
     mains = (50.0, 60.0)[generator.integers(2)]
     k = np.arange(1, 1 + min(16, int(0.45 * sr / mains)))[:, None]  # (harmonics, 1)
-    weight = generator.uniform(0.3, 1, k.shape) / k * np.where(k % 2, 1, 0.5)  # the odd ones are the stronger ones
+    weight = generator.uniform(0.3, 1, k.shape) / k * np.where(k % 2, 1, 0.5)  # odd harmonics are stronger
     turn = np.arange(4096) / 4096 + generator.random(k.shape)
     period = np.sum(weight * np.sin(2 * np.pi * k * turn), axis=0)  # (4096,)
     frequency = mains + 0.05 * _wander(n, sr, generator, 0.5)
@@ -102,7 +97,7 @@ def hum(n: int, sr: int, generator: Generator) -> np.ndarray:
 
 
 def babble(n: int, sr: int, generator: Generator, voices: list | None = None) -> np.ndarray:
-    """Eight people at once: `voices` (arrays, repeated as needed) or, without any, noise that talks."""
+    """Eight people at once: `voices` (arrays, repeated as needed) or, without any, noise with the rhythm of speech."""
     voices = [np.ravel(voice) for voice in voices or [] if np.any(voice)]
     speech_like = None if voices else _coloured(n, sr, generator, _band(120, 500, 1))  # the average spectrum of speech
     room = 0.003 * pink(n, sr, generator)
@@ -110,7 +105,7 @@ def babble(n: int, sr: int, generator: Generator, voices: list | None = None) ->
         if voices:
             voice = voices[generator.integers(len(voices))]
             voice = np.resize(np.roll(voice, generator.integers(len(voice))), n)
-        else:  # the same noise from another place on, in some four syllables a second with pauses between them
+        else:  # the same noise from another place on, with about four syllables a second and pauses
             syllables = np.maximum(0, 0.3 + _wander(n, sr, generator, generator.uniform(6, 9)))
             voice = np.roll(speech_like, generator.integers(n)) * syllables
         distance = generator.uniform(1, 4)
@@ -119,7 +114,7 @@ def babble(n: int, sr: int, generator: Generator, voices: list | None = None) ->
 
 
 def rain(n: int, sr: int, generator: Generator) -> np.ndarray:
-    """Drops without number make a hiss; the few that fall close by are heard one by one, each of its own strength."""
+    """Far drops add up to a hiss; a few near ones are heard separately, each with its own strength."""
     near = generator.poisson(generator.uniform(5, 80) * n / sr)
     drop = _burst(sr, generator, 0.002, generator.uniform(700, 1500), 7000)
     drops = _scatter(n, generator.integers(0, n, near), generator.lognormal(0, 0.7, near), drop)
@@ -128,7 +123,7 @@ def rain(n: int, sr: int, generator: Generator) -> np.ndarray:
 
 
 def wind(n: int, sr: int, generator: Generator) -> np.ndarray:
-    """Gusts: the harder it blows, the louder the rumble, and louder still the whistle above it."""
+    """Gusts: stronger wind makes the rumble louder, and the whistle above it even more."""
     gust = np.exp(0.6 * _wander(n, sr, generator, generator.uniform(0.5, 1.5)))
     pitch = generator.uniform(300, 700)
     rumble = brown(n, sr, generator)
@@ -137,7 +132,7 @@ def wind(n: int, sr: int, generator: Generator) -> np.ndarray:
 
 
 def engine(n: int, sr: int, generator: Generator) -> np.ndarray:
-    """Ignitions in turn, no cylinder quite like its neighbour, at a speed that sways; the road hisses along."""
+    """Ignitions of slightly different cylinders at a varying speed, and noise of the road."""
     cylinders = int(generator.integers(3, 7))
     turns = generator.uniform(10, 25)  # cycles of all cylinders per second
     t = np.arange(1024) / 1024
@@ -153,7 +148,7 @@ def engine(n: int, sr: int, generator: Generator) -> np.ndarray:
 
 
 def keyboard(n: int, sr: int, generator: Generator) -> np.ndarray:
-    """Typing: a key goes down with a click and comes up with a softer one, in words with pauses between them."""
+    """Typing: a click when a key goes down and a softer one when it comes up, in words with pauses between them."""
     count = 2 + int(n / sr * 12)
     gaps = generator.gamma(4, 0.035, count) + (generator.random(count) < 0.15) * generator.exponential(0.5, count)
     down = np.cumsum(gaps) - 0.5 * gaps[0]  # seconds

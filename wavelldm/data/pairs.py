@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -14,21 +15,22 @@ from tqdm import tqdm
 from ..audio import files as audio
 from ..audio.levels import active_level
 from ..errors import DataError
+from .corpora import Item
 from .degrade import Degradation, degrade
 
 COLUMNS = ("name", "speech", "noise", "snr", "measured", "seconds")
 
 
 def _cut(path: Path, n: int, sr: int, rng: np.random.Generator) -> Tensor:
-    """n samples (1, n) from a random place of a file, which is repeated if it is shorter."""
+    """n samples (1, n) from a random place of a file; a shorter file is repeated."""
     have, need = audio.info(path).seconds, n / sr
     start = rng.uniform(0, have - need) if have > need else 0.0
     wav = audio.load(path, sr, mono=True, start=start, seconds=need)[0]
     return audio.fit(wav.repeat(1, -(-n // wav.shape[-1])), n)
 
 
-def _audible(items, n: int, sr: int, rng: np.random.Generator) -> tuple[Path, Tensor]:
-    """A random file and n samples of it in which something is to be heard."""
+def _audible(items: list[Item], n: int, sr: int, rng: np.random.Generator) -> tuple[Path, Tensor]:
+    """A random file and n samples of it that are not silent."""
     for _ in range(30):
         path = items[rng.integers(len(items))].path
         wav = _cut(path, n, sr, rng)
@@ -37,24 +39,26 @@ def _audible(items, n: int, sr: int, rng: np.random.Generator) -> tuple[Path, Te
     raise DataError(f"thirty cuts from {len(items)} noise files, the last {path}, were silent; give other noise")
 
 
-def _pair(k: int, path: Path, noise, recipe: Degradation, snr: float, sr: int, seconds: float | None, seed: int):
+def _pair(
+    k: int, path: Path, noise: list[Item], recipe: Degradation, snr: float, sr: int, seconds: float | None, seed: int
+) -> tuple[Tensor, Tensor, dict[str, str]]:
     """Pair k -> noisy, target (1, n) and its row of the table."""
     rng = np.random.default_rng([seed, k])
     whole = seconds is None
     clean = audio.load(path, sr, mono=True)[0] if whole else _cut(path, round(seconds * sr), sr, rng)  # (1, n)
     if not active_level(clean, sr) > -80:
         raise DataError(f"{path} is silent there; without speech there is no signal-to-noise ratio: remove the file")
-    source, disturbance = _audible(noise, clean.shape[-1], sr, rng)
+    source, noise_wav = _audible(noise, clean.shape[-1], sr, rng)
     generator = torch.Generator().manual_seed(int(rng.integers(1 << 62)))
     recipe = replace(recipe, noise=1.0, snr=(snr, snr))
-    noisy, target = (wav[0] for wav in degrade(clean[None], disturbance[None], recipe, sr, generator))  # (1, n)
+    noisy, target = (wav[0] for wav in degrade(clean[None], noise_wav[None], recipe, sr, generator))  # (1, n)
     measured = float(active_level(target, sr) - active_level(noisy - target, sr))
     row = (f"{k:05d}_{path.stem}", path, source, f"{snr:g}", f"{measured:.2f}", f"{clean.shape[-1] / sr:.3f}")
     return noisy, target, dict(zip(COLUMNS, map(str, row), strict=True))
 
 
 def _done(table: Path) -> list[dict]:
-    """The rows of an earlier run; one that was being written when it was stopped does not count."""
+    """The rows of an earlier run, without an incomplete last one."""
     if not table.exists():
         return []
     lines = [line for line in table.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
@@ -62,7 +66,7 @@ def _done(table: Path) -> list[dict]:
 
 
 def _prepare(out: Path, settings: dict, force: bool) -> list[dict]:
-    """Make the folder ready -> the rows that are already there. Other work in it is an error, or removed by force."""
+    """Make the folder ready -> the rows that are already there. Other pairs in it are an error, or removed by force."""
     note, table = out / "mix.json", out / "pairs.tsv"
     rows = _done(table)
     same = note.exists() and json.loads(note.read_text()) == settings
@@ -79,10 +83,10 @@ def _prepare(out: Path, settings: dict, force: bool) -> list[dict]:
 
 
 def write_pairs(
-    speech,
-    noise,
-    out,
-    snrs,
+    speech: list[Item],
+    noise: list[Item],
+    out: str | Path,
+    snrs: Iterable[float],
     count: int | None = None,
     seed: int = 0,
     sr: int = 16_000,
@@ -94,8 +98,8 @@ def write_pairs(
 
     Pair k is the k-th speech file in an order drawn from the seed (all of them once, if no count is given), cut to
     `seconds` if given, with a random noise at snrs[k % len(snrs)] dB on active speech. If that would clip, both are
-    turned down alike. The recipe adds other damage, which the table's `measured` ratio then includes. The same call
-    again finishes what was left undone.
+    scaled down alike. The recipe may add other degradations, which the table's `measured` ratio then includes. Called
+    again with the same arguments, an interrupted run is continued.
     """
     out, recipe = Path(out), recipe or Degradation()
     snrs = [float(snr) for snr in snrs]

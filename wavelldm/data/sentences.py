@@ -1,5 +1,5 @@
-"""Seeded sentences in seven languages: who, does what, where, when (or when, where). Dull to read, but they carry
-every sound of the language.
+"""Random sentences in seven languages, for synthetic speech: subject, action, place, time. They cover the sounds of
+each language.
 """
 
 import numpy as np
@@ -90,10 +90,8 @@ WORDS = {
 LANGUAGES = tuple(WORDS)
 
 
-def sentence(seed, language: str = "en") -> str:
-    """One or two clauses; `seed` is a number or a NumPy generator to draw from. The same seed gives the same
-    sentence.
-    """
+def sentence(seed: int | np.random.Generator, language: str = "en") -> str:
+    """One or two clauses; the same seed (or state of the generator) gives the same sentence."""
     if language not in WORDS:
         raise DataError(f"there are no sentences in '{language}'; choose one of {', '.join(LANGUAGES)}")
     generator = np.random.default_rng(seed)

@@ -1,5 +1,5 @@
-"""Speech without a download: espeak-ng's voices, and the small corpus of speech and noise that everything runs on by
-default.
+"""Synthetic speech from espeak-ng, and the embedded corpus: the small set of speech and noise that is the default
+everywhere.
 """
 
 import json
@@ -40,15 +40,15 @@ SPEAKERS = {
     "valid": "f5 m5 m7 Andrea michel quincy".split(),
 }
 COLUMNS = ("path", "kind", "source", "licence", "label", "language", "seconds", "split", "note")
-RECIPE = 1  # raise it whenever the same seed gives other sounds, so that no old cache is taken for a new one
+RECIPE = 1  # raise it whenever the same seed gives other sounds, so that an old folder is not taken for a new one
 CLIP = 10.0  # seconds of one noise file
 LONGEST_PAUSE = 0.3  # seconds
 
 
 class Espeak:
-    """One espeak-ng process (see espeak.py), as a context: text in, sound out, the same in every process."""
+    """One espeak-ng process (see espeak.py), for a `with` block: the same text always gives the same samples."""
 
-    def __enter__(self):
+    def __enter__(self) -> "Espeak":
         try:
             import espeakng_loader
         except ImportError:
@@ -61,7 +61,7 @@ class Espeak:
         self.sr = self._number()
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self.process.kill()
         self.process.communicate()
         self.log.close()
@@ -77,8 +77,8 @@ class Espeak:
         raise DataError(f"espeak-ng stopped ({why}); reinstall it: pip install --force-reinstall espeakng-loader")
 
     def say(self, text: str, voice: str, rate: int, pitch: int, sr: int) -> Tensor:
-        """-> wav (1, N). espeak works at 22,050 Hz, so beyond 11 kHz there is nothing, whatever `sr`."""
-        with suppress(BrokenPipeError):  # the next line says why
+        """Text -> wav (1, N). espeak works at 22,050 Hz, so there is nothing above 11 kHz at any `sr`."""
+        with suppress(BrokenPipeError):  # `_number` reports the reason
             self.process.stdin.write(json.dumps([text, voice, int(rate), int(pitch)]).encode() + b"\n")
             self.process.stdin.flush()
         count = self._number()
@@ -98,12 +98,12 @@ def speak(text: str, voice: str = "en-us", rate: int = 165, pitch: int = 50, sr:
 
 
 def shorten_pauses(wav: Tensor, sr: int, longest: float = LONGEST_PAUSE) -> Tensor:
-    """Take the middle out of long pauses: (1, N) -> (1, shorter). A pause is 10 ms frames 50 dB under the peak."""
+    """Remove the middle of long pauses: (1, N) -> (1, shorter). A pause is 10 ms frames 50 dB under the peak."""
     size = max(1, sr // 100)
     frames = torch.nn.functional.pad(wav, (0, -wav.shape[-1] % size)).reshape(-1, size)  # (T, size)
     quiet = frames.abs().amax(1) < 10 ** (-50 / 20) * wav.abs().max()  # (T,)
     place = torch.arange(len(quiet))
-    before = torch.where(quiet, -len(quiet), place).cummax(0).values  # the last loud frame so far; none is far off
+    before = torch.where(quiet, -len(quiet), place).cummax(0).values  # the last loud frame so far
     after = torch.where(quiet, 2 * len(quiet), place).flip(0).cummin(0).values.flip(0)  # the next one
     near = torch.minimum(place - before, after - place) <= max(1, round(longest / 2 * 100))
     return frames[near].reshape(1, -1)[:, : wav.shape[-1]]
@@ -116,7 +116,7 @@ def _at_level(wav: Tensor, level_db: float) -> Tensor:
 
 
 def _row(path: str, kind: str, label: str, language: str, wav: Tensor, sr: int, split: str, note: str) -> tuple:
-    source = "espeak-ng" if kind == "speech" else "wavelldm/noise.py"
+    source = "espeak-ng" if kind == "speech" else "wavelldm/data/noises.py"
     return path, kind, source, "CC0 1.0", label, language, f"{wav.shape[-1] / sr:.3f}", split, note
 
 
@@ -156,7 +156,9 @@ def _write(folder: Path, minutes: float, seed: int, sr: int, progress: bool) -> 
     (folder / "manifest.tsv").write_bytes("".join("\t".join(row) + "\n" for row in (COLUMNS, *rows)).encode())
 
 
-def build_corpus(folder=None, minutes: float = 5, seed: int = 0, sr: int = 16_000, progress: bool = True) -> Path:
+def build_corpus(
+    folder: str | Path | None = None, minutes: float = 5, seed: int = 0, sr: int = 16_000, progress: bool = True
+) -> Path:
     """The embedded corpus -> its manifest.tsv, made on the first call and found on every later one.
 
     `minutes` of speech and as many of noise, 16-bit wav, in a folder of `folder` (the data folder by default) that is
