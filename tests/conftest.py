@@ -1,5 +1,5 @@
-"""One thread for each process, set before torch is imported: sums then come out the same everywhere, and a busy machine does
-not make two threads wait for each other."""
+"""One thread for each process, set before torch is imported: sums then come out the same everywhere, and a busy
+machine does not make two threads wait for each other."""
 
 import os
 

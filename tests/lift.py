@@ -8,7 +8,8 @@ NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 
 
 def definitions(name: str) -> dict:
-    """The functions, classes, imports and capital-letter constants of notebook `name`, executed in order -> namespace."""
+    """The functions, classes, imports and capital-letter constants of notebook `name`, executed in order ->
+    namespace."""
     (path,) = NOTEBOOKS.glob(f"{name}*.ipynb")
     space: dict = {"__name__": path.stem}
     for cell in json.loads(path.read_text())["cells"]:

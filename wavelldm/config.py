@@ -1,4 +1,7 @@
-"""Configs are frozen dataclasses, one for each network, beside it. Here they are built from JSON and changed from the command line."""
+"""Configs are frozen dataclasses, one for each network, beside it.
+
+Here they are built from JSON and changed from the command line.
+"""
 
 from collections.abc import Iterator
 from dataclasses import asdict, fields, is_dataclass, replace
@@ -11,7 +14,8 @@ C = TypeVar("C")
 
 
 def from_dict(kind: type[C], values: dict) -> C:
-    """Plain values (JSON) -> the config dataclass `kind`, dataclasses inside it too; keys it does not know are refused."""
+    """Plain values (JSON) -> the config dataclass `kind`, dataclasses inside it too; keys it does not know are
+    refused."""
     known = {f.name: f.type for f in fields(kind)}
     unknown = sorted(set(values) - set(known))
     if unknown:

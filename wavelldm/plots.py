@@ -35,8 +35,8 @@ def pyplot():
 
 
 def decibels(wav: Tensor, sr: int, cells: tuple = (128, 480)) -> np.ndarray:
-    """wav (..., N) -> (F, T) power spectrogram in dB re full scale, first channel, 32 ms windows 8 ms apart, pooled to at
-    most that many cells: more than a picture can show only makes it speckled and large."""
+    """wav (..., N) -> (F, T) power spectrogram in dB re full scale, first channel, 32 ms windows 8 ms apart, pooled
+    to at most that many cells: more than a picture can show only makes it speckled and large."""
     win = round(0.032 * sr)
     wav = torch.as_tensor(wav).detach().cpu().float()
     wav = torch.nn.functional.pad(
@@ -66,7 +66,8 @@ def spectrogram(ax, wav: Tensor, sr: int, title: str = "", top: float = -15.0, s
 
 
 def compare(wavs: dict, sr: int, path=None, note: str = ""):
-    """Spectrograms of several versions of one recording below each other, on one scale; saved as PNG if `path` is given."""
+    """Spectrograms of several versions of one recording below each other, on one scale; saved as PNG if `path` is
+    given."""
     plt = pyplot()
     figure, axes = plt.subplots(len(wavs), 1, figsize=(8, 1.75 * len(wavs) + 0.5), sharex=True, squeeze=False)
     for ax, (name, wav) in zip(axes[:, 0], wavs.items()):

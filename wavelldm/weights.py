@@ -1,7 +1,7 @@
 """Weights: a safetensors file, beside it a JSON file that says what they are, and for those that ship a model card.
 
-The JSON holds the kind of network, its own config alone, name, hash, licence, how it was trained, and in `needs` the name and hash of
-other weights without which these mean nothing: a diffusion names the codec whose latents it learnt.
+The JSON holds the kind of network, its own config alone, name, hash, licence, how it was trained, and in `needs` the
+name and hash of other weights without which these mean nothing: a diffusion names the codec whose latents it learnt.
 """
 
 import hashlib

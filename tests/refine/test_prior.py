@@ -290,9 +290,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(tmp_path):
     assert once["step"] == twice["step"] == 6
     for part in (lambda run: run["networks"]["model"], lambda run: run["average"]):
         assert all(torch.equal(weight, part(twice)[name]) for name, weight in part(once).items())
-    assert not torch.equal(
-        once["networks"]["model"]["unet.enter.weight"], task().networks["model"].unet.enter.weight
-    )
+    assert not torch.equal(once["networks"]["model"]["unet.enter.weight"], task().networks["model"].unet.enter.weight)
 
 
 def test_trained_from_files_it_hears_clean_speech_at_many_levels_and_nothing_else(tmp_path, monkeypatch):

@@ -1,4 +1,5 @@
-"""Networks that others published, fetched through their own libraries: a name on their hub, or a folder that they wrote."""
+"""Networks that others published, fetched through their own libraries: a name on their hub, or a folder that they
+wrote."""
 
 import importlib
 

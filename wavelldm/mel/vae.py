@@ -1,8 +1,10 @@
-"""The mel VAE: log-mel (B, M, F) -> latent (B, D, F / 4, M / 4) and back. AudioLDM2's, if built as large, with its weights.
+"""The mel VAE: log-mel (B, M, F) -> latent (B, D, F / 4, M / 4) and back. AudioLDM2's, if built as large, with its
+weights.
 
-Latent diffusion's autoencoder (arXiv 2112.10752, appendix G.1) on a picture of one channel: diffusers' AutoencoderKL, name for name
-(`our_key`), with equal outputs. Further, if the config asks for it: attention at a finer resolution, shortcuts around each change
-of resolution (DC-AE, arXiv 2410.10733, section 3.2), and words as side information for the decoder.
+Latent diffusion's autoencoder (arXiv 2112.10752, appendix G.1) on a picture of one channel: diffusers' AutoencoderKL,
+name for name (`our_key`), with equal outputs. Further, if the config asks for it: attention at a finer resolution,
+shortcuts around each change of resolution (DC-AE, arXiv 2410.10733, section 3.2), and words as side information for
+the decoder.
 """
 
 import re
@@ -74,7 +76,10 @@ class Attention(nn.Module):
 
 
 class Down(nn.Module):
-    """Half as fine: a strided convolution, one row and column of zeros beyond the end. `shortcut`: plus means of 2 x 2 places."""
+    """Half as fine: a strided convolution, one row and column of zeros beyond the end.
+
+    `shortcut`: plus means of 2 x 2 places.
+    """
 
     def __init__(self, width: int, shortcut: bool):
         super().__init__()
@@ -86,7 +91,10 @@ class Down(nn.Module):
 
 
 class Up(nn.Module):
-    """Twice as fine: every number four times, then a convolution. `shortcut`: plus four channels woven into one, as 2 x 2 places."""
+    """Twice as fine: every number four times, then a convolution.
+
+    `shortcut`: plus four channels woven into one, as 2 x 2 places.
+    """
 
     def __init__(self, width: int, shortcut: bool):
         super().__init__()
@@ -166,7 +174,8 @@ def _through(levels: nn.ModuleList, x: Tensor) -> Tensor:
 
 
 def kl(mean: Tensor, logvar: Tensor) -> Tensor:
-    """KL divergence from N(mean, exp(logvar)) to N(0, 1) in nats (arXiv 1312.6114, appendix B), mean over the latent's numbers."""
+    """KL divergence from N(mean, exp(logvar)) to N(0, 1) in nats (arXiv 1312.6114, appendix B), mean over the
+    latent's numbers."""
     return 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
 
 
@@ -177,12 +186,14 @@ def reparameterise(mean: Tensor, logvar: Tensor, generator: torch.Generator | No
 
 
 def words_of(item) -> str:
-    """What is known about a file, as words without digits: of its folder and its label ("libri-103" -> "libri", "f3" -> "f")."""
+    """What is known about a file, as words without digits: of its folder and its label ("libri-103" -> "libri", "f3"
+    -> "f")."""
     return " ".join(re.findall(r"[a-z]+", f"{item.path.parent.name} {item.label}".lower()))
 
 
 def words_to_entries(texts: list[str], entries: int) -> tuple[Tensor, Tensor]:
-    """Texts -> which rows of the table their words stand for, in one row, and where each text begins in it (see nn.EmbeddingBag).
+    """Texts -> which rows of the table their words stand for, in one row, and where each text begins in it (see
+    nn.EmbeddingBag).
 
     A word's row is its CRC: no vocabulary to keep, any word goes. An empty text says nothing, and adds nothing."""
     found = [[zlib.crc32(word.encode()) % entries for word in re.findall(r"[\w-]+", text.lower())] for text in texts]
@@ -201,8 +212,8 @@ class MelVAE(nn.Module):
         self.mel, self.shrink = LogMel(c.mel), 2 ** (len(c.widths) - 1)
         if c.mel.n_mels % self.shrink or any(width % c.groups for width in c.widths):
             raise WavelldmError(
-                f"{c.mel.n_mels} bands must be a multiple of {self.shrink}, and widths {c.widths} of {c.groups} groups; "
-                "change mel.n_mels, vae.widths or vae.groups"
+                f"{c.mel.n_mels} bands must be a multiple of {self.shrink}, and widths {c.widths} of {c.groups} "
+                "groups; change mel.n_mels, widths or groups"
             )
         self.encoder, self.decoder = Encoder(c), Decoder(c)
         self.mix = nn.Conv2d(2 * c.latent, 2 * c.latent, 1)
@@ -226,7 +237,10 @@ class MelVAE(nn.Module):
         return mean, logvar.clamp(*LOGVAR)
 
     def decode(self, z: Tensor, frames: int | None = None, texts: list[str] | None = None) -> Tensor:
-        """Latent (B, D, T, M / 4) -> log-mel (B, M, frames). `texts`: what is known about each item beside its latent."""
+        """Latent (B, D, T, M / 4) -> log-mel (B, M, frames).
+
+        `texts`: what is known about each item beside its latent.
+        """
         told = None
         if texts is not None:
             if self.words is None:
@@ -266,7 +280,10 @@ def our_key(theirs: str) -> str:
 
 
 def from_diffusers(config, weights: dict) -> MelVAE:
-    """An AutoencoderKL's config and state_dict -> ours, equal in every output. Mels go in as they are, as AudioLDM2 does it."""
+    """An AutoencoderKL's config and state_dict -> ours, equal in every output.
+
+    Mels go in as they are, as AudioLDM2 does it.
+    """
     ours = VAEConfig(
         MELS["audioldm2"], tuple(config.block_out_channels), config.layers_per_block, config.latent_channels,
         config.norm_num_groups, shift=0.0, scale=1.0,

@@ -1,6 +1,8 @@
-"""From a log-mel to sound, by a network: HiFi-GAN in the shape that SpeechT5 and AudioLDM2 use, and a small one of our own.
+"""From a log-mel to sound, by a network: HiFi-GAN in the shape that SpeechT5 and AudioLDM2 use, and a small one of
+our own.
 
-The published ones are found by name (`load_hifigan`); ours learns on a CPU in minutes, because it learns magnitudes only.
+The published ones are found by name (`load_hifigan`); ours learns on a CPU in minutes, because it learns magnitudes
+only.
 """
 
 import math
@@ -42,10 +44,11 @@ def _conv(width: int, kernel: int, dilation: int = 1) -> nn.Conv1d:
 
 
 class HiFiGANVocoder(nn.Module):
-    """HiFi-GAN (arXiv 2010.05646) as transformers' SpeechT5HifiGan has it: log-mel (B, M, F) -> wav (B, 1, about F * hop).
+    """HiFi-GAN (arXiv 2010.05646) as transformers' SpeechT5HifiGan has it: log-mel (B, M, F) -> wav (B, 1, about F *
+    hop).
 
-    Not `decoders.HiFiGAN`, which keeps to whole hops: where a kernel is an odd number of samples longer than its stride,
-    this one gives a sample too many at the end, and the published weights have learnt with it.
+    Not `decoders.HiFiGAN`, which keeps to whole hops: where a kernel is an odd number of samples longer than its
+    stride, this one gives a sample too many at the end, and the published weights have learnt with it.
     """
 
     def __init__(self, n_mels=64, initial=1024, rates=(5, 4, 2, 2, 2), kernels=(16, 16, 8, 4, 4), inner=(3, 7, 11),
@@ -95,7 +98,8 @@ def our_key(theirs: str, kernels: int) -> str:
 
 
 def folded(weights: dict) -> dict:
-    """Weights under weight norm (either of torch's namings) -> plain ones: w = g v / |v|, the norm over all but the first axis."""
+    """Weights under weight norm (either of torch's namings) -> plain ones: w = g v / |v|, the norm over all but the
+    first axis."""
     out = {}
     for name, value in weights.items():
         for size, direction in (
@@ -132,15 +136,18 @@ def load_hifigan(name: str) -> tuple[HiFiGANVocoder, MelConfig]:
     known = FRONTS.get((theirs.config.model_in_dim, vocoder.hop))
     if known is None:
         raise WavelldmError(
-            f"'{name}' takes {theirs.config.model_in_dim} bands, {vocoder.hop} samples apart; there is no such front end here "
-            f"({', '.join(f'{m} bands and {h} samples' for m, h in FRONTS)}); choose another vocoder"
+            f"'{name}' takes {theirs.config.model_in_dim} bands, {vocoder.hop} samples apart; there is no such front end "
+            f"here ({', '.join(f'{m} bands and {h} samples' for m, h in FRONTS)}); choose another vocoder"
         )
     return vocoder, MELS[known]
 
 
 @torch.no_grad()
 def speak(vocoder: HiFiGANVocoder, log_mel: Tensor, config: MelConfig, length: int) -> Tensor:
-    """Natural log-mel (B, M, F) -> wav (B, 1, length). SpeechT5 counts in decimal logarithms, AudioLDM2 in natural ones."""
+    """Natural log-mel (B, M, F) -> wav (B, 1, length).
+
+    SpeechT5 counts in decimal logarithms, AudioLDM2 in natural ones.
+    """
     return fit(vocoder(log_mel / math.log(10) if config == MELS["speecht5"] else log_mel), length)
 
 
@@ -176,7 +183,8 @@ class Vocoder(nn.Module):
         return griffin_lim(self.spectrum(log_mel), self.config.mel, self.config.rounds, length=length)
 
     def distances(self, wav: Tensor, log_mel: Tensor | None = None) -> dict:
-        """How far its magnitudes lie from those of wav (B, 1, N), given their mel or another: bins, compressed, and bands, as log."""
+        """How far its magnitudes lie from those of wav (B, 1, N), given their mel or another: bins, compressed, and
+        bands, as log."""
         c = self.config.mel
         log_mel = self.mel(wav, c.sr) if log_mel is None else log_mel
         ours, real = self.spectrum(log_mel), stft(wav, c.n_fft, c.hop, c.win, c.padding)
