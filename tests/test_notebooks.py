@@ -1,4 +1,4 @@
-"""Every notebook, top to bottom, from a fresh kernel and an empty folder, in the quick profile, within a minute each."""
+"""Every notebook, top to bottom, from a fresh kernel in an empty folder, in the quick profile, within a minute each."""
 
 import sys
 import time

@@ -26,7 +26,7 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 def as_bytes(x: Tensor) -> tuple[Tensor, Tensor]:
-    """x (N, ...) -> whole numbers from -127 to 127 of the same shape, and a scale for each of the N rows (N, 1, ...)."""
+    """x (N, ...) -> integers from -127 to 127 of the same shape, and a scale for each of the N rows (N, 1, ...)."""
     scale = x.float().abs().amax(tuple(range(1, x.dim())), keepdim=True).clamp_min(1e-12) / 127
     return (x / scale).round().to(torch.int8), scale
 

@@ -114,12 +114,12 @@ def test_words_are_side_information():
     assert torch.allclose(told, again, atol=1e-5)  # a bag: the order of the words does not count
     entries, starts = vae.words_to_entries(["low male", "", "male"], 1024)
     assert starts.tolist() == [0, 2, 2] and entries[1] == entries[2] and len(entries) == 3
-    with pytest.raises(WavelldmError, match="vae.words"):
+    with pytest.raises(WavelldmError, match="words=1024"):
         vae.MelVAE(preset("tiny").vae).decode(torch.randn(1, 8, 1, 25), texts=["x"])
 
 
 def test_numbers_that_do_not_fit_are_named():
-    with pytest.raises(WavelldmError, match="vae.groups"):
+    with pytest.raises(WavelldmError, match="change mel.n_mels, widths or groups"):
         vae.MelVAE(override(preset("tiny"), ["vae.groups=5"]).vae)
     with pytest.raises(WavelldmError, match="multiple of 4"):
         vae.MelVAE(override(preset("tiny"), ["vae.mel.n_mels=66"]).vae)

@@ -244,7 +244,7 @@ class MelVAE(nn.Module):
         told = None
         if texts is not None:
             if self.words is None:
-                raise WavelldmError("this VAE takes no side information; train one with vae.words=1024")
+                raise WavelldmError("this VAE takes no side information; train one with words=1024")
             entries, starts = words_to_entries(texts, self.config.words)
             told = self.words(entries.to(z.device), starts.to(z.device))
         x = self.decoder(self.unmix(z), told)[:, 0].transpose(1, 2)

@@ -136,8 +136,8 @@ def load_hifigan(name: str) -> tuple[HiFiGANVocoder, MelConfig]:
     known = FRONTS.get((theirs.config.model_in_dim, vocoder.hop))
     if known is None:
         raise WavelldmError(
-            f"'{name}' takes {theirs.config.model_in_dim} bands, {vocoder.hop} samples apart; there is no such front end "
-            f"here ({', '.join(f'{m} bands and {h} samples' for m, h in FRONTS)}); choose another vocoder"
+            f"'{name}' takes {theirs.config.model_in_dim} bands, {vocoder.hop} samples apart; no front end here "
+            f"has that ({', '.join(f'{m} bands and {h} samples' for m, h in FRONTS)}); choose another vocoder"
         )
     return vocoder, MELS[known]
 
