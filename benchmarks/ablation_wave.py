@@ -125,10 +125,10 @@ def main() -> None:
     clips = sum(len(clean) for _, clean in held)
     text = f"""## Waveform denoiser: what each improvement is worth
 
-{args.steps} steps of {args.batch} × {args.seconds:g} s with each switch alone, then with all of them, from one seed, on {"a manifest" if args.manifest else "the embedded corpus"}; measured on {clips} held-out
+{args.steps} steps of {args.batch} × {args.seconds:g} s with each option alone, then with all of them, from one seed, on {"a manifest" if args.manifest else "the embedded corpus"}; measured on {clips} held-out
 mixtures of 4 s at 0 to 17.5 dB, in overlapping segments of one second. Valid loss: STFT magnitude, phase and L1, at all resolutions for
-every row. Only mixed precision aims at speed in training{"" if fast_half(torch.device("cpu")) else "; this processor has none, so its row repeats the first"}. {" ".join([args.preset, *args.set])}, peak learning rate {args.lr:g}, one seed: differences of the last
-digit mean nothing.
+every row. Only mixed precision aims at speed in training{"" if fast_half(torch.device("cpu")) else "; this processor has none, so its row repeats the first"}. {" ".join([args.preset, *args.set])}, peak learning rate {args.lr:g}, one seed:
+differences in the last digit are not significant.
 
 {chr(10).join(lines)}
 

@@ -303,8 +303,9 @@ def report(args, codecs: dict, items, everything, rows) -> str:
     about += [line([label, *(column[i] for column, _ in columns)]) for i, label in enumerate(FACTS)]
     text = f"""## Codec
 
-{len(items)} held-out clips of {"a manifest" if args.manifest else "the embedded corpus"}, every system on all of them, in one run. Opus bits are those of its packets, without Ogg's
-pages. "Searched": `--search {STEPS}`, the same bits. "Not rounded": through the quantiser's bottleneck, but nothing is rounded. "Latent itself": the quantiser is left out.
+{len(items)} held-out clips of {"a manifest" if args.manifest else "the embedded corpus"}, the same for every system,
+in one run. Opus bits are those of its packets, without Ogg's pages. "Searched": `--search {STEPS}`, at the same bitrate.
+"Not rounded": through the quantiser's bottleneck, without rounding. "Latent itself": without the quantiser.
 
 {chr(10).join(lines)}
 
@@ -312,11 +313,11 @@ pages. "Searched": `--search {STEPS}`, the same bits. "Not rounded": through the
 
 {chr(10).join(about)}
 
-* Usage is counted on {frames:,} frames, all of the held-out speech; a codebook has {entries:,} entries. Drawn evenly, so many frames would use
-  {100 * (1 - (1 - 1 / entries) ** frames):.0f} %.
+* Usage is counted on {frames:,} frames, all of the held-out speech; a codebook has {entries:,} entries. Even random
+  codes would use {100 * (1 - (1 - 1 / entries) ** frames):.0f} % in so many frames.
 * Published by their authors, on other clips and not measured here: EnCodec at 24 kHz, WB-PESQ 1.92 at 3 and 2.54 at
   6; DAC at 16 kHz 3.86 at 6; BigCodec 2.68 at 1.04.
-* SI-SDR compares sample by sample. Our decoder makes phases of its own, so here it says nothing about how a row of ours sounds.
+* SI-SDR compares sample by sample. Our decoder makes new phases, so SI-SDR says nothing about how our rows sound.
 
 Python {platform.python_version()}, torch {torch.__version__}. Made by `python benchmarks/codec.py{" --manifest manifest.tsv" if args.manifest else ""} --clips {args.clips}`; rows of
 all clips in `codec.csv`."""

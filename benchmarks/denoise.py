@@ -392,9 +392,11 @@ def main() -> None:
     text = f"""## Denoisers
 
 {args.clips} clips of {SECONDS:.0f} s for each of {", ".join(f"{s:g}" for s in SNRS)} dB: held-out voices with held-out noises of {"a manifest" if args.manifest else "the embedded corpus"}, the same
-for every system, in one run. "Decoded": the latent through the codec's decoder; its phases are new, so SI-SDR says nothing about it.
-Files: {", ".join(f"{k} {v}" for k, v in sizes.items())}. MB in the table: what a process needs at most for a minute of sound, beyond one that only reads it.
-"Mask network" rows, where there are any: other weights of that network, with and without the diffusion's advice.
+for every system, in one run. "Decoded": the latent
+through the codec's decoder; its phases are new, so SI-SDR says nothing about it.
+Files: {", ".join(f"{k} {v}" for k, v in sizes.items())}. MB in the table: the most memory of a process for a minute of
+sound, beyond one that only reads it. "Mask network" rows, where there are any: other weights of that network, with and
+without a diffusion that guides it.
 
 0 to 17.5 dB:
 
@@ -404,8 +406,8 @@ Files: {", ".join(f"{k} {v}" for k, v in sizes.items())}. MB in the table: what 
 
 {table(rows, costs, {}, hard)}
 
-Other damage, {args.clips} clips each, WB-PESQ / ESTOI / DNSMOS OVRL. Room: with noise at 12.5 dB, and the target keeps the first 50 ms of the echoes; the
-others with noise at 17.5 dB.
+Other damage, {args.clips} clips each, WB-PESQ / ESTOI / DNSMOS OVRL. Room: with noise at
+12.5 dB, and the target keeps the first 50 ms of the echoes; the others with noise at 17.5 dB.
 
 {others(rows, costs)}
 

@@ -47,9 +47,10 @@ def main() -> None:
     p, source = facts["phase"], "a manifest" if args.manifest else "the embedded corpus"
     text = f"""## The reconstruction ladder
 
-{facts["clips"]} held-out clips of {source}, every rung on all of them, in one run. RTF: CPU seconds for a second of sound, one thread.
-Phase: the first clip's own magnitudes under random phases have an SNR of {p["snr"]:.2f} dB, at the best gain {p["at_best_gain"]:.2f} dB; no gain passes
--10 log10(1 - rho^2), so what is made from magnitudes alone cannot reach the waveform, however good it sounds.
+{facts["clips"]} held-out clips of {source}, every rung on all of them, in one run. RTF: CPU seconds for
+a second of sound, one thread. Phase: the first clip's own magnitudes under random phases have an SNR of {p["snr"]:.2f} dB, at the best gain {p["at_best_gain"]:.2f} dB; at a
+correlation rho no gain gives more than -10 log10(1 - rho^2). Everything here that is made from a mel has a correlation
+near zero, so it is far from the waveform, however good it sounds.
 
 {table(facts["rungs"])}
 

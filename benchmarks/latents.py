@@ -64,7 +64,8 @@ def main() -> None:
         fresh, cached, itself = median(encode), median(lambda: held.batch(next(step), BATCH, frames)), median(train)
     text = f"""## Cached latents
 
-CPU seconds on one thread for one training step of the diffusion over `{args.codec}`, {BATCH} pairs of {SECONDS} s, the median of {REPEATS}.
+CPU seconds on one thread for one training step of the diffusion over `{args.codec}`, {BATCH} pairs of {SECONDS} s,
+the median of {REPEATS}.
 
 | | seconds |
 | --- | ---: |
@@ -73,7 +74,7 @@ CPU seconds on one thread for one training step of the diffusion over `{args.cod
 | forward and backward pass, reading included | {itself:.3f} |
 
 So a step takes {itself:.2f} s instead of {itself - cached + fresh:.2f} s: {(itself - cached + fresh) / itself:.1f} times as fast. Filling the cache costs {build_seconds:.3f} s for each second of
-pairs, once; an hour of them takes {2 * 3600 * codec.config.latent_rate * codec.config.latent_dim * 2 / 1e6:.0f} MB.
+pairs, once; an hour of pairs takes {2 * 3600 * codec.config.latent_rate * codec.config.latent_dim * 2 / 1e6:.0f} MB.
 
 Python {platform.python_version()}, torch {torch.__version__}. Made by `python benchmarks/latents.py{" --manifest manifest.tsv" if args.manifest else ""}`."""
     write_section("latents", text)

@@ -104,7 +104,7 @@ def main():
             "## Mel front end",
             "",
             f"wav to log-mel, median of {repeats} runs taken in turns, one CPU thread, centre padding, equal results",
-            "(1e-4); librosa's is `feature.melspectrogram` as usually called, which builds its mel bank anew each time.",
+            "(1e-4); librosa is called as usual, `feature.melspectrogram`, which builds its mel bank anew each time.",
             "",
             *mel_table(repeats),
             "",

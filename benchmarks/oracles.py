@@ -73,8 +73,8 @@ def main() -> None:
         lines.append(line([name, *cells]))
     text = f"""## What limits the denoiser
 
-{args.clips} clips of {SECONDS:.0f} s for each of {", ".join(levels)}: held-out voices with held-out noises of {"a manifest" if args.manifest else "the embedded corpus"}. Each row but the first and
-the last knows the clean speech. {" / ".join(scores.METRICS[s].label for s in SHOWN)}:
+{args.clips} clips of {SECONDS:.0f} s for each of {", ".join(levels)}: held-out voices with held-out noises of {"a manifest" if args.manifest else "the embedded corpus"}. All rows but the
+first and the last take a part of the clean speech itself. {" / ".join(scores.METRICS[s].label for s in SHOWN)}:
 
 {chr(10).join(lines)}
 

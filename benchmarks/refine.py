@@ -164,7 +164,8 @@ def main() -> None:
     if args.network:
         text = f"""## The speech prior's network
 
-{args.network} steps each of 8 crops of 1 s, the same batches, noises and learning rates; the loss is the mean squared error at fixed steps and noises on held-out voices.
+{args.network} steps each of 8 crops of 1 s, the same batches, noises and learning rates; the loss is the mean squared
+error at fixed steps and noises on held-out voices.
 {"Separable" if args.preset == "base16k" else f"Preset {args.preset}. Separable"}: W H d_in + d_in d_out weights in place of W H d_in d_out.
 
 {networks(args)}
@@ -178,11 +179,11 @@ def main() -> None:
     usual = [f"{s:g} dB" for s in SNRS if s >= 0]
     found = [clip for clip in clips(args.manifest, args.clips) if clip[0] in usual]
     rows, costs = measure(systems(found, prior, args.steps, args.only), found)
-    text = f"""## Refining by the speech prior
+    text = f"""## Refining with the speech prior
 
 Clips of {SECONDS:.0f} s, {args.clips} for each of {", ".join(usual)}: held-out voices with held-out noises of {"a manifest" if args.manifest else "the embedded corpus"}.
-The numbers of a refinement are eta_a, eta_b and, for Diffiner+, eta_c; with DDPM's own step there is no eta_a. "The clean speech itself" as the first stage gives the true
-noise map. CPU s per s: of the refinement alone. Prior: {count_parameters(prior) / 1e6:.2f} M parameters.
+The numbers of a refinement are eta_a, eta_b and, for Diffiner+, eta_c; DDPM's own step has no eta_a. "The clean
+speech itself" as the first stage gives the true noise map. CPU s per s: of the refinement alone. Prior: {count_parameters(prior) / 1e6:.2f} M parameters.
 
 {table(rows, costs)}
 

@@ -26,7 +26,8 @@ WAYS = {"default": [], "`--restore`": ["--restore"], "`--stream`": ["--stream"]}
 def recording(manifest, minutes: float, path: Path) -> None:
     """Held-out voices with held-out noise, again and again until the time is full."""
     speech, noise = (
-        corpora.read_manifest(manifest or voices.build_corpus(), "valid", (kind,))[0][:40] for kind in ("speech", "noise")
+        corpora.read_manifest(manifest or voices.build_corpus(), "valid", (kind,))[0][:40]
+        for kind in ("speech", "noise")
     )
     wavs = [
         np.concatenate([files.load(item.path, SR, mono=True)[0][0].numpy() for item in items])
@@ -88,7 +89,8 @@ def main() -> None:
         [
             "## From the shell",
             "",
-            "`wavelldm denoise noisy.wav -o clean.wav` with everything that belongs to it: starting Python, reading the weights, both files. 16 kHz, one channel, one thread.",
+            "`wavelldm denoise noisy.wav -o clean.wav`, everything included: starting Python, reading the weights, "
+            "both files. 16 kHz, one channel, one thread.",
             "",
             "| sound | way | seconds | CPU seconds | × real time | most memory, MB |",
             "| --- | --- | ---: | ---: | ---: | ---: |",

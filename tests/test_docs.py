@@ -46,10 +46,7 @@ def test_the_check_of_links_sees_missing_files_and_headings(tmp_path):
     assert broken(tmp_path / "a.md", text) == ["c.md", "b.md#not-a-heading"]
 
 
-SHORT = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-
-
-@pytest.mark.parametrize("path", SHORT, ids=lambda p: p.relative_to(ROOT).as_posix())
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: p.relative_to(ROOT).as_posix())
 def test_lines_outside_tables_are_short(path):
     assert [line for line in path.read_text().splitlines() if len(line) > 120 and not line.startswith("|")] == []
 
@@ -67,3 +64,15 @@ def test_the_files_that_the_documents_name_exist():
         named = re.findall(r"`([\w.-]+(?:/[\w.-]+)+\.(?:py|md|csv|ipynb|toml))`", path.read_text())
         missing = [n for n in named if not ((ROOT / n).exists() or (ROOT / "wavelldm" / n).exists())]
         assert missing == [], f"{path.name} names files that are not there"
+
+
+def test_benchmarks_write_short_lines(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    from report import wrapped
+
+    table = "| a | b |\n| --- | --- |"
+    text = f"## Title\n\n{'word ' * 40}\n\n* {'item ' * 40}\n* two\n  lines\n\n{table}"
+    lines = wrapped(text).split("\n")
+    assert max(map(len, lines)) <= 120 and lines[0] == "## Title" and lines[-2:] == table.split("\n")
+    assert wrapped(text).split() == text.split() and "* two lines" in lines
+    assert wrapped(wrapped(text)) == wrapped(text)
