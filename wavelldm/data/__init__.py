@@ -7,7 +7,7 @@ clean files.
 
 from .clips import Clips
 from .corpora import Item, Material, folder, folders, gather, hold_out, paired, read_manifest, room_responses, voicebank
-from .degrade import RECIPES, Degradation, degrade
+from .degrade import RECIPES, Degradation
 from .loader import batches, valid_pairs
 from .pairs import write_pairs
 from .voices import build_corpus, speak
@@ -20,7 +20,6 @@ __all__ = [
     "Material",
     "batches",
     "build_corpus",
-    "degrade",
     "folder",
     "folders",
     "gather",
