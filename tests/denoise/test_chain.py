@@ -1,23 +1,16 @@
 """The whole chain on recordings of any length: equal to the networks run once over everything, at any rate, from any pipe."""
 
-import io
-import subprocess
-import sys
 from dataclasses import replace
 
-import numpy as np
 import pytest
-import soundfile as sf
 import torch
 
-from wavelldm.audio import files
-from wavelldm.cli import streams
 from wavelldm.codec.model import Codec
 from wavelldm.denoise import denoiser
 from wavelldm.denoise.chain import Look, Networks, Settings, adjust, clean_blocks
 from wavelldm.denoise.mask import MaskNet
 from wavelldm.diffusion.latent import LatentDiffusion
-from wavelldm.errors import AudioError, WavelldmError
+from wavelldm.errors import WavelldmError
 from wavelldm.training.presets import preset
 
 SR = 16_000
@@ -165,56 +158,3 @@ def test_chains_that_cannot_work_are_refused(chains):
         Networks(None, None, None)
     with pytest.raises(WavelldmError, match="make them equal"):
         Networks(chains["guided"].codec, chains["guided"].diffusion, MaskNet(replace(TINY.mask, hop=128)))
-
-
-# --- pipes ------------------------------------------------------------------------------------------------------------
-
-
-def wave(wav, sr, subtype):
-    file = io.BytesIO()
-    sf.write(file, wav.T.numpy(), sr, subtype=subtype, format="WAV")
-    return file.getvalue()
-
-
-@pytest.mark.parametrize("subtype, error", [("PCM_16", 1e-4), ("PCM_24", 1e-6), ("PCM_32", 1e-6), ("FLOAT", 1e-7)])
-def test_wav_streams_of_all_kinds_are_read(subtype, error):
-    wav = sound(5_001)
-    stream = io.BytesIO(wave(wav, 44_100, subtype))
-    sr, channels, kind = streams.read_header(stream)
-    back = torch.cat(list(streams.read_blocks(stream, sr, channels, kind)), dim=1)
-    assert (sr, channels) == (44_100, 2) and back.shape == wav.shape and (back - wav).abs().max() < error
-
-
-def test_through_a_pipe_as_through_a_file(chains, tmp_path):
-    wav, model = sound(20_000, 1), denoiser.Denoiser("", "", denoiser.neural(chains["guided"]))
-    sink = io.BytesIO()
-    streams.denoise(model, Settings(), io.BytesIO(wave(wav, SR, "FLOAT")), sink)
-    files.save(tmp_path / "a.wav", wav, SR, like=files.AudioInfo(SR, 1, 0, "WAV", "FLOAT"))
-    model.enhance_file(tmp_path / "a.wav", tmp_path / "b.wav", progress=False, live=True)
-    out = np.frombuffer(sink.getvalue()[44:], "<i2") / 32767
-    assert np.abs(out - files.load(tmp_path / "b.wav")[0][0].numpy()).max() < 1e-4
-    sf.read(io.BytesIO(sink.getvalue()))  # programs that expect a length get along
-    streams.denoise(model, Settings(), io.BytesIO(wave(wav, SR, "FLOAT")), None, tmp_path / "c.wav")
-    assert files.info(tmp_path / "c.wav").frames == 20_000
-
-
-@pytest.mark.parametrize("data, message", [
-    (b"", "nothing arrived"), (b"ID3 something else", "not a WAV stream"), (wave(sound(10), SR, "PCM_16")[:30], "not known|before its samples"),
-    (wave(sound(10), SR, "PCM_U8"), "not known here"), (wave(torch.tensor([[0.0, float("nan")]]), SR, "FLOAT"), "NaN"),
-])  # fmt: skip
-def test_bad_streams_are_named(data, message):
-    with pytest.raises(AudioError, match=message):
-        streams.denoise(denoiser.load("logmmse"), Settings(), io.BytesIO(data), io.BytesIO())
-
-
-def test_the_command_in_a_pipe(tmp_path):
-    wav = sound(8_000, 1)
-    run = lambda *more: subprocess.run(
-        [sys.executable, "-m", "wavelldm", "denoise", "-", "--model", "logmmse", *more],
-        input=wave(wav, SR, "PCM_16"),
-        capture_output=True,
-    )
-    done = run()
-    assert done.returncode == 0 and len(done.stdout) == 44 + 16_000 and done.stderr == b""
-    assert run("-o", str(tmp_path / "x.flac")).stdout == b"" and files.info(tmp_path / "x.flac").frames == 8_000
-    assert run("--strength", "2").returncode == 1

@@ -73,7 +73,7 @@ def test_from_a_folder_of_clean_sound_to_a_cleaned_file(folders, network, capsys
     monkeypatch.setattr("wavelldm.training.mixtures.HELD", 2)
     out = folders / network
     argv = f"train {network} --preset tiny --batch_size 2 --seconds 0.256 --steps 2 --snr 5 15 --no-half --json"
-    paths = ["--clean_data_path", str(folders / "clean"), "--out", str(out)]
+    paths = ["--clean_data_path", str(folders / "clean"), "--output", str(out)]
     assert main.main([*argv.split(), *paths]) == 0
     assert json.loads(capsys.readouterr().out)["step"] == 2
     plan = weights.about(out / f"tiny-{network}.safetensors")["plan"]
@@ -85,7 +85,7 @@ def test_from_a_folder_of_clean_sound_to_a_cleaned_file(folders, network, capsys
     assert main.main(command) == 0
     assert files.info(folders / f"{network}.denoised.wav") == files.info(folders / f"{network}.wav")
     assert main.main([*argv.replace("--steps 2", "--steps 3").split(), *paths]) == 0  # goes on
-    longer = ["--start", str(out / f"tiny-{network}.safetensors"), "--out", str(folders / "again")]
+    longer = ["--start", str(out / f"tiny-{network}.safetensors"), "--output", str(folders / "again")]
     wrong = ["--set", "segan.widths=8,16" if network == "segan" else "waveform.widths=8,16"]
     assert main.main([*argv.split(), *paths[:2], *longer, *wrong]) == 1
     assert "another size" in capsys.readouterr().err

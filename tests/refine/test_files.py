@@ -1,5 +1,6 @@
 """`wavelldm refine`: any program's output, late, too loud or wrong, and the errors that say so."""
 
+import contextlib
 import json
 
 import numpy as np
@@ -124,16 +125,16 @@ def test_above_the_priors_band_the_first_denoiser_is_believed(path):
 def test_the_progress_bar_ends_full(path, monkeypatch, frames):
     bars = []
 
-    class Bar(refiner.tqdm):
-        def __init__(self, *args, **kwargs):
-            super().__init__(*args, **{**kwargs, "disable": True})
-            bars.append([kwargs["total"], 0])
+    class Bar(contextlib.nullcontext):
+        def __init__(self, total, **settings):
+            super().__init__(self)
+            bars.append([total, 0])
 
         def update(self, n=1):
             bars[-1][1] += n
 
     (
-        monkeypatch.setattr(refiner, "tqdm", Bar),
+        monkeypatch.setattr(refiner, "progress_bar", Bar),
         monkeypatch.setattr(refiner, "PIECE", 256),
         monkeypatch.setattr(p, "PIECE", 256),
     )
@@ -221,8 +222,6 @@ def test_mistakes_get_one_sentence(capsys, files, path):
         ([noisy, noisy.with_name("slow.wav")], "16000 Hz and"),
         ([noisy, noisy.with_name("none.wav")], "does not exist"),
         ([noisy, "--first", "magic"], "no denoiser 'magic'"),
-        ([noisy, enhanced, "--eta_a", "2"], "between 0 and 1"),
-        ([noisy, enhanced, "--steps", "0"], "1 to 1000 steps"),
         ([noisy, enhanced, "--plus", "--eta_a", "none"], "no eta_c"),
     ):
         code, _, err = run(capsys, "refine", *argv, "--prior", path, "-o", target)
@@ -256,7 +255,7 @@ def test_a_prior_is_trained_from_the_command_line(capsys, tmp_path):
         2,
         "--seconds",
         0.3,
-        "--out",
+        "--output",
         tmp_path / "run",
         "--no-half",
     ]

@@ -106,7 +106,7 @@ def test_the_seeds_command_line(folders, capsys, monkeypatch):
         str(folders / "clean"),
         "--noisy_data_path",
         str(folders / "noisy"),
-        "--out",
+        "--output",
         str(folders / "run"),
     ]
     assert main.main([*argv.split(), *paths]) == 0
@@ -128,7 +128,7 @@ def test_stopping_before_the_first_validation_is_no_error(folders, capsys, monke
         return losses(self, batch)
 
     monkeypatch.setattr(CodecTask, "losses", pressed)
-    argv = ["train", "codec", *TINY, "--clean_data_path", str(folders / "clean"), "--out", str(folders / "run")]
+    argv = ["train", "codec", *TINY, "--clean_data_path", str(folders / "clean"), "--output", str(folders / "run")]
     assert main.main(argv) == 0
     assert "stopped; the same command goes on: step 1 of 4, not validated yet" in capsys.readouterr().out
     monkeypatch.setattr(CodecTask, "losses", losses)
@@ -164,7 +164,7 @@ def test_two_processes_equal_one(folders, network):
     several = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     for launch, out in (([sys.executable], "one"), (several, "two")):
         done = subprocess.run(
-            [*launch, *common, "--out", str(folders / out)], env=environment, capture_output=True, text=True
+            [*launch, *common, "--output", str(folders / out)], env=environment, capture_output=True, text=True
         )
         assert done.returncode == 0, done.stderr[-2000:]
     one, two = (torch.load(folders / out / "last.pt", weights_only=True) for out in ("one", "two"))

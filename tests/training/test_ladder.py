@@ -127,7 +127,7 @@ def test_command_line(heard, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("WAVELLDM_DATA", str(tmp_path / "data"))
     monkeypatch.setattr("wavelldm.data.corpora.gather", lambda *_: heard)
     options = "--preset tiny --steps 1 --batch_size 2 --seconds 0.5".split()
-    assert main.main(["train", "autoencoder", *options, "--out", str(tmp_path / "run")]) == 0
+    assert main.main(["train", "autoencoder", *options, "--output", str(tmp_path / "run")]) == 0
     assert "done: step 1 of 1" in capsys.readouterr().out
     assert weights.about(tmp_path / "run" / "tiny-autoencoder.safetensors")["kind"] == "Autoencoder"
     assert set(KINDS) == {"vocoder", "vae", "refinement", "autoencoder"}

@@ -113,7 +113,7 @@ def test_from_folders_to_a_denoiser_on_the_command_line(tmp_path, capsys, monkey
         "1",
         "--start",
         "runs/mask/tiny-mask.safetensors",
-        "--out",
+        "--output",
         "runs/other",
     ]
     assert main.main(wrong) == 1 and "guided by a latent" in capsys.readouterr().err

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from ..errors import AudioError, WavelldmError
+from ..progress import progress_bar
 from .stft import ConvSTFT, frame, hann, istft, magnitude, stft
 
 
@@ -223,7 +223,7 @@ def griffin_lim(
         spectrum.transpose(1, 2).contiguous().transpose(1, 2)
     )  # frame after frame in memory, as `stft` makes them
     wanted, previous = scaled(unit, spectrum), 0
-    for _ in tqdm(range(iterations), desc="Griffin-Lim", delay=2, leave=False, disable=None):
+    for _ in progress_bar(range(iterations), desc="Griffin-Lim", delay=2):
         wav = istft(wanted, c.n_fft, c.hop, c.win, c.padding, length)  # (B, length)
         current = stft(wav, c.n_fft, c.hop, c.win, c.padding)
         ahead = torch.add(current, current - previous, alpha=momentum)

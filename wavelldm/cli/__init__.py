@@ -1,1 +1,6 @@
-"""cli"""
+"""The command line, a file for each group of commands: `denoise` (and refine), `codec` (compress, decompress), `train`,
+`evaluate`, `data` (and mix), `ladder`, `demo`, `info`.
+
+Read `main` first: it gathers the commands and turns errors into sentences. `options` holds what all commands share,
+`streams` WAV over standard input and output.
+"""

@@ -1,25 +1,52 @@
-"""`wavelldm demo`: one noisy clip with two dropouts, cleaned; the sounds, a before/after picture and a table say what happened."""
+"""`wavelldm demo`: one noisy clip with two dropouts, cleaned; sounds, a picture and a table say what happened."""
 
+import argparse
 import time
 from pathlib import Path
 
-import torch
-
-from .. import plots
-from ..audio import files
-from ..denoise import denoiser as enhance
-from ..denoise.chain import Settings
 from ..errors import WavelldmError
-from ..metrics import scores as metrics
+from .options import add_device, command, show, usable_device
 
 SHOWN = ("pesq_wb", "stoi", "si_sdr", "lsd")
 SNR = 10.0  # dB on active speech
 LOST = ((1.1, 0.12), (4.6, 0.2))  # seconds: where a stretch is lost, how long it is
+LONGEST = 60.0  # seconds taken of a recording
+
+
+def add(commands) -> None:
+    sub = command(
+        commands,
+        "demo",
+        run_demo,
+        "clean a noisy clip and show what happened",
+        "Make a noisy sentence (or take the first minute of a recording of yours), clean it, and write the sounds, a "
+        "picture of before and after, and a table of metrics.",
+        "  wavelldm demo\n  wavelldm demo --input my_recording.wav -o my_demo",
+    )
+    sub.add_argument(
+        "--input",
+        metavar="FILE",
+        help="a noisy recording of yours; without a clean version of it there is less to measure",
+    )
+    sub.add_argument(
+        "-o",
+        "--output",
+        default="demo",
+        metavar="FOLDER",
+        help="the folder to write, made anew each time (default: demo)",
+    )
+    add_device(sub)
+
+
+def run_demo(args: argparse.Namespace) -> None:
+    facts = run(args.input, args.output, device=usable_device(args.device))
+    show(args, facts, text(facts))
 
 
 def clip(sr: int = 16_000):
     """A spoken sentence and the same one in the rain -> clean, noisy (1, N)."""
     import numpy as np
+    import torch
 
     from ..audio import levels
     from ..data import noises
@@ -32,7 +59,7 @@ def clip(sr: int = 16_000):
     return speech, levels.mix_at_snr(speech, rain, SNR, sr)
 
 
-def drop(wav, sr: int, lost=LOST):
+def drop(wav, sr: int, lost: tuple = LOST):
     """wav (1, N) with stretches of digital silence, as after lost packets -> (1, N)."""
     wav = wav.clone()
     for start, length in lost:
@@ -40,35 +67,40 @@ def drop(wav, sr: int, lost=LOST):
     return wav
 
 
-def run(source=None, out="demo", model: str = "best") -> dict:
+def run(source=None, out="demo", model: str = "best", device: str = "cpu") -> dict:
     """Write noisy, denoised (and clean) sounds and a picture to `out`; return the figures."""
+    from .. import plots
+    from ..audio import files
+    from ..denoise import denoiser as denoisers
+    from ..denoise.chain import Settings
+    from ..progress import progress_bar
+
     out = Path(out)
-    if source is None:
-        sr = 16_000
-        clean, noisy = clip(sr)
-        noisy = drop(noisy, sr)
-    else:
-        clean, (noisy, sr) = None, files.load(source, mono=True, seconds=60.0)
-    denoiser = enhance.load(model)
-    began = time.perf_counter()
-    cleaned = denoiser.enhance(
-        noisy, sr, Settings(restore=True)
-    )  # the mask takes the noise, the diffusion fills what is lost
-    took = time.perf_counter() - began
-    versions = {"clean": clean, "noisy": noisy, "denoised": cleaned}
-    versions = {name: wav for name, wav in versions.items() if wav is not None}
-    for name, wav in versions.items():
-        files.save(out / f"{name}.wav", wav, sr, force=True)
-    plots.compare(versions, sr, out / "before_after.png", note=f"{denoiser.name}: {denoiser.training}")
-    scores = {}
-    if clean is not None:
-        for name in ("noisy", "denoised"):
-            scores[name] = {m: float(metrics.METRICS[m].function(clean, versions[name], sr)) for m in SHOWN}
-    for name in ("noisy", "denoised"):
-        try:
-            scores.setdefault(name, {})["dnsmos"] = float(metrics.dnsmos(versions[name], sr)["OVRL"])
-        except WavelldmError:  # too short or silent for it: the table then does without
-            pass
+    with progress_bar(total=4, unit="step", bar_format="{desc} ({n}/{total})") as steps:
+        steps.set_description("making a noisy sentence")
+        clean, sr = None, 16_000
+        if source is None:
+            clean, noisy = clip(sr)
+            noisy = drop(noisy, sr)
+        else:
+            noisy, sr = files.load(source, mono=True, seconds=LONGEST)
+        steps.update()
+        steps.set_description("cleaning it")
+        denoiser = denoisers.load(model)
+        began = time.perf_counter()
+        cleaned = denoiser.enhance(noisy, sr, Settings(restore=True))  # restore: the diffusion fills what is lost
+        took = time.perf_counter() - began
+        versions = {"clean": clean, "noisy": noisy, "denoised": cleaned}
+        versions = {name: wav for name, wav in versions.items() if wav is not None}
+        steps.update()
+        steps.set_description("drawing")
+        for name, wav in versions.items():
+            files.save(out / f"{name}.wav", wav, sr, force=True)
+        plots.compare(versions, sr, out / "before_after.png", note=f"{denoiser.name}: {denoiser.training}")
+        steps.update()
+        steps.set_description("measuring")
+        scores = measure(clean, noisy, cleaned, sr)
+        steps.update()
     return {
         "model": denoiser.name,
         "training": denoiser.training,
@@ -78,6 +110,21 @@ def run(source=None, out="demo", model: str = "best") -> dict:
         "real_time_factor": round(took / (noisy.shape[-1] / sr), 4),
         "scores": scores,
     }
+
+
+def measure(clean, noisy, cleaned, sr: int) -> dict[str, dict[str, float]]:
+    """Scores of the noisy and of the denoised version; without a clean one only those that need none."""
+    from ..metrics import scores as metrics
+
+    scores: dict[str, dict[str, float]] = {"noisy": {}, "denoised": {}}
+    for row, wav in zip(scores.values(), (noisy, cleaned)):
+        if clean is not None:
+            row.update({name: float(metrics.METRICS[name].function(clean, wav, sr)) for name in SHOWN})
+        try:
+            row["dnsmos"] = float(metrics.dnsmos(wav, sr)["OVRL"])
+        except WavelldmError:  # too short or silent for it: the table then does without
+            pass
+    return scores
 
 
 def text(facts: dict) -> str:

@@ -1,15 +1,32 @@
-"""What `wavelldm info` says: versions, device, presets."""
+"""`wavelldm info`: versions, device, presets."""
 
+import argparse
 import platform
+from dataclasses import fields
 from importlib.metadata import PackageNotFoundError, version
-
-import torch
 
 from .. import __version__
 from ..paths import data_home
-from ..training.presets import PRESETS
+from .options import command, show
 
 PACKAGES = ("torch", "numpy", "scipy", "soundfile", "soxr", "librosa", "pesq", "pystoi", "onnxruntime", "jupyterlab")
+
+
+def add(commands) -> None:
+    command(
+        commands,
+        "info",
+        run_info,
+        "versions, device and presets",
+        "Show the versions of wavelldm and of the packages it stands on, the device that torch would use, the folder "
+        "of the data sets, and for every preset the parameters, latent rate and bitrate of its codec.",
+        "  wavelldm info\n  wavelldm info --json",
+    )
+
+
+def run_info(args: argparse.Namespace) -> None:
+    found = facts()
+    show(args, found, text(found))
 
 
 def _version(name: str) -> str | None:
@@ -20,22 +37,10 @@ def _version(name: str) -> str | None:
 
 
 def facts() -> dict:
-    from ..codec.model import Codec
+    import torch
 
-    presets = {}
-    for name, preset in PRESETS.items():
-        with torch.device("meta"):  # counts without allocating
-            parameters = sum(p.numel() for p in Codec(preset.codec).parameters())
-        presets[name] = {
-            "sr": preset.codec.mel.sr,
-            "mel_bands": preset.codec.mel.n_mels,
-            "latent_dim": preset.codec.latent_dim,
-            "latent_rate": round(preset.codec.latent_rate, 3),
-            "codebooks": preset.codec.codebooks,
-            "entries": preset.codec.entries,
-            "bitrate": round(preset.codec.bitrate(), 1),
-            "codec_parameters": parameters,
-        }
+    from ..training.presets import PRESETS
+
     cuda = torch.cuda.is_available()
     return {
         "wavelldm": __version__,
@@ -44,7 +49,34 @@ def facts() -> dict:
         "device": torch.cuda.get_device_name() if cuda else "cpu",
         "threads": torch.get_num_threads(),
         "data": str(data_home()),
-        "presets": presets,
+        "presets": {name: _preset_facts(preset) for name, preset in PRESETS.items()},
+    }
+
+
+def _preset_facts(preset) -> dict:
+    """The networks that a preset sets sizes of; of its codec, if it has one, the numbers that matter."""
+    import torch
+
+    from ..codec.model import Codec
+    from ..training.presets import Preset
+
+    plain = Preset(preset.name)
+    networks = [f.name for f in fields(preset)[1:] if getattr(preset, f.name) != getattr(plain, f.name)]
+    if "codec" not in networks:
+        return {"networks": networks}
+    c = preset.codec
+    with torch.device("meta"):  # counts without allocating
+        parameters = sum(p.numel() for p in Codec(c).parameters())
+    return {
+        "networks": networks,
+        "sr": c.sr,
+        "mel_bands": c.mel.n_mels,
+        "latent_dim": c.latent_dim,
+        "latent_rate": round(c.latent_rate, 3),
+        "codebooks": c.codebooks,
+        "entries": c.entries,
+        "bitrate": round(c.bitrate(), 1),
+        "codec_parameters": parameters,
     }
 
 
@@ -54,14 +86,18 @@ def text(facts: dict) -> str:
         f"wavelldm {facts['wavelldm']}, Python {facts['python']}",
         packages,
         f"device: {facts['device']}, {facts['threads']} threads",
+        f"data lives in {facts['data']}",
         "",
-        f"{'preset':<10} {'rate':>9} {'mel':>4}  {'latent':>18}  {'codebooks':>12} {'bitrate':>13} {'codec':>10}",
+        f"{'preset':<12} {'rate':>9} {'mel':>4}  {'latent':>15}  {'codebooks':>10} {'bitrate':>12} {'codec':>8}",
     ]
     for name, p in facts["presets"].items():
+        if "codec" not in p["networks"]:
+            lines.append(f"{name:<12} no codec; sizes of {', '.join(p['networks']) or 'no network'}")
+            continue
         latent = f"{p['latent_dim']} x {p['latent_rate']:.2f}/s"
         books = f"{p['codebooks']} x {p['entries']}"
         lines.append(
-            f"{name:<10} {p['sr']:>6} Hz {p['mel_bands']:>4}  {latent:>18}  {books:>12} "
-            f"{p['bitrate'] / 1000:>6.2f} kbit/s {p['codec_parameters'] / 1e6:>8.2f} M"
+            f"{name:<12} {p['sr']:>6} Hz {p['mel_bands']:>4}  {latent:>15}  {books:>10} "
+            f"{p['bitrate'] / 1000:>5.2f} kbit/s {p['codec_parameters'] / 1e6:>6.2f} M"
         )
     return "\n".join(lines)

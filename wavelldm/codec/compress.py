@@ -11,13 +11,13 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from .. import weights
 from ..audio import files
 from ..audio.blocks import take, resample_blocks, windows
 from ..errors import AudioError, WavelldmError
 from ..nn.layers import Conv1d, ConvTranspose1d
+from ..progress import progress_bar
 from . import container
 from .container import BLOCK, Header
 from .model import Codec
@@ -154,7 +154,7 @@ def compress_file(
     seen = 0
     rates = codec.sr, codec.hop, facts.sr
     header = Header(codec.name, identity(codec), *rates, facts.channels, 0, codebooks, codec.config.levels)
-    with tqdm(total=facts.frames, unit="sample", unit_scale=True, disable=not progress, delay=1.0, leave=False) as bar:
+    with progress_bar(show=progress, total=facts.frames, desc="compressing", unit="sample", unit_scale=True) as bar:
 
         def blocks():
             nonlocal seen
@@ -182,7 +182,7 @@ def decompress_file(source, target, codec: Codec | None = None, force: bool = Fa
             f"({codec.name}, {identity(codec)}); give the same ones with --model"
         )
     frames = 0
-    with tqdm(total=header.frames, unit="frame", unit_scale=True, disable=not progress, delay=1.0, leave=False) as bar:
+    with progress_bar(show=progress, total=header.frames, desc="decompressing", unit="frame", unit_scale=True) as bar:
 
         def counted():
             nonlocal frames

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from ..audio import files
 from ..errors import DataError
 from ..paths import data_home
+from ..progress import progress_bar
 
 SILENT = 1e-8  # mean square (-80 dB): files below are never drawn
 
@@ -69,7 +69,7 @@ class Clips:
         with files.writing(self.path, force=True) as part, open(part, "wb") as file:
             with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
                 decoded = pool.map(_decode, self.items, [self.sr] * len(self.items))
-                for rows in tqdm(decoded, "decoding", len(self), unit="file", delay=2, mininterval=1, leave=False):
+                for rows in progress_bar(decoded, desc="decoding", total=len(self), unit="file"):
                     file.write(rows.tobytes())
                     lengths.append(rows.shape[1])
                     power.append(float(np.mean((rows[0] / 32768.0) ** 2)))

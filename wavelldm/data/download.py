@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from ..errors import DataError
 from ..paths import data_home
+from ..progress import progress_bar
 
 try:
     import tomllib
@@ -43,9 +44,10 @@ DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errn
 
 
 def _toml() -> Path:
-    """In a wheel the table lies beside this file, in a checkout in data/."""
-    beside = Path(__file__).with_name("sources.toml")
-    return beside if beside.is_file() else Path(__file__).resolve().parents[2] / "data" / "sources.toml"
+    """In a wheel the table lies in the package, in a checkout in data/."""
+    package = Path(__file__).resolve().parents[1]
+    beside = package / "sources.toml"
+    return beside if beside.is_file() else package.parent / "data" / "sources.toml"
 
 
 def _size(archive: dict) -> int:
@@ -133,7 +135,7 @@ def _check_room(root: Path, missing: list[dict]) -> None:
 
 
 def _bar(what: str, total: int, progress: bool, initial: int = 0) -> tqdm:
-    return tqdm(desc=what, total=total, initial=initial, unit="B", unit_scale=True, disable=not progress, leave=False)
+    return progress_bar(show=progress, desc=what, total=total, initial=initial, unit="B", unit_scale=True)
 
 
 def _download(root: Path, archive: dict, home: str, progress: bool) -> Path:

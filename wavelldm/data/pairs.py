@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from ..audio import files as audio
 from ..audio.levels import active_level
 from ..errors import DataError
+from ..progress import progress_bar
 from .corpora import Item
 from .degrade import Degradation, degrade
 
@@ -106,6 +106,8 @@ def write_pairs(
     if not speech or not noise or not snrs:
         raise DataError("mixing takes at least one speech file, one noise file and one signal-to-noise ratio")
     count = len(speech) if count is None else count
+    if count < 1:
+        raise DataError(f"the number of pairs is at least 1, not {count}")
     files = hashlib.sha256("\n".join(str(item.path) for item in [*speech, *noise]).encode()).hexdigest()
     settings = {"seed": seed, "sr": sr, "seconds": seconds, "snrs": snrs, "recipe": asdict(recipe), "files": files}
     settings = json.loads(json.dumps({**settings, "count": count}))  # as it will be read back: lists for tuples
@@ -115,7 +117,7 @@ def write_pairs(
     with audio.writing(out / "pairs.tsv", force=True) as part:
         lines = ["\t".join(row[c] for c in COLUMNS) + "\n" for row in rows]
         part.write_text("\t".join(COLUMNS) + "\n" + "".join(lines), encoding="utf-8")
-    for k in tqdm(range(count), "mixing", unit="pair", delay=2, mininterval=1, leave=False):
+    for k in progress_bar(range(count), desc="mixing", unit="pair"):
         path = speech[order[k % len(speech)]].path
         if f"{k:05d}_{path.stem}" in made:
             continue

@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from ..audio.files import resample, save
 from ..errors import DataError
 from ..paths import data_home
+from ..progress import progress_bar
 from .noises import NOISES
 from .sentences import LANGUAGES, sentence
 
@@ -125,7 +125,7 @@ def _write(folder: Path, minutes: float, seed: int, sr: int, progress: bool) -> 
     rows, voices, goal = [], {"train": [], "valid": []}, minutes * 60
     clips = max(2, round(goal / CLIP / len(NOISES)))  # of each noise
     total = int(goal) + clips * round(CLIP) * len(NOISES)
-    with tqdm(total=total, desc="embedded corpus", unit="s", disable=not progress, delay=1) as bar, Espeak() as espeak:
+    with progress_bar(show=progress, total=total, desc="embedded corpus", unit="s") as bar, Espeak() as espeak:
         spoken, i = 0.0, 0
         while spoken < goal or i < 6:
             split = "valid" if i % 6 == 5 else "train"

@@ -57,7 +57,7 @@ class Denoiser:
 
         def blocks():
             with tqdm(
-                total=facts.frames, unit="sample", unit_scale=True, disable=not progress, delay=1.0, leave=False
+                total=facts.frames, unit="sample", unit_scale=True, disable=None if progress else True, delay=1.0, leave=False
             ) as bar:
                 for block in files.read_blocks(source, seconds=10.0):
                     yield block

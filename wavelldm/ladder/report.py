@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 from .. import audio, plots
 from ..data import corpora, voices
@@ -18,6 +17,7 @@ from ..errors import DataError
 from ..mel.vae import words_of
 from ..metrics.folders import columns
 from ..metrics.scores import METRICS, measure
+from ..progress import progress_bar
 from . import phase
 from .rungs import Rung, build
 
@@ -42,6 +42,8 @@ class Row:
 
 def clips(files=(), manifest=None, number: int = 8) -> list[corpora.Item]:
     """Files and folders given, or held-out speech of a manifest (by default of the embedded corpus), spread evenly over its sources."""
+    if number < 1:
+        raise DataError(f"the number of clips is at least 1, not {number}")
     if files and manifest:
         raise DataError("give files or a manifest, not both")
     if files:
@@ -160,7 +162,7 @@ def run(
     items, out = clips(files, manifest, number), Path(out)
     ladder, missing = build(rungs, weights, vocoder, vae, grid_sr=min(audio.info(item.path).sr for item in items))
     rows, heard = [], {}
-    for rung in tqdm(ladder, "climbing", unit="rung", disable=not progress):
+    for rung in progress_bar(ladder, progress, desc="climbing", unit="rung"):
         for i, item in enumerate(items):
             row, wav = climb(rung, item)
             rows.append(row)

@@ -18,11 +18,11 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from ..audio import files
 from ..audio.files import sound_files
 from ..errors import AudioError, DataError, WavelldmError
+from ..progress import progress_bar
 from . import alignment
 from .scores import METRICS, choose, measure
 from .signals import MetricError
@@ -191,8 +191,7 @@ def evaluate(
     workers = min(workers, len(jobs)) if workers else min(os.cpu_count() or 1, math.ceil(len(jobs) / CLIPS_PER_WORKER))
 
     def finish(rows: Iterable[Row | Failure]) -> Result:
-        bar = tqdm(rows, total=len(jobs), desc="evaluate", unit="clip", disable=None if progress else True)
-        found = list(bar)
+        found = list(progress_bar(rows, progress, total=len(jobs), desc="measuring", unit="clip"))
         scored = [row for row in found if isinstance(row, Row)]
         return Result(names, scored, [row for row in found if isinstance(row, Failure)])
 

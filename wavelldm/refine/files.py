@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from ..audio import files
 from ..denoise import denoiser
 from ..errors import AudioError, WavelldmError
 from ..metrics import alignment
+from ..progress import progress_bar
 from .prior import OVERLAP, PIECE, SpeechPrior, starts
 
 LONGEST_DELAY = 0.2  # seconds by which a program may answer late
@@ -107,7 +107,7 @@ def refine(
     y, x = (files.resample(wav, sr, own) for wav in (noisy, cleaned))
     hop = prior.config.hop
     pieces = len(starts(y.shape[-1], PIECE * hop, OVERLAP * hop))
-    with tqdm(total=pieces * len(y) * choices.steps, unit="step", disable=not progress, delay=1.0, leave=False) as bar:
+    with progress_bar(show=progress, total=pieces * len(y) * choices.steps, desc="refining", unit="step") as bar:
         refined = prior.refine_wav(
             y, x, choices.steps, choices.eta_a, choices.eta_b, choices.eta_c, choices.seed, lambda *_: bar.update()
         )

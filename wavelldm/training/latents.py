@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from ..codec.model import Codec
 from ..data.clips import Clips
@@ -21,6 +20,7 @@ from ..data.degrade import Degradation
 from ..data.loader import batches, valid_pairs
 from ..errors import DataError
 from ..paths import data_home
+from ..progress import progress_bar
 
 BATCH = 16
 
@@ -39,10 +39,8 @@ class Latents:
         rng = np.random.default_rng([seed, step])
         rows = rng.integers(len(self.clean), size=size)
         starts = rng.integers(self.clean.shape[2] - frames + 1, size=size)
-        cut = (
-            lambda array: torch.from_numpy(
-                np.stack([array[r, :, s : s + frames] for r, s in zip(rows, starts)]).astype(np.float32)
-            )
+        cut = lambda array: torch.from_numpy(
+            np.stack([array[r, :, s : s + frames] for r, s in zip(rows, starts)]).astype(np.float32)
         )
         return cut(self.noisy), cut(self.clean)
 
@@ -94,7 +92,7 @@ def build(
         else:
             source = batches(speech, noise, recipe, codec.sr, seconds, BATCH, seed, rirs=rirs)
         total, squares, done = torch.zeros(dim, dtype=torch.float64), torch.zeros(dim, dtype=torch.float64), 0
-        with tqdm(total=count, desc="latents", unit="pair", disable=not progress, delay=2.0, leave=False) as bar:
+        with progress_bar(show=progress, total=count, desc="latents", unit="pair") as bar:
             for pair in source:
                 for array, wav in zip(arrays, pair):
                     z = codec.encode(wav.to(device), codec.sr).cpu()[: count - done]  # (B, D, T)

@@ -1,0 +1,87 @@
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from wavelldm.audio import files
+
+SR = 16_000
+
+
+def test_denoise_keeps_what_it_was_given_and_never_overwrites(cli, tmp_path, noise):
+    files.save(tmp_path / "a.flac", noise(0.7, 44_100, 2), 44_100)
+    code, out, err = cli("denoise", tmp_path / "a.flac")
+    assert code == 0 and "a.denoised.flac" in out and "model base16k" in out and not err
+    assert files.info(tmp_path / "a.denoised.flac") == files.info(tmp_path / "a.flac")
+    before = (tmp_path / "a.denoised.flac").read_bytes()
+    code, out, err = cli("denoise", tmp_path / "a.flac")
+    assert code == 1 and "--force" in err and "Traceback" not in err
+    assert (tmp_path / "a.denoised.flac").read_bytes() == before
+    assert cli("denoise", tmp_path / "a.flac", "--force")[0] == 0
+
+
+def test_denoise_a_folder_as_json(cli, tmp_path, folders):
+    code, out, _ = cli("denoise", folders / "noise", "-o", tmp_path / "out", "--json")
+    rows = json.loads(out)
+    assert code == 0 and [r["seconds"] for r in rows] == [1.0] * 3 and [r["error"] for r in rows] == [None] * 3
+    assert sorted(os.listdir(tmp_path / "out")) == ["n0.wav", "n1.wav", "n2.wav"]
+
+
+@pytest.mark.parametrize("json_asked", [False, True])
+def test_one_damaged_file_does_not_end_a_folder(cli, tmp_path, noise, json_asked):
+    for name in ("a", "c"):
+        files.save(tmp_path / "in" / f"{name}.wav", noise(), SR)
+    (tmp_path / "in" / "b.wav").write_text("no audio" * 50)
+    (tmp_path / "in" / "d.flac").write_bytes(b"")
+    code, out, err = cli("denoise", tmp_path / "in", "-o", tmp_path / "out", *["--json"] * json_asked)
+    assert code == 1 and sorted(os.listdir(tmp_path / "out")) == ["a.wav", "c.wav"]
+    assert "b.wav cannot be read as sound" in err and "d.flac is empty" in err
+    assert "2 of 4 files were not cleaned" in err and "Traceback" not in err
+    if json_asked:
+        rows = json.loads(out)
+        assert [bool(row["error"]) for row in rows] == [False, True, False, True]
+        assert [row["seconds"] for row in rows] == [1.0, None, 1.0, None]
+
+
+def test_a_fault_in_one_file_does_not_end_a_folder_either(cli, tmp_path, noise, monkeypatch):
+    from wavelldm.denoise.denoiser import Denoiser
+
+    before = Denoiser.enhance_file
+
+    def sometimes(self, source, *rest, **more):
+        if source.name == "a.wav":
+            raise RuntimeError("not enough memory")
+        return before(self, source, *rest, **more)
+
+    monkeypatch.setattr(Denoiser, "enhance_file", sometimes)
+    for name in ("a", "b"):
+        files.save(tmp_path / f"{name}.wav", noise(), SR)
+    code, out, err = cli("denoise", tmp_path, "-o", tmp_path / "out", "--json")
+    assert code == 3 and "not enough memory" in json.loads(out)[0]["error"] and json.loads(out)[1]["error"] is None
+    assert "a.wav" in err and os.listdir(tmp_path / "out") == ["b.wav"]
+
+
+def test_settings_that_fit_no_file_are_refused_once(cli, tmp_path, noise):
+    for name in ("a", "b"):
+        files.save(tmp_path / "in" / f"{name}.wav", noise(), SR)
+    code, _, err = cli("denoise", tmp_path / "in", "-o", tmp_path / "out", "--model", "logmmse", "--strength", 2)
+    assert code == 1 and len(err.splitlines()) == 1
+
+
+def test_standard_error_is_silent_where_nobody_looks(tmp_path, noise):
+    """Progress bars are for terminals: in a pipe, standard error holds errors alone."""
+    files.save(tmp_path / "long.wav", torch.cat([noise(60.0)] * 3, dim=1), SR)
+    command = [sys.executable, "-m", "wavelldm", "denoise", str(tmp_path / "long.wav"), "--json"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert done.returncode == 0 and json.loads(done.stdout)[0]["seconds"] == 180
+
+
+def test_refine_takes_what_another_program_made(cli, tmp_path, folders):
+    noisy = folders / "speech" / "s0.wav"
+    assert cli("denoise", noisy, "-o", tmp_path / "e.wav", "--model", "logmmse")[0] == 0
+    code, out, _ = cli("refine", noisy, tmp_path / "e.wav", "-o", tmp_path / "r.wav", "--steps", 2, "--json")
+    assert code == 0 and json.loads(out)["output"] == str(tmp_path / "r.wav")
+    assert files.info(tmp_path / "r.wav").frames == files.info(noisy).frames

@@ -1,0 +1,226 @@
+"""`wavelldm denoise` and `wavelldm refine`: clean recordings, and refine what a denoiser left."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from ..errors import AudioError, WavelldmError
+from .options import add_device, add_force, add_seed, command, explain, number, show, usable_device, whole
+
+DENOISE = """  wavelldm denoise talk.wav                       writes talk.denoised.wav
+  wavelldm denoise talk.mp3 -o clean.flac
+  wavelldm denoise 'talks/*.mp3' recordings/ -o cleaned/
+  wavelldm denoise talk.wav --strength 0.7 --keep-background 0.1
+  ffmpeg -i talk.mp3 -f wav - | wavelldm denoise - > clean.wav
+  arecord -f S16_LE -r 16000 | wavelldm denoise - | aplay"""
+
+REFINE = """  wavelldm refine noisy.wav enhanced.wav -o refined.wav
+  wavelldm refine noisy.wav --first base16k
+  wavelldm refine noisy.wav enhanced.wav --plus --steps 50
+  wavelldm refine noisy.wav enhanced.wav --eta_a none --eta_b 1     a draw from the posterior"""
+
+
+def add(commands) -> None:
+    sub = command(
+        commands,
+        "denoise",
+        run_denoise,
+        "clean recordings",
+        "Clean one recording, several, or folders. Length, loudness, sample rate, channels and sample format stay as "
+        "they are; files of any length are worked through in constant memory. A file that cannot be cleaned is named, "
+        "the others are cleaned all the same, and the exit code is 1. An existing output is never overwritten without "
+        "--force. The input - is a WAV stream on standard input: it is cleaned as it arrives and written to standard "
+        "output.",
+        DENOISE,
+    )
+    sub.add_argument("input", nargs="+", help="sound files, folders or patterns, or - for standard input")
+    sub.add_argument("-o", "--output", help="the file to write, or a folder if there are several inputs")
+    sub.add_argument(
+        "--model",
+        default="best",
+        metavar="NAME",
+        help="which denoiser: base16k, wavelldm, segan, waveform, logmmse, or weights that you trained, by their path "
+        "(default: the best one that ships)",
+    )
+    sub.add_argument("--steps", type=whole(1, 1000), default=1, help="steps of the diffusion's sampler (default: 1)")
+    sub.add_argument("--sampler", help="ddim, ddpm, dpmpp_2m ... (default: the one the model was made for)")
+    sub.add_argument(
+        "--strength",
+        type=number(0, 4),
+        default=1.0,
+        help="turn noise down by this many times the decibels: 0 to 4 (default: 1)",
+    )
+    sub.add_argument(
+        "--keep-background",
+        type=number(0, 1),
+        default=0.0,
+        metavar="SHARE",
+        help="put this share of the noise back: 0 to 1 (default: 0)",
+    )
+    sub.add_argument(
+        "--restore",
+        action="store_true",
+        help="also fill dropouts (up to 0.6 s) and missing bands with what the diffusion expects there; a stream then "
+        "waits 11 s, and keeps its band",
+    )
+    sub.add_argument(
+        "--stream", action="store_true", help="clean files as a stream is cleaned: in small blocks, as they come"
+    )
+    add_seed(sub)
+    add_device(sub)
+    add_force(sub, "existing files")
+
+    sub = command(
+        commands,
+        "refine",
+        run_refine,
+        "let a prior of clean speech refine what a denoiser left",
+        "Diffiner: what a denoiser took away says how far each bin of the noisy recording can be trusted, and a "
+        "diffusion prior of clean speech draws the rest. ENHANCED may come from any program; a constant delay and a "
+        "wrong level are found, corrected and named. It makes speech sound cleaner, and does not bring it nearer to "
+        "the original: measures with a reference may fall. The prior works at 16 kHz; what lies above its band stays "
+        "as it was.",
+        REFINE,
+    )
+    sub.add_argument("noisy", help="the noisy recording")
+    sub.add_argument("enhanced", nargs="?", help="what a denoiser made of it: as long, at the same rate")
+    sub.add_argument("-o", "--output", help="the file to write (default: noisy.refined.wav beside the input)")
+    sub.add_argument(
+        "--first",
+        metavar="MODEL",
+        help="instead of ENHANCED: run one of our denoisers first (base16k, wavelldm, logmmse)",
+    )
+    sub.add_argument(
+        "--prior",
+        default="prior16k",
+        metavar="NAME",
+        help="weights of the speech prior, by name or path (default: the one that ships)",
+    )
+    sub.add_argument("--steps", type=whole(1, 1000), default=30, help="steps of the diffusion (default: 30)")
+    sub.add_argument("--plus", action="store_true", help="Diffiner+: keep a share of the noise from step to step")
+    sub.add_argument(
+        "--eta_a",
+        type=share_or_none,
+        metavar="SHARE",
+        help="fresh noise where the observation is good: 0 to 1, or none for DDPM's own step (default: 0.9, with "
+        "--plus 0.4)",
+    )
+    sub.add_argument(
+        "--eta_b",
+        type=number(0, 1),
+        metavar="SHARE",
+        help="how far to lean on the observation where it is bad: 0 to 1 (default: 0.9, with --plus 0.6)",
+    )
+    sub.add_argument(
+        "--eta_c",
+        type=number(0, 1),
+        metavar="SHARE",
+        help="only with --plus: the observation's share of the noise: 0 to 1 (default: 0)",
+    )
+    add_seed(sub)
+    add_device(sub)
+    add_force(sub)
+
+
+def share_or_none(text: str) -> float | str:
+    return text if text == "none" else number(0, 1)(text)
+
+
+# denoise --------------------------------------------------------------------------------------------------------------
+
+
+def run_denoise(args: argparse.Namespace) -> int:
+    import torch
+
+    from ..denoise import denoiser
+    from ..denoise.chain import Settings
+
+    torch.set_num_threads(1)  # the networks are so small that more threads would mostly wait for each other
+    settings = Settings(args.steps, args.sampler, args.strength, args.keep_background, args.seed, args.restore)
+    if "-" in args.input:
+        return denoise_standard_input(args, settings)
+    jobs = denoiser.jobs(args.input, args.output)
+    model = load(args)
+    rows: list[dict] = []
+    worst = 0
+    try:
+        for source, target in jobs:
+            row, code = denoise_one(args, model, settings, source, target)
+            rows.append(row)
+            worst = max(worst, code)
+    finally:  # also when it is stopped: what is done is done
+        if args.json:
+            print(json.dumps(rows, indent=2))
+    failed = [row["input"] for row in rows if row["error"]]
+    if failed and len(rows) > 1:
+        print(f"{len(failed)} of {len(rows)} files were not cleaned: {', '.join(failed)}", file=sys.stderr)
+    return worst
+
+
+def denoise_one(args: argparse.Namespace, model, settings, source: Path, target: Path) -> tuple[dict, int]:
+    """Clean one file -> what became of it, and its exit code. A file that cannot be cleaned does not end the run."""
+    row = {"input": str(source), "output": str(target), "seconds": None, "model": model.name, "error": None}
+    try:
+        facts = model.enhance_file(source, target, force=args.force, settings=settings, live=args.stream)
+    except Exception as error:
+        about_settings = isinstance(error, WavelldmError) and not isinstance(error, AudioError)
+        if args.debug or about_settings:  # it would be the same with every other file
+            raise
+        code, row["error"] = explain(error)
+        place = "" if isinstance(error, AudioError) else f"{source}: "
+        print(f"wavelldm denoise: {place}{row['error']}", file=sys.stderr)
+        return row, code
+    row["seconds"] = round(facts.seconds, 3)
+    if not args.json:
+        print(f"{source} -> {target} ({facts.seconds:.1f} s of sound, model {model.name})", flush=True)
+    return row, 0
+
+
+def load(args: argparse.Namespace):
+    from ..denoise import denoiser
+
+    device = usable_device(args.device)
+    return denoiser.load(args.model) if device == "cpu" else denoiser.load(args.model, device=device)
+
+
+def denoise_standard_input(args: argparse.Namespace, settings) -> int:
+    from . import streams
+
+    if len(args.input) > 1:
+        raise WavelldmError("standard input (-) comes alone; name the files in a second command")
+    to_file = args.output not in (None, "-")
+    if args.json and not to_file:
+        raise WavelldmError("the sound itself goes to standard output, so there is no room for --json; add -o FILE")
+    if args.force and not to_file:
+        raise WavelldmError("--force overwrites a file, and there is none; add -o FILE or leave --force out")
+    source, sink = streams.standard_input(), None if to_file else streams.standard_output()
+    model = load(args)
+    if not to_file:
+        streams.denoise(model, settings, source, sink)
+        return 0
+    seconds = streams.denoise_to_file(model, settings, source, args.output, args.force)
+    facts = {"input": "-", "output": args.output, "seconds": round(seconds, 3), "model": model.name, "error": None}
+    show(args, [facts], f"standard input -> {args.output} ({seconds:.1f} s of sound, model {model.name})")
+    return 0
+
+
+# refine ---------------------------------------------------------------------------------------------------------------
+
+
+def run_refine(args: argparse.Namespace) -> None:
+    from .. import weights
+    from ..refine import files
+    from ..refine.prior import SpeechPrior
+
+    if args.eta_c is not None and not args.plus:
+        raise WavelldmError("--eta_c belongs to Diffiner+; add --plus, or leave it out")
+    defaults = files.PAPER_PLUS if args.plus else files.PAPER
+    given = (args.eta_a, args.eta_b, args.eta_c)
+    eta_a, eta_b, eta_c = (default if value is None else value for value, default in zip(given, defaults))
+    choices = files.Choices(args.steps, None if eta_a == "none" else eta_a, eta_b, eta_c, args.seed)
+    target = args.output or Path(args.noisy).with_suffix(f".refined{Path(args.noisy).suffix}")
+    prior = weights.load(args.prior, SpeechPrior, usable_device(args.device))
+    facts = files.refine_file(args.noisy, args.enhanced, target, prior, choices, args.first, args.force)
+    done = f"{args.noisy} -> {target} ({facts['seconds']:.1f} s of sound, {args.steps} steps)"
+    show(args, facts, "\n".join([*facts["notes"], done]))

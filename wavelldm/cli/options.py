@@ -1,0 +1,151 @@
+"""What all commands share: how a command is declared, kinds of values, how a result is printed."""
+
+import argparse
+import json
+import math
+import re
+from collections.abc import Callable
+from difflib import get_close_matches
+from textwrap import fill
+
+from ..errors import WavelldmError
+
+EXIT = """exit codes:
+  0    done
+  1    something is wrong with what was given; the message says what to do
+  2    the command line itself is wrong
+  3    a fault of the program; run again with --debug and report it
+  130  stopped with Ctrl-C; nothing half-written is left behind"""
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose mistakes read as one sentence and say where the manual is."""
+
+    def error(self, message: str) -> None:
+        self.exit(2, f"{self.prog}: {message}\nthe manual: {self.prog} --help\n")
+
+
+class Manual(argparse.RawDescriptionHelpFormatter):
+    """Wide enough that most options fit on one line."""
+
+    def __init__(self, prog: str):
+        super().__init__(prog, max_help_position=28, width=110)
+
+
+def command(
+    commands, name: str, run: Callable, summary: str, description: str, examples: str = ""
+) -> argparse.ArgumentParser:
+    """Declare a command: its line in the list, its manual page, the function behind it. Returns its parser."""
+    parser = commands.add_parser(
+        name,
+        help=summary,
+        description=fill(description, 106),
+        formatter_class=Manual,
+        epilog=f"examples:\n{examples}\n\n{EXIT}" if examples else EXIT,
+        allow_abbrev=False,
+    )
+    parser.set_defaults(run=run, parser=parser)
+    others = parser.add_argument_group("in every command")
+    others.add_argument("--json", action="store_true", help="print the result as JSON, for a machine to read")
+    others.add_argument("--debug", action="store_true", help="show the whole traceback when something goes wrong")
+    return parser
+
+
+def unknown_option(parser: argparse.ArgumentParser, words: list[str]) -> str:
+    """One sentence about words that `parser` does not know, with the nearest option that it does."""
+    word = words[0].partition("=")[0]
+    if not word.startswith("-"):
+        return f"'{word}' is one word too many"
+    known = re.findall(r"--[a-z][a-z0-9_-]*", parser.format_help())
+    return f"there is no option '{word}'{did_you_mean(word, known)}"
+
+
+def did_you_mean(word: str, known: list[str]) -> str:
+    near = get_close_matches(word, known, 1, 0.5)
+    return f"; did you mean '{near[0]}'?" if near else ""
+
+
+def whole(least: int, most: int | None = None) -> Callable[[str], int]:
+    """A kind of value: a whole number from `least` to `most`."""
+
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = None
+        if value is None or value < least or (most is not None and value > most):
+            reach = f"of {least} or more" if most is None else f"from {least} to {most}"
+            raise argparse.ArgumentTypeError(f"give a whole number {reach}, not '{text}'")
+        return value
+
+    return parse
+
+
+def number(least: float | None = None, most: float | None = None, above: float | None = None) -> Callable[[str], float]:
+    """A kind of value: a finite number from `least` to `most`, or greater than `above`."""
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        fits = math.isfinite(value) and (least is None or value >= least) and (most is None or value <= most)
+        if not fits or (above is not None and value <= above):
+            limits = [f"greater than {above:g}"] if above is not None else []
+            limits += [f"from {least:g}"] if least is not None else []
+            limits += [f"to {most:g}"] if most is not None else []
+            raise argparse.ArgumentTypeError(f"give {' '.join(['a number', *limits])}, not '{text}'")
+        return value
+
+    return parse
+
+
+SEED = whole(0, 2**63 - 1)
+
+
+def add_seed(parser: argparse.ArgumentParser, same: str = "result") -> None:
+    parser.add_argument("--seed", type=SEED, default=0, help=f"same seed, same {same} (default: 0)")
+
+
+def add_force(parser: argparse.ArgumentParser, what: str = "an existing file") -> None:
+    parser.add_argument("--force", action="store_true", help=f"overwrite {what}")
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--device",
+        default="cpu",
+        metavar="NAME",
+        help="where the networks run: cpu, cuda, cuda:1 or mps (default: cpu)",
+    )
+
+
+def usable_device(name: str) -> str:
+    """`name` if torch can run there; otherwise one sentence."""
+    import torch
+
+    if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", name):
+        raise WavelldmError(f"there is no device '{name}'; choose cpu, cuda, cuda:1 or mps")
+    if name == "mps" and not torch.backends.mps.is_available():
+        raise WavelldmError("this machine has no Apple GPU that torch can use; leave --device out")
+    if name.startswith("cuda"):
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if int(name.partition(":")[2] or 0) >= count:
+            raise WavelldmError(f"torch sees {count} CUDA devices here, so '{name}' cannot be used; leave --device out")
+    return name
+
+
+def show(args: argparse.Namespace, facts, text: str) -> None:
+    """Print one result, for a person or (--json) for a machine."""
+    print(json.dumps(facts, indent=2) if args.json else text)
+
+
+def explain(error: Exception) -> tuple[int, str]:
+    """The exit code for an error, and one sentence about it."""
+    if isinstance(error, WavelldmError):
+        return 1, str(error)
+    if isinstance(error, ModuleNotFoundError) and not (error.name or "wavelldm").startswith("wavelldm"):
+        return 1, f"this needs the package '{error.name}'; install it with: pip install 'wavelldm[metrics]'"
+    if isinstance(error, OSError) and error.strerror:
+        return 1, f"{error.filename or 'standard output'}: {error.strerror}"
+    return 3, f"{type(error).__name__}: {error} (run with --debug for the whole story)"
