@@ -24,11 +24,11 @@ def from_dict(kind: type[C], values: dict) -> C:
     return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in built.items()})
 
 
-def to_dict(config) -> dict:
+def to_dict(config: Any) -> dict:
     return asdict(config)
 
 
-def settings(config, prefix: str = "") -> Iterator[str]:
+def settings(config: Any, prefix: str = "") -> Iterator[str]:
     """The dotted names of all numbers in a config."""
     for f in fields(config):
         value = getattr(config, f.name)

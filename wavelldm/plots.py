@@ -2,6 +2,8 @@
 
 import textwrap
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,7 +12,7 @@ from torch import Tensor
 INK, ACCENT, SOFT = "#1b2a3a", "#d1495b", "#7a8ba3"
 
 
-def pyplot():
+def pyplot() -> ModuleType:
     """matplotlib, set up alike for every figure of the course."""
     import matplotlib
 
@@ -49,7 +51,7 @@ def decibels(wav: Tensor, sr: int, cells: tuple = (128, 480)) -> np.ndarray:
     return (10 * torch.log10(power / window.sum().square() * 4 + 1e-12)).numpy()
 
 
-def spectrogram(ax, wav: Tensor, sr: int, title: str = "", top: float = -15.0, span: float = 80.0):
+def spectrogram(ax: Any, wav: Tensor, sr: int, title: str = "", top: float = -15.0, span: float = 80.0) -> Any:
     """Draw one spectrogram; the colours run over `span` dB below `top`. Returns the image, for a colour bar."""
     image = ax.imshow(
         decibels(wav, sr),
@@ -65,7 +67,7 @@ def spectrogram(ax, wav: Tensor, sr: int, title: str = "", top: float = -15.0, s
     return image
 
 
-def compare(wavs: dict, sr: int, path=None, note: str = ""):
+def compare(wavs: dict[str, Tensor], sr: int, path: str | Path | None = None, note: str = "") -> Any:
     """Spectrograms of several versions of one recording below each other, on one scale; saved as PNG if `path` is
     given."""
     plt = pyplot()

@@ -36,14 +36,14 @@ def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:16]
 
 
-def _ending(path) -> Path:
+def _ending(path: str | Path) -> Path:
     """`path` with .safetensors at its end, whatever dots are in its name."""
     path = Path(path)
     return path if path.suffix == ".safetensors" else Path(f"{path}.safetensors")
 
 
 def save(
-    path,
+    path: str | Path,
     model: nn.Module,
     *,
     licence: str | None = None,
@@ -85,7 +85,7 @@ def save(
     return path
 
 
-def about(name) -> dict:
+def about(name: str | Path) -> dict:
     """What the JSON beside shipped weights (by name) or any others (by path) says."""
     path = locate(name).with_suffix(".json")
     try:
@@ -104,7 +104,7 @@ def about(name) -> dict:
     return found
 
 
-def locate(name) -> Path:
+def locate(name: str | Path) -> Path:
     """A name of shipped weights, or a path, with or without its ending, -> the .safetensors file."""
     path, whole = Path(name), _ending(name)
     if path.suffix == ".safetensors" or path.is_file():
@@ -120,7 +120,7 @@ def locate(name) -> Path:
     return shipped
 
 
-def load(name, kind: type[Network], device="cpu") -> Network:
+def load(name: str | Path, kind: type[Network], device: str | torch.device = "cpu") -> Network:
     """The network of class `kind` with these weights, ready to use; `.name` and `.hash` say which they are."""
     path = locate(name)
     if not path.exists():
@@ -148,7 +148,7 @@ def load(name, kind: type[Network], device="cpu") -> Network:
     return model.to(device).eval()
 
 
-def check_needs(name, role: str, net: nn.Module) -> None:
+def check_needs(name: str | Path, role: str, net: nn.Module) -> None:
     """Refuse to use `net` as the `role` of weights that were trained with another one."""
     wanted = about(name)["needs"].get(role)
     if wanted and wanted["hash"] != getattr(net, "hash", None):

@@ -2,11 +2,12 @@
 wrote."""
 
 import importlib
+from typing import Any
 
 from ..errors import WavelldmError
 
 
-def fetch(package: str, kind: str, name: str, subfolder: str):
+def fetch(package: str, kind: str, name: str, subfolder: str) -> Any:
     """`package`.`kind`.from_pretrained(name); where `name` holds a whole pipeline, the part in `subfolder`."""
     try:
         cls = getattr(importlib.import_module(package), kind)

@@ -10,6 +10,7 @@ the decoder.
 import re
 import zlib
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -185,9 +186,11 @@ def reparameterise(mean: Tensor, logvar: Tensor, generator: torch.Generator | No
     return mean + (0.5 * logvar).exp() * eps
 
 
-def words_of(item) -> str:
-    """What is known about a file, as words without digits: of its folder and its label ("libri-103" -> "libri", "f3"
-    -> "f")."""
+def words_of(item: Any) -> str:
+    """What is known about a file (data.corpora.Item), as words without digits: those of its folder and its label.
+
+    "libri-103" becomes "libri", "f3" becomes "f".
+    """
     return " ".join(re.findall(r"[a-z]+", f"{item.path.parent.name} {item.label}".lower()))
 
 
@@ -279,7 +282,7 @@ def our_key(theirs: str) -> str:
     return theirs
 
 
-def from_diffusers(config, weights: dict) -> MelVAE:
+def from_diffusers(config: Any, weights: dict[str, Tensor]) -> MelVAE:
     """An AutoencoderKL's config and state_dict -> ours, equal in every output.
 
     Mels go in as they are, as AudioLDM2 does it.

@@ -8,6 +8,7 @@ only.
 import math
 import re
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -118,7 +119,7 @@ def folded(weights: dict) -> dict:
     return out
 
 
-def from_transformers(config, weights: dict) -> HiFiGANVocoder:
+def from_transformers(config: Any, weights: dict) -> HiFiGANVocoder:
     """A SpeechT5HifiGan's config and state_dict -> ours, equal in every output."""
     vocoder = HiFiGANVocoder(
         config.model_in_dim, config.upsample_initial_channel, config.upsample_rates, config.upsample_kernel_sizes,
