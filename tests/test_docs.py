@@ -1,10 +1,16 @@
 """The documents: links lead somewhere, lines are short, the README's tree follows the order of imports."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
+import torch
+from signals import speechlike
 from test_structure import ORDER, PACKAGES
+
+from wavelldm.audio import files
+from wavelldm.cli import main
 
 ROOT = Path(__file__).parent.parent
 FOLDERS = (".", "docs", "benchmarks", "data", "wavelldm/weights")
@@ -76,3 +82,28 @@ def test_benchmarks_write_short_lines(monkeypatch):
     assert max(map(len, lines)) <= 120 and lines[0] == "## Title" and lines[-2:] == table.split("\n")
     assert wrapped(text).split() == text.split() and "* two lines" in lines
     assert wrapped(wrapped(text)) == wrapped(text)
+
+
+def blocks(language: str = "") -> list:
+    """The blocks of code in a language of all documents, each with its document."""
+    pattern = re.compile(rf"^```{language}\n(.*?)^```$", re.M | re.S)
+    return [
+        pytest.param(code, id=f"{p.stem}-{i}")
+        for p in DOCUMENTS
+        for i, code in enumerate(pattern.findall(p.read_text()))
+    ]
+
+
+def test_the_commands_in_the_documents_exist():
+    lines = [line.split("  #")[0] for block in blocks() for line in block.values[0].replace("\\\n", " ").splitlines()]
+    found = [words for line in lines for words in re.findall(r"(?:^|\| |-m )wavelldm ([^|>]+)", line)]
+    assert len(found) > 30
+    for words in found:
+        main.read(shlex.split(words))  # leaves with exit code 2 if there is no such command or option
+
+
+@pytest.mark.parametrize("code", blocks("python"))
+def test_the_examples_in_python_run(code, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    files.save("talk.wav", torch.tensor(speechlike(1.0))[None].float(), 16_000)
+    exec(code, {})
