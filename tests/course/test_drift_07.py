@@ -111,7 +111,7 @@ def test_the_transform_is_the_modules(n, hop):
 
 
 def test_bits_are_the_modules_without_its_outliers(monkeypatch):
-    monkeypatch.setattr(autoencoder, "RARE", 0.0)
+    monkeypatch.setattr(autoencoder, "OUTLIER_SHARE", 0.0)
     numbers = torch.arange(-300.0, 301.0)
     for scale in (0.05, 0.7, 9.0):
         bits = HAND["cost"](numbers, torch.tensor(scale))
@@ -154,7 +154,7 @@ def test_side_information_is_worth_most_where_the_latent_is_narrow():
 def test_the_table_is_the_modules(tmp_path, monkeypatch):
     files.save(tmp_path / "clip.wav", WAV[0], SR)
     (rung,) = [r for r in rungs.phase_rungs(None) if r.name.startswith("the lowest 80")]
-    theirs, sound = report.climb(rung, Item(tmp_path / "clip.wav"))
+    theirs, sound = report.score_rung(rung, Item(tmp_path / "clip.wav"))
     kept = files.load(tmp_path / "clip.wav", SR, mono=True)[0]
     row, mine = HAND["score"](rung.name, rung.family, lambda wav: HAND["lowest"](wav, 80), kept[None])
     assert row.scores == pytest.approx(theirs.scores, abs=1e-4) and torch.allclose(mine, sound, atol=1e-6)

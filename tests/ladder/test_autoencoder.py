@@ -75,7 +75,9 @@ def test_bits_are_those_of_a_distribution():
 
 @torch.no_grad()
 def test_a_decoder_could_follow(stirred):
-    """What a number is expected to be depends on those sent before it alone: earlier frames, and lower ones of its own."""
+    """What a number is expected to be depends on those sent before it alone: earlier frames, and lower ones of its
+    own.
+    """
     numbers = torch.randint(-3, 4, (1, stirred.hop, 9), generator=torch.Generator().manual_seed(0)).float()
     base = stirred.scales(numbers)
     assert base.min() > 0

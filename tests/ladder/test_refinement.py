@@ -41,5 +41,3 @@ def test_the_post_filter_sharpens_and_keeps_the_energy():
     assert torch.allclose(torch.logsumexp(2 * out, 1), torch.logsumexp(2 * mel, 1), atol=1e-5)
     assert out.std(1).mean() > 1.02 * mel.std(1).mean()
     assert torch.allclose(refinement.post_filter(mel, 0.0), mel, atol=1e-5)
-    shaky = mel + torch.randn(1, 64, 5, generator=torch.Generator().manual_seed(0))
-    assert refinement.post_filter(shaky, 0.0, 1.0).diff(dim=2).abs().mean() < 0.6 * shaky.diff(dim=2).abs().mean()

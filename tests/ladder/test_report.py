@@ -74,7 +74,8 @@ def test_every_rung_runs_and_says_what_it_keeps(quick, clip, paths, tmp_path):
         "stoi",
     ):  # an untrained refinement changes nothing of the VAE's mel, and of no other's
         assert lines["VAE's mel, refined, our vocoder"][score] == pytest.approx(lines["VAE's mel, our vocoder"][score])
-    # as physics demands: a true mel is no worse than one through a (random) VAE, and only what keeps phase has a positive SNR
+    # as physics demands: a true mel is no worse than one through a (random) VAE, and only what keeps phase has a
+    # positive SNR
     for score, sign in (("stoi", 1), ("mel_distance", -1), ("lsd", -1)):
         assert sign * lines["true mel, Griffin-Lim"][score] > sign * lines["VAE's mel, Griffin-Lim"][score], score
     assert lines["transform coder at 4 kbit/s"]["snr"] > 3 > 0 > lines["true mel, Griffin-Lim"]["snr"]
@@ -120,7 +121,7 @@ def test_the_grid_is_whole(clip):
     assert len({r.name for r in at16}) == 24 and len({r.name for r in at44}) == 48
     assert {r.name.split("to ")[1].split(" kHz")[0] for r in at44} == {"8", "22.05"}
     rung = next(r for r in at16 if r.name == "128 mels, n_fft 2048, hop 256, to 8 kHz, power 2")
-    row, wav = report.climb(rung, Item(clip))
+    row, wav = report.score_rung(rung, Item(clip))
     assert row.floats == 128 * 62.5 and wav.shape == (1, 19_200) and row.scores["snr"] < 1 and row.scores["stoi"] > 60
 
 
@@ -151,13 +152,13 @@ def test_published_networks_join(quick, clip, tmp_path):
         )
     ).save_pretrained(tmp_path / "vocoder")
     AutoencoderKL(
-        in_channels=1, out_channels=1, latent_channels=8, block_out_channels=(8, 16, 16), norm_num_groups=4, layers_per_block=1,
-        down_block_types=("DownEncoderBlock2D",) * 3, up_block_types=("UpDecoderBlock2D",) * 3,
+        in_channels=1, out_channels=1, latent_channels=8, block_out_channels=(8, 16, 16), norm_num_groups=4,
+        layers_per_block=1, down_block_types=("DownEncoderBlock2D",) * 3, up_block_types=("UpDecoderBlock2D",) * 3,
     ).save_pretrained(tmp_path / "vae")  # fmt: skip
     found, _ = rungs.build(["vocoder", "vae"], published_vocoder=str(tmp_path), published_vae=str(tmp_path))
     names = [r.name for r in found]
     assert names == [f"true mel, {tmp_path}", f"{tmp_path}'s mel, Griffin-Lim", f"{tmp_path}'s mel, {tmp_path}"]
-    row, wav = report.climb(found[-1], Item(clip))
+    row, wav = report.score_rung(found[-1], Item(clip))
     assert row.floats == 8 * 16 * 25 and wav.shape == (1, 19_200) and wav.isfinite().all()
 
 
@@ -178,7 +179,9 @@ def test_command_line(quick, capsys, clip, tmp_path):
 
 
 def test_normalisations_differ_and_lose_little(quick, clip):
-    rows = {r.name.split(",")[0]: report.climb(r, Item(clip))[0] for r in rungs.normalisation_rungs(MELS["audioldm2"])}
+    rows = {
+        r.name.split(",")[0]: report.score_rung(r, Item(clip))[0] for r in rungs.normalisation_rungs(MELS["audioldm2"])
+    }
     assert set(rows) == {"log", "zscore", "percentile", "tanh"}
     assert len({round(row.scores["mel_distance"], 6) for row in rows.values()}) == 4
     assert all(

@@ -1,10 +1,12 @@
-"""An autoencoder that keeps phase: MDCT coefficients, rounded to multiples of a step, and networks around that rounding.
+"""An autoencoder that keeps phase: MDCT coefficients, quantised uniformly, a learned decoder and a learned entropy
+model.
 
-Transform coding with learned parts (arXiv 1611.01704; 2007.03034 for the whole field). The MDCT is orthonormal, so an error of its numbers is
-an error of the waveform, and the step alone decides the bitrate: one model serves them all. Both networks begin as nothing, where
-this is a plain transform coder, and learn what that one leaves: what a rounded number most likely was (decoder), and how likely
-each number is given those before it (entropy model). Encoding learns nothing: in two short trials gradients
-straight through the rounding made it worse.
+Transform coding with learned parts (arXiv 1611.01704; 2007.03034 is a survey). The MDCT is orthonormal, so the error
+of its coefficients is the error of the waveform, and the quantiser's step alone decides the bitrate: one model serves
+all rates. Both networks start with a last layer of zeros, where the model is a plain transform coder. The decoder
+learns which value a quantised coefficient most likely had, the entropy model how likely each one is given those
+before it. The encoder has no parameters: in two short trials, gradients straight through the rounding made the result
+worse.
 """
 
 import math
@@ -23,21 +25,28 @@ from ..nn.layers import Chain, ChannelNorm, Conv1d, ConvNeXtBlock
 
 @dataclass(frozen=True)
 class AutoencoderConfig:
-    """The autoencoder that keeps phase: MDCT, a uniform quantiser, a learned decoder, a learned entropy (autoencoder.py)."""
+    """MDCT, uniform quantiser, decoder and entropy model."""
 
     sr: int = 16_000
     hop: int = 320  # coefficients per frame
     width: int = 128
-    depth: int = 2  # ConvNeXt blocks of each of its two networks
+    depth: int = 2  # ConvNeXt blocks of each of the two networks
     expansion: int = 2
-    finest: float = (
-        0.3  # step of the quantiser, as a share of the coefficients' root mean square: what it is trained on,
-    )
-    coarsest: float = 3.0  # from here to there
-    follow: float = 0.0  # 0: one step for the whole recording, the best SNR; 1: steps follow the level of each frame, weak ones sound better
-    tilt: float = (
-        0.0  # 0: all steps alike, the best SNR; above: finer ones where speech is weak, that is at high frequencies
-    )
+    finest: float = 0.3  # smallest step in training, as a share of the coefficients' root mean square
+    coarsest: float = 3.0  # largest step in training
+    follow: float = 0.0  # 0: one step for the whole recording (best SNR); 1: the step follows the level of each frame
+    tilt: float = 0.0  # 0: the same step at all frequencies (best SNR); above: finer steps at high frequencies
+
+
+# squared error (in steps) that a bit is worth: slope of D = step^2 / 12 over R = -log2(step)
+RATE_WEIGHT = math.log(2) / 6
+OUTLIER_WIDTH = 8.0  # outliers have a Laplace distribution so many times as wide
+OUTLIER_SHARE = 0.02  # share of the coefficients that are outliers
+LEVEL_CHANGE = torch.tensor(1.5)  # mean change of the level from frame to frame, in halves of a power of two
+LARGEST = 4_096.0  # steps; larger coefficients are clipped
+
+
+# --- MDCT (Princen & Bradley 1986): frames two hops long, each with one hop of coefficients
 
 
 @lru_cache(maxsize=8)
@@ -50,7 +59,8 @@ def basis(hop: int) -> Tensor:
 
 
 def frames(length: int, hop: int) -> int:
-    return -(-length // hop) + 1  # one more than hops: the first and the last are half empty
+    """Number of MDCT frames: one more than hops, as the first and the last are half empty."""
+    return -(-length // hop) + 1
 
 
 def mdct(wav: Tensor, hop: int) -> Tensor:
@@ -66,52 +76,45 @@ def imdct(coefficients: Tensor, length: int) -> Tensor:
     return overlap_add(pieces, hop)[:, None, hop : hop + length]
 
 
-TRADE = math.log(2) / 6  # of squared error, in steps, for one bit: the slope of D = step^2 / 12 against R = -log2(step)
-
-
-WIDE = 8.0  # an outlier's Laplace distribution is as many times as wide,
-
-
-RARE = 0.02  # and this share of the numbers are such
-
-
-STEADY = torch.tensor(1.5)  # by how many halves of a power of two the level changes from frame to frame, about
-
-
-LOUDEST = 4_096.0  # steps; beyond it nothing is coded
+# --- the coder
 
 
 class Coded(NamedTuple):
+    """What the autoencoder makes of a recording."""
+
     wav: Tensor  # (B, 1, N), decoded
-    numbers: Tensor  # (B, M, T), whole: what is sent
-    bits: Tensor  # (B, T), what a frame costs
+    numbers: Tensor  # (B, M, T), integers: what is sent
+    bits: Tensor  # (B, T), of each frame
     error: Tensor  # (), mean squared error in steps
 
 
 def cumulative(x: Tensor, scale: Tensor) -> Tensor:
-    """Distribution function of Laplace's density with mean |x| = scale."""
+    """Distribution function of the Laplace density with mean |x| = scale."""
     tail = 0.5 * (-x.abs() / scale).exp()
     return torch.where(x < 0, tail, 1 - tail)
 
 
 def cost(numbers: Tensor, scale: Tensor) -> Tensor:
-    """Bits for whole numbers under a Laplace density of that scale (with few outliers), integrated over +-1/2: -log2 p.
+    """Bits -log2 p of integers under a Laplace density of that scale with some outliers, integrated over +-1/2.
 
-    An ideal arithmetic coder needs as much, and 0.01 % more. Computed in the left tail, where nothing cancels."""
+    An arithmetic coder needs about 0.01 % more. Computed in the left tail, where differences of p keep their precision.
+    """
     x = -numbers.abs()
     p = 0.0
-    for share, width in ((1 - RARE, scale), (RARE, WIDE * scale + 0.5)):
+    for share, width in ((1 - OUTLIER_SHARE, scale), (OUTLIER_SHARE, OUTLIER_WIDTH * scale + 0.5)):
         p = p + share * (cumulative(x + 0.5, width) - cumulative(x - 0.5, width))
     return -p.clamp_min(1e-12).log2()
 
 
-def rounded(u: Tensor) -> Tensor:
-    """Coefficients in steps -> whole numbers, up from 0.6 only: where most are small, a zero is worth an error."""
-    return u.sign() * (u.abs().clamp(max=LOUDEST) + 0.4).floor()
+def quantise(u: Tensor) -> Tensor:
+    """Coefficients in steps -> integers, rounded up only from 0.6 on: zeros are cheap, so they may cost some error."""
+    return u.sign() * (u.abs().clamp(max=LARGEST) + 0.4).floor()
 
 
-def before(numbers: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Sizes that a decoder knows when it comes to (k, t): of the two lower neighbours, and in the two frames before, around k."""
+def context(numbers: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Magnitudes that the decoder knows before (k, t): of the two lower neighbours, and around k in each of two past
+    frames.
+    """
     size = numbers.abs()
     lower = F.pad(size, (0, 0, 2, 0))[:, :-2] * 0.4 + F.pad(size, (0, 0, 1, 0))[:, :-1] * 0.6
     past = F.pad(size, (1, 0))[..., :-1]
@@ -121,7 +124,7 @@ def before(numbers: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 class Autoencoder(nn.Module):
-    """wav (B, 1, N) at a step -> the same, a little different, and the bits it took."""
+    """wav (B, 1, N) and a step -> decoded wav and the bits it takes."""
 
     Config = AutoencoderConfig
 
@@ -140,14 +143,15 @@ class Autoencoder(nn.Module):
 
         self.decoder, self.entropy = network(m), network(4 * m, causal=True)
         hz = (torch.arange(m) + 0.5) * self.sr / 2 / m
-        self.register_buffer(
-            "weights", (1 + (hz / 500) ** 2)[:, None] ** (-c.tilt / 2), persistent=False
-        )  # of the steps, (M, 1)
+        tilt = (1 + (hz / 500) ** 2)[:, None] ** (-c.tilt / 2)  # of the steps over frequency, (M, 1)
+        self.register_buffer("weights", tilt, persistent=False)
 
-    def steps(self, x: Tensor, step) -> Tensor:
-        """Coefficients (B, M, T) and a share of their root mean square, one or (B,) -> the step of each (B, M, T), bits to send them (B, T).
+    def steps(self, x: Tensor, step: float | Tensor) -> tuple[Tensor, Tensor]:
+        """Coefficients (B, M, T) -> their steps (B, M, T), and the bits (B, T) that describe the steps.
 
-        With `follow` a frame's step follows its level, to the power of that, in whole halves of a power of two (3 dB)."""
+        `step` is a share of the root mean square of x, one number or (B,). With `follow`, the step of a frame is
+        proportional to its level to that power, in multiples of 3 dB.
+        """
         share = torch.as_tensor(step, dtype=x.dtype, device=x.device).reshape(-1, 1, 1)
         whole = x.square().mean((1, 2), keepdim=True).sqrt().clamp_min(1e-6)  # (B, 1, 1)
         size = (share * whole * self.weights).expand(*x.shape[:2], x.shape[2])
@@ -156,58 +160,63 @@ class Autoencoder(nn.Module):
             return size, torch.zeros_like(x[:, 0])
         level = x.square().mean(1, keepdim=True).sqrt() / whole  # (B, 1, T)
         halves = (2 * level.clamp_min(2**-10).log2()).round()
-        return size * 2 ** (follow * halves / 2), cost(
-            halves.diff(dim=2, prepend=torch.zeros_like(halves[..., :1]))[:, 0], STEADY
-        )
+        change = halves.diff(dim=2, prepend=torch.zeros_like(halves[..., :1]))[:, 0]  # (B, T)
+        return size * 2 ** (follow * halves / 2), cost(change, LEVEL_CHANGE)
 
     def scales(self, numbers: Tensor) -> Tensor:
-        """How large each number is expected to be, from those sent before it: all of the earlier frames, the lower ones of its own."""
-        seen = F.pad(numbers, (1, 0))[..., :-1]  # frame t sees the frames before it
-        shift, *gains = self.entropy(_compressed(seen)).chunk(4, dim=1)
-        start = (0.45, 0.35, 0.15)  # of a plain transform coder
+        """Expected magnitude of each number, from those sent before it: earlier frames, and lower ones of its own
+        frame.
+        """
+        past = F.pad(numbers, (1, 0))[..., :-1]  # frame t depends on the frames before it
+        shift, *gains = self.entropy(_compressed(past)).chunk(4, dim=1)
+        start = (0.45, 0.35, 0.15)  # weights of the plain transform coder
         total = 0.02 + 0.03 * shift.clamp(-6, 4).exp()
-        for weight, gain, size in zip(start, gains, before(numbers)):
+        for weight, gain, size in zip(start, gains, context(numbers)):
             total = total + weight * gain.clamp(-6, 3).exp() * size
         return total
 
-    def restore(self, numbers: Tensor, scales: Tensor) -> Tensor:
-        """Whole numbers -> coefficients in steps: what they most likely were."""
+    def dequantise(self, numbers: Tensor, scales: Tensor) -> Tensor:
+        """Integers -> the most likely coefficients, in steps."""
         return numbers + self.decoder(_compressed(numbers)) * (scales / (1 + scales))
 
-    def forward(self, wav: Tensor, step=1.0) -> Coded:
-        """`step`: a share of the coefficients' root mean square, one number or one for each item (B,); smaller is better and costs more."""
+    def forward(self, wav: Tensor, step: float | Tensor = 1.0) -> Coded:
+        """`step`: a share of the coefficients' root mean square, one number or (B,); smaller is better and takes more
+        bits.
+        """
         if wav.ndim != 3 or wav.shape[1] != 1:
             raise WavelldmError(
                 f"the autoencoder takes wav (batch, 1, samples), not {tuple(wav.shape)}; put channels into the batch"
             )
         x = mdct(wav, self.hop)  # (B, M, T)
         size, side = self.steps(x, step)
-        numbers = rounded(x / size)
+        numbers = quantise(x / size)
         scales = self.scales(numbers)
-        restored = self.restore(numbers, scales)
-        error = (restored - x / size).square().mean()
+        decoded = self.dequantise(numbers, scales)
+        error = (decoded - x / size).square().mean()
         bits = cost(numbers, scales)
-        return Coded(imdct(restored * size, wav.shape[-1]), numbers, bits.sum(1) + side, error)
+        return Coded(imdct(decoded * size, wav.shape[-1]), numbers, bits.sum(1) + side, error)
 
-    def distances(self, wav: Tensor, step) -> dict:
-        """Squared error in steps, and the bits times what a bit is worth: their sum is the rate-distortion cost (arXiv 1611.01704, eq. 7)."""
+    def distances(self, wav: Tensor, step: float | Tensor) -> dict[str, Tensor]:
+        """Squared error in steps, and the weighted rate: their sum is the rate-distortion loss (arXiv 1611.01704, eq.
+        7).
+        """
         coded = self(wav, step)
-        return {"error": coded.error, "rate": TRADE * coded.bits.mean() / self.hop}
+        return {"error": coded.error, "rate": RATE_WEIGHT * coded.bits.mean() / self.hop}
 
 
 def _compressed(u: Tensor) -> Tensor:
-    """What the networks see of numbers in steps: sign and logarithm."""
+    """Input of the networks: sign and logarithm of the magnitude."""
     return u.sign() * u.abs().log1p()
 
 
 def bits_per_second(coded: Coded, samples: int, sr: int) -> float:
-    """Of a single item; the step itself is one more number for the whole recording: 16 bits."""
+    """Bitrate of a single item, with 16 bits for the step of the whole recording."""
     return (float(coded.bits.sum()) + 16) / samples * sr
 
 
 @torch.no_grad()
 def at_bitrate(model: Autoencoder, wav: Tensor, kbits: float, rounds: int = 9) -> Coded:
-    """wav (1, 1, N) coded at the step that comes nearest to a bitrate, found by halving."""
+    """wav (1, 1, N) coded at the step that gives a bitrate, found by bisection."""
     low, high = 0.02, 30.0
     for _ in range(rounds):
         middle = math.sqrt(low * high)
@@ -221,7 +230,7 @@ def at_bitrate(model: Autoencoder, wav: Tensor, kbits: float, rounds: int = 9) -
 
 @torch.no_grad()
 def lowest(wav: Tensor, hop: int, keep: int) -> Tensor:
-    """The plainest latent that keeps phase: the `keep` lowest of each frame's `hop` MDCT coefficients, and nothing else."""
+    """The simplest latent that keeps phase: the `keep` lowest of each frame's `hop` MDCT coefficients."""
     x = mdct(wav, hop)
     x[:, keep:] = 0
     return imdct(x, wav.shape[-1])

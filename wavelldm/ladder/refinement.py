@@ -1,4 +1,4 @@
-"""What comes after a coarse mel: a network that repairs it, and a filter that sharpens it. Both take and give log-mels (B, M, F)."""
+"""Repair of a coarse mel: a network, and a filter that sharpens it. Both map log-mels (B, M, F) to log-mels."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from ..nn.layers import Chain, ChannelNorm, Conv1d, ConvNeXtBlock
 
 @dataclass(frozen=True)
 class RefinementConfig:
-    """The network that repairs the VAE's mel (refinenet.py)."""
+    """The network that repairs the VAE's mel."""
 
     n_mels: int = 64
     width: int = 128
@@ -20,7 +20,7 @@ class RefinementConfig:
 
 
 class Refinement(nn.Module):
-    """mel + what ConvNeXt blocks over time (the bands are their channels) find missing in it; untrained, nothing."""
+    """mel plus a correction by ConvNeXt blocks over time (bands are channels); untrained, the correction is 0."""
 
     Config = RefinementConfig
 
@@ -35,19 +35,20 @@ class Refinement(nn.Module):
         nn.init.zeros_(self.out.bias)
 
     def forward(self, mel: Tensor) -> Tensor:
+        """Log-mel (B, M, F) -> log-mel."""
         return mel + self.out(self.body((mel + 5) / 3))
 
 
 def edges(ours: Tensor, wanted: Tensor) -> Tensor:
-    """L1 of the differences between neighbours in time and in frequency: a blurred mel is near everywhere but here."""
+    """L1 distance between the differences of neighbours in time and frequency; this is where a blurred mel is wrong."""
     pairs = [(x.diff(dim=axis), y.diff(dim=axis)) for axis in (1, 2) for x, y in ((ours, wanted),)]
     return sum((a - b).abs().mean() for a, b in pairs) / 2
 
 
-def post_filter(mel: Tensor, sharpen: float = 0.2, steady: float = 0.0) -> Tensor:
-    """Peaks up and valleys down, by `sharpen` times the distance to a mel blurred over two bands; `steady`: blur over time first, in frames.
+def post_filter(mel: Tensor, sharpen: float = 0.2) -> Tensor:
+    """Raise peaks and lower valleys by `sharpen` times the difference to the mel blurred over two bands.
 
-    Every frame keeps its energy, so nothing gets louder. What formant post-filters do in speech coders (Chen & Gersho 1995)."""
-    steadied = smooth(mel, steady, 0) if steady else mel
-    sharper = steadied + sharpen * (steadied - smooth(steadied, 0, 2.0))
+    Every frame keeps its energy. Formant post-filters do this in speech coders (Chen & Gersho 1995).
+    """
+    sharper = mel + sharpen * (mel - smooth(mel, 0, 2.0))
     return sharper + (torch.logsumexp(2 * mel, 1, keepdim=True) - torch.logsumexp(2 * sharper, 1, keepdim=True)) / 2

@@ -1,11 +1,13 @@
-"""`wavelldm ladder`: every rung from Griffin-Lim to keeping phase, on the same clips; table, CSV, pictures and sounds.
+"""`wavelldm ladder`: all rungs on the same clips; a table, a CSV file, pictures and sounds.
 
-The scores of a clip are those of `metrics`; a float counts as 16 bits where quality is drawn against bits."""
+Scores are those of the `metrics` package; where quality is drawn against bits, a float counts as 16 bits.
+"""
 
 import csv
 import math
 import time
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +25,7 @@ from .rungs import Rung, build
 
 SCORES = ("snr", "si_sdr", "correlation", "pesq_wb", "stoi", "lsd", "spectral_convergence", "mel_distance")
 LONGEST = 12.0  # seconds of a clip; the rest is cut off
-PICTURED = 8  # rungs in the picture of spectrograms
+PICTURED = 8  # rungs in the picture with spectrograms
 
 
 @dataclass(frozen=True)
@@ -33,15 +35,15 @@ class Row:
     rung: str
     family: str
     clip: str
-    bits: float | None
+    bits: float | None  # a second
     floats: float | None
     parameters: int
-    rtf: float
+    rtf: float  # processor seconds per second of sound
     scores: dict
 
 
-def clips(files=(), manifest=None, number: int = 8) -> list[corpora.Item]:
-    """Files and folders given, or held-out speech of a manifest (by default of the embedded corpus), spread evenly over its sources."""
+def clips(files: Iterable[str | Path] = (), manifest: str | Path | None = None, number: int = 8) -> list[corpora.Item]:
+    """Files and folders given, or held-out speech of a manifest (default: the embedded one), evenly from its folders."""
     if number < 1:
         raise DataError(f"the number of clips is at least 1, not {number}")
     if files and manifest:
@@ -60,26 +62,24 @@ def clips(files=(), manifest=None, number: int = 8) -> list[corpora.Item]:
 
 
 @torch.no_grad()
-def climb(rung: Rung, item: corpora.Item) -> tuple[Row, torch.Tensor]:
-    """One rung on one clip -> its row, what is left (1, N)."""
+def score_rung(rung: Rung, item: corpora.Item) -> tuple[Row, torch.Tensor]:
+    """One rung on one clip -> its row, the reconstruction (1, N)."""
     wav = audio.load(item.path, rung.sr, mono=True, seconds=LONGEST)[0]  # (1, N)
     began = time.process_time()
-    left = rung.run(wav[None], words_of(item))
-    took = time.process_time() - began
-    scores, _ = measure(wav[0].numpy(), left.wav[0, 0].numpy(), rung.sr, SCORES)
+    found = rung.run(wav[None], words_of(item))
+    rtf = (time.process_time() - began) * rung.sr / wav.shape[-1]
+    scores, _ = measure(wav[0].numpy(), found.wav[0, 0].numpy(), rung.sr, SCORES)
     clip = f"{item.path.parent.name}/{item.path.stem}"
-    return Row(
-        rung.name, rung.family, clip, left.bits, left.floats, rung.parameters, took * rung.sr / wav.shape[-1], scores
-    ), left.wav[0]
+    return Row(rung.name, rung.family, clip, found.bits, found.floats, rung.parameters, rtf, scores), found.wav[0]
 
 
-def _mean(values):
+def _mean(values: Iterable[float | None]) -> float | None:
     known = [v for v in values if v is not None]
     return math.fsum(known) / len(known) if known else None
 
 
 def means(rows: list[Row]) -> list[dict]:
-    """One line for each rung, in their order."""
+    """One line of means for each rung, in the order of the rows."""
     out = []
     for name in dict.fromkeys((row.family, row.rung) for row in rows):
         mine = [row for row in rows if (row.family, row.rung) == name]
@@ -90,6 +90,7 @@ def means(rows: list[Row]) -> list[dict]:
 
 
 def table(lines: list[dict]) -> str:
+    """The means as plain text."""
     head = ["rung", *(METRICS[s].label for s in SCORES), "latent", "parameters", "RTF"]
     rows = [head]
     for line in lines:
@@ -100,7 +101,7 @@ def table(lines: list[dict]) -> str:
 
 
 def picture(lines: list[dict], path: Path) -> None:
-    """WB-PESQ and SNR against bits."""
+    """Draw WB-PESQ and SNR against bits."""
     plt = plots.pyplot()
     figure, axes = plt.subplots(1, 2, figsize=(10, 3.6))
     for ax, score in zip(axes, ("pesq_wb", "snr")):
@@ -111,72 +112,57 @@ def picture(lines: list[dict], path: Path) -> None:
         ax.set(xscale="log", xlabel="kbit/s (a float: 16 bits)", ylabel=METRICS[score].label)
     for snr, label in ((0, "silence"), (-10 * math.log10(2), "unrelated phase")):
         axes[1].axhline(snr, ls=":", color=plots.SOFT)
-        axes[1].text(
-            0.99,
-            snr,
-            label,
-            transform=axes[1].get_yaxis_transform(),
-            ha="right",
-            va="bottom",
-            fontsize=7,
-            color=plots.SOFT,
-        )
+        place = {"transform": axes[1].get_yaxis_transform(), "ha": "right", "va": "bottom"}
+        axes[1].text(0.99, snr, label, fontsize=7, color=plots.SOFT, **place)
     axes[0].legend(fontsize=7, frameon=False)
     figure.savefig(path)
     plt.close(figure)
 
 
 def to_csv(rows: list[Row], path: Path) -> None:
+    """A line for every rung and clip."""
+    head = "family rung clip bits_per_second floats_per_second parameters real_time_factor".split()
     with audio.writing(path, force=True) as part, open(part, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(
-            [
-                "family",
-                "rung",
-                "clip",
-                "bits_per_second",
-                "floats_per_second",
-                "parameters",
-                "real_time_factor",
-                *SCORES,
-            ]
-        )
+        writer.writerow([*head, *SCORES])
         for r in rows:
-            writer.writerow(
-                [r.family, r.rung, r.clip, r.bits, r.floats, r.parameters, r.rtf, *(r.scores[s] for s in SCORES)]
-            )
+            facts = [r.family, r.rung, r.clip, r.bits, r.floats, r.parameters, r.rtf]
+            writer.writerow([*facts, *(r.scores[s] for s in SCORES)])
 
 
 def run(
-    files=(),
-    manifest=None,
-    out="ladder",
-    rungs=None,
-    weights=(),
-    vocoder=None,
-    vae=None,
+    files: Iterable[str | Path] = (),
+    manifest: str | Path | None = None,
+    out: str | Path = "ladder",
+    rungs: Iterable[str] | None = None,
+    weights: Iterable[str | Path] = (),
+    vocoder: str | Path | None = None,
+    vae: str | Path | None = None,
     number: int = 8,
     progress: bool = True,
 ) -> dict:
-    """Climb the ladder on the same clips; write OUT/ladder.csv, quality.png, spectrograms.png and sounds of the first clip. Returns the figures."""
+    """All rungs on the same clips: write OUT/ladder.csv, quality.png, spectrograms.png and the first clip's sounds.
+
+    Returns the means, the roles that were skipped, and the phase experiment.
+    """
     items, out = clips(files, manifest, number), Path(out)
     ladder, missing = build(rungs, weights, vocoder, vae, grid_sr=min(audio.info(item.path).sr for item in items))
-    rows, heard = [], {}
-    for rung in progress_bar(ladder, progress, desc="climbing", unit="rung"):
+    rows, sounds = [], {}
+    for rung in progress_bar(ladder, progress, desc="ladder", unit="rung"):
         for i, item in enumerate(items):
-            row, wav = climb(rung, item)
+            row, wav = score_rung(rung, item)
             rows.append(row)
             if i == 0:
-                heard[rung] = wav
+                sounds[rung] = wav
     lines = means(rows)
     first, sr = audio.load(items[0].path, 16_000, mono=True, seconds=LONGEST)
     (out / "audio").mkdir(parents=True, exist_ok=True)
     audio.save(out / "audio" / "00 original.wav", first, sr, force=True)
-    for k, (rung, wav) in enumerate(heard.items(), 1):
+    for k, (rung, wav) in enumerate(sounds.items(), 1):
         name = f"{k:02d} {rung.family}, {rung.name}".replace("/", " per ")
         audio.save(out / "audio" / f"{name}.wav", wav, rung.sr, force=True)
-    one_each = {rung.family: rung for rung in heard if rung.sr == sr}  # the highest of each family
-    shown = {"original": first} | {r.name: heard[r] for r in list(one_each.values())[:PICTURED]}
+    one_each = {rung.family: rung for rung in sounds if rung.sr == sr}  # the last of each family
+    shown = {"original": first} | {r.name: sounds[r] for r in list(one_each.values())[:PICTURED]}
     plots.compare(shown, sr, out / "spectrograms.png")
     picture(lines, out / "quality.png")
     to_csv(rows, out / "ladder.csv")
@@ -190,11 +176,14 @@ def run(
 
 
 def text(facts: dict) -> str:
+    """What `run` returned, for people."""
     p = facts["phase"]
     skipped = [f"skipped, {role}: {why}" for role, why in facts["skipped"].items()]
     physics = (
-        f"phase: the same magnitudes under random phases have an SNR of {p['snr']:.2f} dB, at the best gain {p['at_best_gain']:.2f} dB; "
+        f"phase: the same magnitudes with random phases have an SNR of {p['snr']:.2f} dB, "
+        f"at the best gain {p['at_best_gain']:.2f} dB; "
         f"no gain passes -10 log10(1 - rho^2), so +5 dB needs rho >= {phase.needed_correlation(5):.2f}"
     )
-    where = f"{facts['clips']} clip{'s' * (facts['clips'] > 1)}; ladder.csv, quality.png, spectrograms.png and audio/ are in {facts['folder']}"
+    count = f"{facts['clips']} clip{'s' * (facts['clips'] > 1)}"
+    where = f"{count}; ladder.csv, quality.png, spectrograms.png and audio/ are in {facts['folder']}"
     return "\n".join([table(facts["rungs"]), "", *skipped, physics, where])

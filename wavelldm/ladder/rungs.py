@@ -1,12 +1,17 @@
-"""The rungs of the reconstruction ladder: ways from a clip to what is left of it, and what each of them keeps in between."""
+"""The rungs of the reconstruction ladder: ways to encode a clip and decode it again, from Griffin-Lim to keeping phase.
+
+A rung turns a clip into a `Reconstruction` and tells how many bits or floats a second it keeps in between. Families
+go from mel spectrograms (Griffin-Lim, vocoder, VAEs, repair in several stages) to codec tokens and MDCT coefficients.
+"""
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .. import weights
 from ..audio.mel import MELS, LogMel, MelConfig, fit_normalisation, mel_to_wav
@@ -18,36 +23,60 @@ from . import autoencoder
 from .refinement import Refinement, post_filter
 
 FAMILIES = ("griffin-lim", "vocoder", "grid", "normalisation", "vae", "stages", "codec", "phase", "words")
-ROLES = {"vocoder": vocoder.Vocoder, "vae": vae.MelVAE, "wide": vae.MelVAE, "words": vae.MelVAE, "refinement": Refinement,
-         "autoencoder": autoencoder.Autoencoder, "codec": Codec}  # fmt: skip
+ROLES = {
+    "vocoder": vocoder.Vocoder,
+    "vae": vae.MelVAE,
+    "wide": vae.MelVAE,
+    "words": vae.MelVAE,
+    "refinement": Refinement,
+    "autoencoder": autoencoder.Autoencoder,
+    "codec": Codec,
+}
+NEEDED_BY = {  # role -> families that cannot be complete without it
+    "vocoder": ("vocoder",),
+    "vae": ("griffin-lim", "vocoder", "vae", "stages"),
+    "wide": ("vae",),
+    "words": ("words",),
+    "refinement": ("stages",),
+    "autoencoder": ("phase",),
+    "codec": ("codec",),
+}
 SHIPPED = {"wide": "ladder-wide-vae", "words": "ladder-words-vae", "codec": "voice16k"}  # the others: ladder-ROLE
 ITERATIONS = 60  # of Griffin-Lim
-LEVELS = 8  # three bits a number, where normalisations are compared
-END = math.tanh(2.5)  # where the normalisation puts the extremes; beyond it is what no clip has
-REACH = {"zscore": (-3.0, 3.0), "percentile": (-1.0, 1.0), "tanh": (-END, END)}  # the range those levels share
+QUANTISER_LEVELS = 8  # 3 bits for each value, where normalisations are compared
+TANH_END = math.tanh(2.5)  # where the tanh normalisation puts the extremes of the clip
+RANGES = {"zscore": (-3.0, 3.0), "percentile": (-1.0, 1.0), "tanh": (-TANH_END, TANH_END)}  # that the levels cover
 KBITS = (2, 4, 8, 16)
+
+MelTransform = Callable[[Tensor, str], Tensor]  # (mel, words about the clip) -> mel
+MelToWav = Callable[[Tensor, int], Tensor]  # (mel, samples) -> wav
 
 
 @dataclass(frozen=True)
-class Left:
-    """What a rung makes of a clip."""
+class Reconstruction:
+    """What a rung makes of a clip, and how much it keeps of it per second."""
 
     wav: Tensor  # (1, 1, N)
-    bits: float | None = None  # a second, if it is a code
-    floats: float | None = None  # a second, if it is not
+    bits: float | None = None  # if it is a code
+    floats: float | None = None  # if it is not
 
 
 @dataclass(frozen=True)
 class Rung:
+    """A way to encode and decode: `run` takes wav (1, 1, N) and words about it."""
+
     name: str
     family: str
-    run: Callable[[Tensor, str], Left]  # (wav (1, 1, N), words about it)
+    run: Callable[[Tensor, str], Reconstruction]
     parameters: int = 0
     sr: int = 16_000
 
 
-def role_of(path) -> str:
-    """What weights are for, by their JSON."""
+# --- the networks
+
+
+def role_of(path: str | Path) -> str:
+    """Which role weights have, by their JSON file."""
     about = weights.about(path)
     if about["kind"] == "MelVAE":
         config = about["config"]
@@ -58,8 +87,8 @@ def role_of(path) -> str:
     return found[0]
 
 
-def networks(paths=()) -> tuple[dict, dict]:
-    """Weights given, else those that ship -> {role: network}, {role: why it is not there}."""
+def networks(paths: Iterable[str | Path] = ()) -> tuple[dict[str, nn.Module], dict[str, str]]:
+    """Weights given, else those that ship -> {role: network}, {role: why it is missing}."""
     given = {role_of(path): path for path in paths}
     found, missing = {}, {}
     for role, kind in ROLES.items():
@@ -71,178 +100,236 @@ def networks(paths=()) -> tuple[dict, dict]:
     return found, missing
 
 
-def _mel_rung(name: str, family: str, config: MelConfig, change=None, speak=None, floats=None, parameters=0) -> Rung:
-    """Mel, then `change` (mel, words) -> mel, then `speak` (mel, N) -> wav; by default nothing, and Griffin-Lim."""
-    front = LogMel(config)
-    speak = speak or (lambda mel, n: mel_to_wav(mel, config, ITERATIONS, length=n))
+# --- through a mel spectrogram
 
-    def run(wav: Tensor, words: str) -> Left:
+
+@dataclass(frozen=True)
+class _Speaker:
+    """A vocoder, the mel it takes, and the function that calls it."""
+
+    network: nn.Module
+    mel: MelConfig
+    mel_to_wav: MelToWav
+
+
+def _griffin_lim(config: MelConfig, iterations: int | None = None) -> MelToWav:
+    def speak(mel: Tensor, length: int) -> Tensor:
+        return mel_to_wav(mel, config, iterations or ITERATIONS, length=length)
+
+    return speak
+
+
+def _published_speaker(network: nn.Module, config: MelConfig) -> _Speaker:
+    def speak(mel: Tensor, length: int) -> Tensor:
+        return vocoder.speak(network, mel, config, length)
+
+    return _Speaker(network, config, speak)
+
+
+def _mel_rung(
+    name: str,
+    family: str,
+    config: MelConfig,
+    transform: MelTransform | None = None,
+    speak: MelToWav | None = None,
+    floats: float | None = None,
+    parameters: int = 0,
+) -> Rung:
+    """wav -> mel -> `transform` (by default nothing) -> `speak` (by default Griffin-Lim) -> wav."""
+    front, speak = LogMel(config), speak or _griffin_lim(config)
+
+    def run(wav: Tensor, words: str) -> Reconstruction:
         mel = front(wav, config.sr)
-        return Left(
-            speak(mel if change is None else change(mel, words), wav.shape[-1]),
-            floats=floats or config.n_mels * config.frame_rate,
-        )
+        mel = mel if transform is None else transform(mel, words)
+        return Reconstruction(speak(mel, wav.shape[-1]), floats=floats or config.n_mels * config.frame_rate)
 
     return Rung(name, family, run, parameters, config.sr)
 
 
-def mel_rungs(nets: dict, published: dict) -> list[Rung]:
-    """Griffin-Lim and vocoders, from true mels and from the VAE's; wider VAEs; several stages. The best voice there is speaks for the latter."""
-    out, spoken = [], {}
+def _chain(*steps: Callable[[Tensor], Tensor]) -> MelTransform:
+    """One function after the other, on the mel alone."""
+
+    def transform(mel: Tensor, words: str) -> Tensor:
+        for step in steps:
+            mel = step(mel)
+        return mel
+
+    return transform
+
+
+def _with_words(network: vae.MelVAE, given: str | None) -> MelTransform:
+    """A VAE whose decoder gets words: those of the clip (None), or always the same."""
+
+    def transform(mel: Tensor, words: str) -> Tensor:
+        return network(mel, [words if given is None else given])
+
+    return transform
+
+
+def mel_rungs(nets: dict[str, nn.Module], published: dict[str, dict]) -> list[Rung]:
+    """Griffin-Lim and vocoders on true mels and on a VAE's; wider VAEs; repair in several stages; a VAE that gets
+    words.
+
+    Where there are several vocoders, the last one speaks for the stages and the words.
+    """
+    speakers = {}
     if "vocoder" in nets:
-        spoken["our vocoder"] = nets["vocoder"], nets["vocoder"].config.mel, nets["vocoder"]
-    for name, (net, config) in published.get("vocoder", {}).items():
-        spoken[name] = net, config, lambda mel, n, net=net, config=config: vocoder.speak(net, mel, config, n)
+        speakers["our vocoder"] = _Speaker(nets["vocoder"], nets["vocoder"].config.mel, nets["vocoder"])
+    for name, (network, config) in published.get("vocoder", {}).items():
+        speakers[name] = _published_speaker(network, config)
+    rungs = []
+
+    def voices(config: MelConfig) -> list[str | None]:
+        """Names of what turns such a mel into sound; None stands for Griffin-Lim."""
+        return [None, *(name for name, speaker in speakers.items() if speaker.mel == config)]
+
+    def add(
+        name: str,
+        family: str,
+        config: MelConfig,
+        voice: str | None,
+        transform: MelTransform | None = None,
+        used: Iterable[nn.Module] = (),
+        floats: float | None = None,
+    ) -> None:
+        speaker = speakers.get(voice)
+        parameters = sum(map(count_parameters, used)) + (count_parameters(speaker.network) if speaker else 0)
+        speak = speaker.mel_to_wav if speaker else None
+        rungs.append(
+            _mel_rung(f"{name}, {voice or 'Griffin-Lim'}", family, config, transform, speak, floats, parameters)
+        )
+
     base = nets["vae"].config.mel if "vae" in nets else MELS["audioldm2"]
+    add("true mel", "griffin-lim", base, None)
+    for name, speaker in speakers.items():
+        add("true mel", "vocoder", speaker.mel, name)
 
-    def add(name, family, config, change=None, voice=None, nets_used=(), floats=None):
-        net, _, speak = spoken[voice] if voice else (None, None, None)
-        size = sum(count_parameters(n) for n in (*nets_used, *([net] if net else [])))
-        out.append(_mel_rung(f"{name}, {voice or 'Griffin-Lim'}", family, config, change, speak, floats, size))
-
-    def through(net):
-        return lambda mel, words: net(mel)
-
-    add("true mel", "griffin-lim", base)
-    for voice, (_, config, _) in spoken.items():
-        add("true mel", "vocoder", config, None, voice)
-    coders = {"VAE": nets.get("vae"), "wide VAE": nets.get("wide")} | published.get("vae", {})
-    for name, net in coders.items():
+    for name, net in ({"VAE": nets.get("vae"), "wide VAE": nets.get("wide")} | published.get("vae", {})).items():
         if net is None:
             continue
-        config, size = net.config.mel, net.floats_per_second
-        voices = [None, *(v for v, (_, c, _) in spoken.items() if c == config)]
-        for voice in voices:
+        config, floats = net.config.mel, net.floats_per_second
+        for voice in voices(config):
             family = ("vocoder" if voice else "griffin-lim") if name == "VAE" else "vae"
-            add(f"{name}'s mel", family, config, through(net), voice, [net], size)
-        add(
-            f"{name}'s mel, post-filter",
-            "stages",
-            config,
-            lambda mel, words, net=net: post_filter(net(mel)),
-            voices[-1],
-            [net],
-            size,
-        )
+            add(f"{name}'s mel", family, config, voice, _chain(net), [net], floats)
+        sharpened = _chain(net, post_filter)
+        add(f"{name}'s mel, post-filter", "stages", config, voices(config)[-1], sharpened, [net], floats)
+
     if {"vae", "refinement"} <= set(nets):
-        net, fix = nets["vae"], nets["refinement"]
-        voices = [None, *(v for v, (_, c, _) in spoken.items() if c == base)]
-        used = {"nets_used": [net, fix], "floats": net.floats_per_second}
-        add("VAE's mel, refined", "stages", base, lambda mel, words, net=net: fix(net(mel)), voices[-1], **used)
-        add(
-            "VAE's mel, refined, post-filter",
-            "stages",
-            base,
-            lambda mel, words, net=net: post_filter(fix(net(mel))),
-            voices[-1],
-            **used,
-        )
+        net, repair = nets["vae"], nets["refinement"]
+        for name, steps in (("refined", (net, repair)), ("refined, post-filter", (net, repair, post_filter))):
+            transform, voice = _chain(*steps), voices(base)[-1]
+            add(f"VAE's mel, {name}", "stages", base, voice, transform, [net, repair], net.floats_per_second)
+
     if "words" in nets:
         net = nets["words"]
-        voices = [None, *(v for v, (_, c, _) in spoken.items() if c == net.config.mel)]
-        for kind, said in (
-            ("its words", lambda words: words),
-            ("no words", lambda words: ""),
-            ("wrong words", lambda words: "noise rain"),
-        ):
-            change = lambda mel, words, said=said: net(mel, [said(words)])
-            add(
-                f"narrow VAE's mel, told {kind}",
-                "words",
-                net.config.mel,
-                change,
-                voices[-1],
-                [net],
-                net.floats_per_second,
-            )
-    return out
+        config = net.config.mel
+        for name, given in (("its words", None), ("no words", ""), ("wrong words", "noise rain")):
+            transform, voice = _with_words(net, given), voices(config)[-1]
+            add(f"narrow VAE's mel, told {name}", "words", config, voice, transform, [net], net.floats_per_second)
+    return rungs
 
 
 def grid_rungs(sr: int) -> list[Rung]:
-    """Every front end of the grid, heard through Griffin-Lim. At 16 kHz the full band ends at 8 kHz, so there is one band there, not two."""
-    out = []
+    """Griffin-Lim on every front end of a grid. At 16 kHz, 8 kHz is the full band, so the grid has one band there,
+    not two.
+    """
+    rungs = []
     tops = sorted({min(8_000.0, sr / 2), sr / 2})
     for mels, n_fft, hop, top, power in itertools.product((64, 128), (1024, 2048), (128, 160, 256), tops, (1, 2)):
         config = MelConfig(
             sr, n_fft, n_fft, hop, mels, 0.0, top, power=float(power), floor=1e-5**power, padding="center"
         )
         name = f"{mels} mels, n_fft {n_fft}, hop {hop}, to {top / 1000:g} kHz, power {power}"
-        out.append(_mel_rung(name, "grid", config, speak=lambda mel, n, c=config: mel_to_wav(mel, c, 32, length=n)))
-    return out
+        rungs.append(_mel_rung(name, "grid", config, speak=_griffin_lim(config, 32)))
+    return rungs
 
 
 def normalisation_rungs(config: MelConfig = MELS["audioldm2"]) -> list[Rung]:
-    """What a normalisation is worth: each number is rounded to one of 8 levels of its range. Its two numbers are the clip's own, and sent along."""
+    """Compare normalisations: each value of the mel is rounded to one of 8 levels of the range they share.
+
+    The two numbers of a normalisation are fitted to the clip, so they count as sent with it (64 bits).
+    """
     front = LogMel(config)
 
     def rung(kind: str) -> Rung:
-        def run(wav: Tensor, words: str) -> Left:
+        def run(wav: Tensor, words: str) -> Reconstruction:
             mel = front(wav, config.sr)
             norm = fit_normalisation(kind, mel)
-            low, high = REACH.get(kind) or (norm.forward(torch.tensor(x)).item() for x in (math.log(config.floor), 4.0))
+            whole = (norm.forward(torch.tensor(x)).item() for x in (math.log(config.floor), 4.0))
+            low, high = RANGES.get(kind) or whole
+            steps = QUANTISER_LEVELS - 1
             y = ((norm.forward(mel) - low) / (high - low)).clamp(0, 1)
-            mel = norm.inverse((y * (LEVELS - 1)).round() / (LEVELS - 1) * (high - low) + low)
-            bits = config.n_mels * config.frame_rate * math.log2(LEVELS) + 64 * config.sr / wav.shape[-1]
-            return Left(mel_to_wav(mel, config, ITERATIONS, length=wav.shape[-1]), bits=bits)
+            mel = norm.inverse((y * steps).round() / steps * (high - low) + low)
+            bits = config.n_mels * config.frame_rate * math.log2(QUANTISER_LEVELS) + 64 * config.sr / wav.shape[-1]
+            return Reconstruction(mel_to_wav(mel, config, ITERATIONS, length=wav.shape[-1]), bits=bits)
 
         return Rung(f"{kind}, 3 bits a number", "normalisation", run)
 
     return [rung(kind) for kind in ("log", "zscore", "percentile", "tanh")]
 
 
+# --- without a mel spectrogram
+
+
 def codec_rungs(codec: Codec) -> list[Rung]:
+    """The codec's own decoder on the first k codebooks."""
+    whole, parameters = codec.quantiser.codebooks, count_parameters(codec)
+
     def rung(k: int) -> Rung:
-        def run(wav: Tensor, words: str) -> Left:
+        def run(wav: Tensor, words: str) -> Reconstruction:
             codes = codec.quantise(codec.encode(wav, codec.sr))[1][:, :k]
-            return Left(codec.codes_to_wav(codes, wav.shape[-1]), bits=codec.config.bitrate(k))
+            return Reconstruction(codec.codes_to_wav(codes, wav.shape[-1]), bits=codec.config.bitrate(k))
 
-        return Rung(
-            f"{codec.name}, {k} of {codec.quantiser.codebooks} codebooks",
-            "codec",
-            run,
-            count_parameters(codec),
-            codec.sr,
-        )
+        return Rung(f"{codec.name}, {k} of {whole} codebooks", "codec", run, parameters, codec.sr)
 
-    return [rung(k) for k in range(1, codec.quantiser.codebooks + 1)]
+    return [rung(k) for k in range(1, whole + 1)]
 
 
 def phase_rungs(trained: autoencoder.Autoencoder | None) -> list[Rung]:
-    """MDCT coefficients cut off; the autoencoder before it has learnt anything, which is a transform coder; and after."""
+    """Some of the MDCT coefficients; the untrained autoencoder, which is a plain transform coder; the trained one."""
     torch.manual_seed(0)
     plain = autoencoder.Autoencoder(trained.config if trained else autoencoder.AutoencoderConfig(follow=0.5)).eval()
     hop, sr = plain.hop, plain.sr
 
-    def cut(keep: int) -> Rung:
-        def run(wav: Tensor, words: str) -> Left:
-            return Left(autoencoder.lowest(wav, hop, keep), floats=keep * sr / hop)
+    def lowest(keep: int) -> Rung:
+        def run(wav: Tensor, words: str) -> Reconstruction:
+            return Reconstruction(autoencoder.lowest(wav, hop, keep), floats=keep * sr / hop)
 
         return Rung(f"the lowest {keep} of {hop} MDCT numbers", "phase", run, 0, sr)
 
-    def coded(net, name: str, kbits: float, size: int) -> Rung:
-        def run(wav: Tensor, words: str) -> Left:
+    def coded(net: autoencoder.Autoencoder, name: str, kbits: float, parameters: int) -> Rung:
+        def run(wav: Tensor, words: str) -> Reconstruction:
             found = autoencoder.at_bitrate(net, wav, kbits)
-            return Left(found.wav, bits=autoencoder.bits_per_second(found, wav.shape[-1], sr))
+            return Reconstruction(found.wav, bits=autoencoder.bits_per_second(found, wav.shape[-1], sr))
 
-        return Rung(f"{name} at {kbits} kbit/s", "phase", run, size, sr)
+        return Rung(f"{name} at {kbits} kbit/s", "phase", run, parameters, sr)
 
-    out = [cut(hop // 8), cut(hop // 4)] + [coded(plain, "transform coder", kbits, 0) for kbits in KBITS]
+    rungs = [lowest(hop // 8), lowest(hop // 4)] + [coded(plain, "transform coder", kbits, 0) for kbits in KBITS]
     if trained is not None:
-        out += [coded(trained, "autoencoder", kbits, count_parameters(trained)) for kbits in KBITS]
-    return out
+        rungs += [coded(trained, "autoencoder", kbits, count_parameters(trained)) for kbits in KBITS]
+    return rungs
 
 
-def choose(names) -> list[str]:
-    wanted = list(FAMILIES) if not names or "all" in names else list(names)
+# --- all of them
+
+
+def choose(names: Iterable[str] | None) -> list[str]:
+    """Names of families, checked; None, or "all" among them: every family."""
+    wanted = list(names or ["all"])
+    wanted = list(FAMILIES) if "all" in wanted else wanted
     if unknown := [name for name in wanted if name not in FAMILIES]:
         raise WavelldmError(f"there is no rung '{unknown[0]}'; choose among all, {', '.join(FAMILIES)}")
     return wanted
 
 
 def build(
-    names=None, paths=(), published_vocoder=None, published_vae=None, grid_sr: int = 16_000
-) -> tuple[list[Rung], dict]:
-    """The rungs of those families, lowest first, and what is left out: {role: why}."""
+    names: Iterable[str] | None = None,
+    paths: Iterable[str | Path] = (),
+    published_vocoder: str | Path | None = None,
+    published_vae: str | Path | None = None,
+    grid_sr: int = 16_000,
+) -> tuple[list[Rung], dict[str, str]]:
+    """The rungs of those families, in the order of FAMILIES, and the roles left out: {role: why}."""
     wanted = choose(names)
     nets, missing = networks(paths)
     published = {}
@@ -255,12 +342,10 @@ def build(
         *grid_rungs(grid_sr),
         *normalisation_rungs(),
         *phase_rungs(nets.get("autoencoder")),
+        *(codec_rungs(nets["codec"]) if "codec" in nets else []),
     ]
-    rungs += codec_rungs(nets["codec"]) if "codec" in nets else []
     rungs = sorted((r for r in rungs if r.family in wanted), key=lambda r: FAMILIES.index(r.family))
-    needs = {"vocoder": ("vocoder",), "vae": ("griffin-lim", "vocoder", "vae", "stages"), "wide": ("vae",), "refinement": ("stages",),
-             "autoencoder": ("phase",), "codec": ("codec",), "words": ("words",)}  # fmt: skip
-    missing = {role: why for role, why in missing.items() if set(needs[role]) & set(wanted)}
+    missing = {role: why for role, why in missing.items() if set(NEEDED_BY[role]) & set(wanted)}
     if not rungs:
         raise WavelldmError("no rung is left: " + "; ".join(f"{role}: {why}" for role, why in missing.items()))
     return rungs, missing
