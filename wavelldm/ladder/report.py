@@ -43,7 +43,7 @@ class Row:
 
 
 def clips(files: Iterable[str | Path] = (), manifest: str | Path | None = None, number: int = 8) -> list[corpora.Item]:
-    """Files and folders given, or held-out speech of a manifest (default: the embedded one), evenly from its folders."""
+    """Files and folders given, or held-out speech of a manifest (default: embedded), evenly from its folders."""
     if number < 1:
         raise DataError(f"the number of clips is at least 1, not {number}")
     if files and manifest:
