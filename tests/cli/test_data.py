@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -44,6 +45,16 @@ def test_one_damaged_clip_does_not_end_an_evaluation(cli, tmp_path, folders):
     assert facts["means"]["si_sdr"]["clips"] == 2
     code, out, _ = cli(*argv, "--per-file", "-o", tmp_path / "rows.csv")
     assert code == 1 and len((tmp_path / "rows.csv").read_text().splitlines()) == 3
+
+
+def test_one_damaged_file_does_not_end_mixing(cli, tmp_path, folders):
+    shutil.copytree(folders, tmp_path / "in")
+    (tmp_path / "in" / "speech" / "s1.wav").write_text("no audio" * 50)
+    argv = ["mix", "--speech", tmp_path / "in" / "speech", "--noise", tmp_path / "in" / "noise", "--count", 6]
+    code, out, err = cli(*argv, "-o", tmp_path / "pairs", "--json")
+    assert code == 1 and json.loads(out)["count"] == 4 and len(json.loads(out)["errors"]) == 1
+    assert err.count("s1.wav cannot be read as sound") == 1 and "2 of 6 pairs" in err
+    assert len(os.listdir(tmp_path / "pairs" / "clean")) == len(os.listdir(tmp_path / "pairs" / "noisy")) == 4
 
 
 def test_json_of_an_evaluation_is_nothing_but_json(tmp_path, folders):

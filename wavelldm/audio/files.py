@@ -32,6 +32,7 @@ WAV_FAMILY = ("WAV", "WAVEX", "RF64")  # three headers that a .wav file may have
 WAV_LIMIT = 2**32 - 2**20  # bytes; a WAV header counts in 32 bits, longer files need RF64 (EBU Tech 3306)
 UNKNOWN_LENGTH = 2**62  # libsndfile's frame count is above this if the header does not say (FLAC from a pipe)
 SLACK = 0.05  # seconds that a file may be shorter than its header says before that is worth a warning
+MOST = 1 << 21  # samples of all channels in a block: 43 s of one channel at 48 kHz, 0.17 s of 255
 PIECE = 1 << 16  # frames read or written at once; libsndfile's Vorbis encoder fails on very long writes
 
 logger = logging.getLogger("wavelldm")
@@ -167,10 +168,10 @@ def load(
 
 
 def read_blocks(path, seconds: float = 30.0) -> Iterator[Tensor]:
-    """Yield wav blocks (C, n) of a file of any length, in constant memory."""
+    """Yield wav blocks (C, n) of a file of any length, rate and number of channels, in constant memory."""
     with _reading(path) as file:
         have = 0
-        for piece in _pieces(file, max(1, int(seconds * file.samplerate))):
+        for piece in _pieces(file, max(1, min(int(seconds * file.samplerate), MOST // file.channels))):
             _check_finite(piece, path, have, file.samplerate)
             have += len(piece)
             yield torch.from_numpy(np.ascontiguousarray(piece.T))  # (C, n)

@@ -1,6 +1,7 @@
 """`wavelldm data` and `wavelldm mix`: corpora to train on, noisy and clean pairs to measure with."""
 
 import argparse
+import sys
 
 from ..errors import WavelldmError
 from .options import Parser, add_force, add_seed, command, number, show, whole
@@ -40,7 +41,7 @@ def add(commands) -> None:
         "make noisy and clean pairs",
         "Write OUTPUT/clean and OUTPUT/noisy, files of the same name, at exact signal-to-noise ratios measured on "
         "active speech, and OUTPUT/pairs.tsv, which says what each is made of. The same command again finishes what "
-        "was left undone.",
+        "was left undone. Pairs whose files cannot be read are left out, the files are named, and the exit code is 1.",
         MIX,
     )
     sub.add_argument("-o", "--output", default="pairs", metavar="FOLDER", help="the folder to write (default: pairs)")
@@ -107,12 +108,25 @@ def run_mix(args: argparse.Namespace) -> int:
     from ..data import pairs
 
     speech, noise = sources(args)
+    errors: list[str] = []
     table = pairs.write_pairs(
-        speech, noise, args.output, snrs=args.snr, count=args.count, seed=args.seed, force=args.force
+        speech,
+        noise,
+        args.output,
+        snrs=args.snr,
+        count=args.count,
+        seed=args.seed,
+        force=args.force,
+        on_error=lambda error: errors.append(str(error)),
     )
-    text = f"{args.count} pairs are in {args.output}, described in {table}"
-    show(args, {"pairs": str(table), "count": args.count}, text)
-    return 0
+    for error in dict.fromkeys(errors):  # each file once
+        print(f"wavelldm mix: {error}", file=sys.stderr)
+    if errors:
+        print(f"{len(errors)} of {args.count} pairs were left out", file=sys.stderr)
+    made = args.count - len(errors)
+    facts = {"pairs": str(table), "count": made, "errors": list(dict.fromkeys(errors))}
+    show(args, facts, f"{made} pairs are in {args.output}, described in {table}")
+    return 1 if errors else 0
 
 
 def sources(args: argparse.Namespace) -> tuple[list, list]:

@@ -3,7 +3,7 @@
 import csv
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..audio import files as audio
 from ..audio.levels import active_level
-from ..errors import DataError
+from ..errors import AudioError, DataError, WavelldmError
 from ..progress import progress_bar
 from .corpora import Item
 from .degrade import Degradation, degrade
@@ -93,13 +93,15 @@ def write_pairs(
     seconds: float | None = None,
     recipe: Degradation | None = None,
     force: bool = False,
+    on_error: Callable[[WavelldmError], None] | None = None,
 ) -> Path:
     """Write OUT/clean/NAME.wav, OUT/noisy/NAME.wav and OUT/pairs.tsv -> the path of the table.
 
     Pair k is the k-th speech file in an order drawn from the seed (all of them once, if no count is given), cut to
     `seconds` if given, with a random noise at snrs[k % len(snrs)] dB on active speech. If that would clip, both are
     scaled down alike. The recipe may add other degradations, which the table's `measured` ratio then includes. Called
-    again with the same arguments, an interrupted run is continued.
+    again with the same arguments, an interrupted run is continued. A pair whose files cannot be used is left out and
+    `on_error` is told why; without it the error is raised.
     """
     out, recipe = Path(out), recipe or Degradation()
     snrs = [float(snr) for snr in snrs]
@@ -121,7 +123,13 @@ def write_pairs(
         path = speech[order[k % len(speech)]].path
         if f"{k:05d}_{path.stem}" in made:
             continue
-        noisy, target, row = _pair(k, path, noise, recipe, snrs[k % len(snrs)], sr, seconds, seed)
+        try:
+            noisy, target, row = _pair(k, path, noise, recipe, snrs[k % len(snrs)], sr, seconds, seed)
+        except (AudioError, DataError) as error:
+            if on_error is None:
+                raise
+            on_error(error)
+            continue
         audio.save(out / "clean" / f"{row['name']}.wav", target, sr, force=True)  # at most a pair cut off half-way
         audio.save(out / "noisy" / f"{row['name']}.wav", noisy, sr, force=True)
         with open(out / "pairs.tsv", "a", encoding="utf-8") as file:
