@@ -1,3 +1,5 @@
+import contextlib
+
 import pytest
 import torch
 
@@ -66,3 +68,14 @@ def test_a_player_is_small_and_keeps_loudness():
 
     wav, sr = sf.read(io.BytesIO(data))
     assert sr == 16_000 and abs(len(wav) / sr - 6) < 0.2 and abs(wav.std() - 0.1) < 0.01
+
+
+def test_sixteen_bit_samples_are_played_at_their_level(monkeypatch):
+    import soundfile
+
+    played = []
+    monkeypatch.setattr(soundfile, "write", lambda file, wav, sr, format: played.append(wav))
+    for wav in (torch.tensor([0.5, -0.25]), torch.tensor([16_384, -8_192], dtype=torch.int16)):
+        with contextlib.suppress(ValueError):  # there is nothing to play
+            notebook.player(wav, 16_000)
+    assert (played[0] == played[1]).all() and played[0].tolist() == [0.5, -0.25]

@@ -1,4 +1,7 @@
-"""What the notebooks share: start-up and checks (notebook.py), sliders (widgets.py), statistics of codes (codes.py)."""
+"""What the notebooks share.
+
+`notebook`: start-up, players and checks; `widgets`: sliders; `codes`: statistics of codec tokens.
+"""
 
 from .notebook import check, exercise, hear, player, start
 

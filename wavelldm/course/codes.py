@@ -1,7 +1,9 @@
-"""What codes say: how evenly they are used, how often they differ, which lie near, and on what kind of sound they fire.
+"""Statistics of codec tokens: usage, entropy, agreement, neighbours, and relation to classes of sound.
 
-Codes are (..., Q, T) integers; those that are ABSENT count nowhere. Frames of sound are as long as the codes' own.
+Codes are integers (..., Q, T); codes that are ABSENT are not counted. Frames of sound have the length of code frames.
 """
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -10,12 +12,12 @@ from ..codec.fsq import ABSENT, code_to_digits, digits_to_code
 from ..errors import WavelldmError
 
 SILENCE, VOWEL, FRICATIVE, OTHER = range(4)
-CLASSES = ("silence", "vowel", "fricative", "other")  # by their number
-SILENT_DB = -45.0  # this far under the loudest frame nothing is heard any more ...
-LOUD_DB = -22.0  # ... and vowels lie above this
-FAINT_DB = -50.0  # a recording whose loudest frame is under this is silence altogether, or nearly
-HISS_RATE = 5_000.0  # sign changes per second: more are a hiss
-DARK_HZ, BRIGHT_HZ = 1_500.0, 3_000.0  # centre of gravity of the spectrum: below, a voice; above, a hiss
+CLASSES = ("silence", "vowel", "fricative", "other")  # by number
+SILENT_DB = -45.0  # frames this far under the loudest one are silence
+LOUD_DB = -22.0  # vowels lie above this
+FAINT_DB = -50.0  # a recording whose loudest frame is under this counts as silent
+HISS_RATE = 5_000.0  # zero crossings per second; fricatives have more
+DARK_HZ, BRIGHT_HZ = 1_500.0, 3_000.0  # spectral centroid: vowels lie below the first, fricatives above the second
 
 
 def counts(codes: Tensor, entries: int) -> Tensor:
@@ -25,24 +27,24 @@ def counts(codes: Tensor, entries: int) -> Tensor:
 
 
 def usage(codes: Tensor, entries: int) -> Tensor:
-    """How many different codes each codebook uses: (..., Q, T) -> (Q,)."""
+    """Number of different codes that occur in each codebook: (..., Q, T) -> (Q,)."""
     return (counts(codes, entries) > 0).sum(-1)
 
 
 def entropy(codes: Tensor, entries: int) -> Tensor:
-    """-sum p log2 p in bits, of each codebook: (..., Q, T) -> (Q,). From N frames it cannot come out above log2 N."""
+    """-sum p log2 p in bits for each codebook: (..., Q, T) -> (Q,). With N frames it is at most log2 N."""
     many = counts(codes, entries).double()
     share = many / many.sum(-1, keepdim=True).clamp(min=1)
     return torch.special.entr(share).sum(-1) / torch.log(torch.tensor(2.0, dtype=torch.double))
 
 
 def perplexity(codes: Tensor, entries: int) -> Tensor:
-    """2**entropy, (..., Q, T) -> (Q,): as many codes, all used equally, would say as much."""
+    """2**entropy, (..., Q, T) -> (Q,): the number of equally used codes with the same entropy."""
     return 2 ** entropy(codes, entries)
 
 
 def flip_rate(codes: Tensor, others: Tensor) -> Tensor:
-    """The share of frames whose code is another one, of each codebook: two (..., Q, T) -> (Q,)."""
+    """Share of frames whose codes differ, for each codebook: two (..., Q, T) -> (Q,)."""
     if codes.shape != others.shape:
         raise WavelldmError(
             f"codes to compare have one shape, not {tuple(codes.shape)} and {tuple(others.shape)}; cut them alike"
@@ -50,7 +52,7 @@ def flip_rate(codes: Tensor, others: Tensor) -> Tensor:
     return (codes != others).movedim(-2, 0).flatten(1).double().mean(-1)
 
 
-def neighbours(code: int, levels) -> Tensor:
+def neighbours(code: int, levels: Sequence[int]) -> Tensor:
     """The codes that differ from `code` by one step in one channel: (d + 1 to 2 d,)."""
     digits = code_to_digits(torch.tensor(code), levels)  # (d,)
     steps = torch.cat([-torch.eye(len(levels)), torch.eye(len(levels))]).long()  # (2 d, d)
@@ -60,18 +62,18 @@ def neighbours(code: int, levels) -> Tensor:
 
 
 def information(digits: Tensor, classes: Tensor) -> float:
-    """How many bits one knows about the class from the digit (mutual information): two (T,) of integers."""
+    """Mutual information of digit and class in bits: two (T,) of integers."""
     joint = torch.zeros(int(digits.max()) + 1, int(classes.max()) + 1, dtype=torch.double)
     joint.index_put_((digits, classes), torch.ones(len(digits), dtype=torch.double), accumulate=True)
     joint = joint / joint.sum()
-    apart = joint.sum(1, keepdim=True) * joint.sum(0, keepdim=True)  # if neither knew of the other
-    return torch.where(joint > 0, joint * (joint / apart).log2(), 0.0).sum().item()
+    independent = joint.sum(1, keepdim=True) * joint.sum(0, keepdim=True)
+    return torch.where(joint > 0, joint * (joint / independent).log2(), 0.0).sum().item()
 
 
 def frame_features(wav: Tensor, sr: int, hop: int) -> Tensor:
-    """wav (1, N) -> (ceil(N / hop), 3): level in dB, sign changes per second, centre of gravity of the spectrum in Hz.
+    """wav (1, N) -> (ceil(N / hop), 3): level in dB, zero crossings per second, spectral centroid in Hz.
 
-    Each frame reaches half a hop beyond its own samples on both sides, so that a low voice fits in with a whole period.
+    Each frame extends half a hop beyond its own samples on both sides, so that it holds a whole period of a low voice.
     """
     wav = torch.nn.functional.pad(wav[0], (hop // 2, -wav.shape[-1] % hop + hop // 2))
     frames = wav.unfold(0, 2 * (hop // 2) + hop, hop)  # (T, 2 hop)
@@ -84,10 +86,12 @@ def frame_features(wav: Tensor, sr: int, hop: int) -> Tensor:
 
 
 def frame_classes(wav: Tensor, sr: int, hop: int) -> Tensor:
-    """wav (1, N) -> (ceil(N / hop),): a rough guess, from three numbers, at what is said; see CLASSES."""
+    """wav (1, N) -> (ceil(N / hop),): a rough guess at the class of each frame from these three features; see
+    CLASSES.
+    """
     level, crossings, centre = frame_features(wav, sr, hop).unbind(-1)
     level = level - level.max().clamp(min=FAINT_DB)
-    classes = torch.full(level.shape, OTHER)  # nasals, stops, borders between sounds
+    classes = torch.full(level.shape, OTHER)  # nasals, stops, transitions
     classes[(level > LOUD_DB) & (centre < DARK_HZ)] = VOWEL
     classes[(crossings > HISS_RATE) | (centre > BRIGHT_HZ)] = FRICATIVE
     classes[level < SILENT_DB] = SILENCE

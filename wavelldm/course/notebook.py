@@ -1,4 +1,4 @@
-"""What every notebook needs around its lesson: start-up, one profile switch, sound, and a check that says how close."""
+"""What every notebook uses: start-up with a profile, audio players, and checks of results."""
 
 import math
 import os
@@ -8,41 +8,47 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from .. import __version__
+from ..audio.files import as_float
 from ..errors import WavelldmError
 
+if TYPE_CHECKING:
+    from IPython.display import Audio
+
 PROFILES = ("quick", "cpu", "gpu")
+Array = torch.Tensor | np.ndarray | float
 
 
 @dataclass
 class Session:
-    """What `start` found out and set up."""
+    """The settings of a notebook run, made by `start`."""
 
     name: str
     profile: str
     device: torch.device
-    out: Path  # a folder of this notebook's own, for what it writes
+    out: Path  # folder for the files of this notebook
     began: float
 
-    def pick(self, **choices):
-        """`pick(quick=10, cpu=200, gpu=5000)`: the value for this profile; `cpu` stands in for a missing one."""
+    def pick(self, **choices: Any) -> Any:
+        """`pick(quick=10, cpu=200, gpu=5000)`: the value for this profile; `cpu` is used for a missing one."""
         unknown = set(choices) - set(PROFILES)
         if unknown or "cpu" not in choices:
             raise WavelldmError(f"pick takes {', '.join(PROFILES)}, cpu at least, not {', '.join(sorted(choices))}")
         return choices.get(self.profile, choices["cpu"])
 
     def done(self) -> None:
-        """Last cell: how long it took."""
+        """In the last cell: print how long the notebook took."""
         seconds = time.time() - self.began
         print(f"{self.name}: {seconds / 60:.1f} minutes in profile '{self.profile}' on {self.device.type}")
 
 
 def profile() -> str:
-    """WAVELLDM_PROFILE, or `gpu` where there is one, or `cpu`."""
+    """WAVELLDM_PROFILE, else `gpu` if there is one, else `cpu`."""
     value = os.environ.get("WAVELLDM_PROFILE") or ("gpu" if torch.cuda.is_available() else "cpu")
     if value not in PROFILES:
         raise WavelldmError(f"WAVELLDM_PROFILE is '{value}'; it takes {', '.join(PROFILES)}")
@@ -50,7 +56,7 @@ def profile() -> str:
 
 
 def start(name: str, seed: int = 0) -> Session:
-    """Seed everything, choose the device, print the versions that matter."""
+    """Set the seeds, choose the device, print versions."""
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
@@ -64,7 +70,7 @@ def start(name: str, seed: int = 0) -> Session:
     return Session(name, chosen, device, out, time.time())
 
 
-def check(name: str, mine, theirs, close: float = 1e-4) -> None:
+def check(name: str, mine: Array, theirs: Array, close: float = 1e-4) -> None:
     """Print whether two results are exactly equal, close, or different and by how much."""
     a, b = (torch.as_tensor(x).detach().cpu() for x in (mine, theirs))
     kind = torch.complex128 if a.is_complex() or b.is_complex() else torch.float64
@@ -82,30 +88,30 @@ def check(name: str, mine, theirs, close: float = 1e-4) -> None:
         print(f"✗ {name}: different (max difference {difference:.3g}, allowed {close:.0e})")
 
 
-def exercise(name: str, answer, expected, close: float = 1e-4) -> None:
-    """The checker under an exercise: as `check`, but an answer that is still None is simply the reader's turn."""
+def exercise(name: str, answer: Array | None, expected: Array, close: float = 1e-4) -> None:
+    """Check the answer to an exercise; None means that the reader has not solved it yet."""
     if answer is None:
         print(f"… {name}: your turn")
     else:
         check(name, answer, expected, close)
 
 
-def player(wav, sr: int, seconds: float = 6.0):
-    """wav (..., N), first channel -> an audio player; MP3 keeps the notebook small, and nothing is made louder or softer."""
+def player(wav: Array, sr: int, seconds: float = 6.0) -> "Audio":
+    """wav (..., N), first channel -> an audio player, as MP3 to keep the notebook small; the level is not changed."""
     import io
 
     import soundfile as sf
     from IPython.display import Audio
 
-    wav = torch.as_tensor(wav).detach().cpu().float()
+    wav = as_float(wav).detach().cpu().float()
     wav = wav.reshape(-1, wav.shape[-1])[0][: int(seconds * sr)].clamp(-1, 1).numpy()
     data = io.BytesIO()
     sf.write(data, wav, sr, format="MP3")
     return Audio(data=data.getvalue(), rate=sr, normalize=False)
 
 
-def hear(wav, sr: int, label: str = "", seconds: float = 6.0) -> None:
-    """Show a player, under its label."""
+def hear(wav: Array, sr: int, label: str = "", seconds: float = 6.0) -> None:
+    """Show a player with a label above it."""
     from IPython.display import HTML, display
 
     if label:

@@ -1,12 +1,16 @@
-"""Sliders for the notebooks. What they draw is ordinary cell output, so a saved notebook shows it too."""
+"""Sliders for the notebooks. What they draw is ordinary cell output, so it is kept in the saved notebook."""
+
+from collections.abc import Callable
 
 import ipywidgets
 from IPython.display import display
 
 from ..errors import WavelldmError
 
+Choice = bool | list | tuple
 
-def _control(name: str, choice):
+
+def _control(name: str, choice: Choice) -> ipywidgets.Widget:
     label = {"description": name.replace("_", " "), "continuous_update": False}
     if isinstance(choice, bool):
         return ipywidgets.Checkbox(value=choice, description=label["description"])
@@ -19,7 +23,7 @@ def _control(name: str, choice):
     raise WavelldmError(f"'{name}' takes (low, high, step, value), a list of choices, or True/False, not {choice!r}")
 
 
-def sliders(draw, **choices) -> dict:
+def sliders(draw: Callable, **choices: Choice) -> dict[str, ipywidgets.Widget]:
     """Show controls and what `draw(**values)` returns (a figure, a sound, or a list of them); redraw on every change.
 
     A choice is `(low, high, step, value)`, a list to choose from (the middle one first), or True/False. Returns the
@@ -36,7 +40,7 @@ def sliders(draw, **choices) -> dict:
 
     def redraw(_):
         for place, item in zip(places, drawn()):
-            if place is not None:  # there is no place to draw in outside a notebook
+            if place is not None:  # outside a notebook there is none
                 place.update(item)
 
     for control in controls.values():

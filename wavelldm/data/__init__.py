@@ -1,7 +1,8 @@
 """Training data: corpora as lists of files, and batches of (noisy, clean) crops made from them.
 
-Read `corpora` (readers), `clips` (decoding), `degrade` (noise, rooms, clipping ...), then `loader` (batches). `noises`,
-`sentences`, `espeak` and `voices` make the embedded corpus; `download` gets public ones; `pairs` writes noisy/clean files.
+Read `corpora` (readers), `clips` (decoding), `degrade` (noise, rooms, clipping ...), then `loader` (batches).
+`noises`, `sentences`, `espeak` and `voices` make the embedded corpus; `download` gets public ones; `pairs` writes
+noisy/clean files.
 """
 
 from .clips import Clips

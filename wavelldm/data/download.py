@@ -55,7 +55,9 @@ def _size(archive: dict) -> int:
 
 
 def sources() -> list[dict]:
-    """What can be downloaded: name, title, home, licence, credit, archives; in bytes `size` (to download), `unpacked`."""
+    """What can be downloaded: name, title, home, licence, credit, archives; in bytes `size` (to download),
+    `unpacked`.
+    """
     table = tomllib.loads(_toml().read_text(encoding="utf-8"))
     return [
         {
