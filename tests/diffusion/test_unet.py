@@ -51,7 +51,7 @@ def test_without_causality_it_looks_ahead():
     net(z, t, cond)[..., 5].sum().backward()
     assert z.grad[..., 6].abs().sum() > 0
     with pytest.raises(WavelldmError, match="cannot stream"):
-        net.stream(z, t, cond)
+        net.initial_state(2)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 16, 64])
@@ -61,16 +61,24 @@ def test_streaming_equals_the_whole(size, conditioned):
     z, t, cond = inputs(45)
     cond = cond if conditioned else None
     with torch.no_grad():
-        whole, state, parts = net(z, t, cond), None, []
+        whole, state, parts = net(z, t, cond), net.initial_state(2), []
         for i in range(0, 45, size):
             part = slice(i, i + size)
-            y, state = net.stream(z[..., part], t, None if cond is None else cond[..., part], state)
+            y, state = net.step(z[..., part], t, None if cond is None else cond[..., part], state)
             parts.append(y)
-            empty, state = net.stream(z[..., :0], t, None if cond is None else cond[..., :0], state)
+            empty, state = net.step(z[..., :0], t, None if cond is None else cond[..., :0], state)
             assert empty.shape[-1] == 0
     joined = torch.cat(parts, dim=-1)
     apart = (joined - whole).abs().amax((0, 1))
     assert apart.max() < 1e-4, f"first difference at frame {int((apart > 1e-4).nonzero()[0])}"
+
+
+def test_everything_stays_on_its_device():
+    """`meta` tensors have no values: whatever leaves their device fails."""
+    net = make().to("meta")
+    z, t, cond = (x.to("meta") for x in inputs(9))
+    y, _ = net.step(z, t, cond, net.initial_state(2))
+    assert y.device.type == net(z, t, cond, drop=t > 5).device.type == "meta"
 
 
 def test_step_and_condition_matter_and_dropping_the_condition_is_having_none():

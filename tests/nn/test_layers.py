@@ -38,9 +38,9 @@ def build(name):
 def test_streaming_equals_the_whole_signal(name, sizes):
     layer, x = build(name), torch.randn(2, 8, 40, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        whole, parts, state = layer(x), [], None
+        whole, parts, state = layer(x), [], layer.initial_state(len(x))
         for chunk in x.split(sizes, dim=-1):
-            y, state = layer.stream(chunk, state)
+            y, state = layer.step(chunk, state)
             parts.append(y)
     joined = torch.cat(parts, dim=-1)
     assert joined.shape == whole.shape
@@ -133,16 +133,35 @@ def test_attention_equals_the_sum_written_out(window, causal):
 
 
 def test_a_windowed_stream_keeps_a_bounded_state():
-    layer, state = RotaryAttention(8, 2, window=5, causal=True), None
+    layer = RotaryAttention(8, 2, window=5, causal=True)
+    state = layer.initial_state(1)
     for _ in range(20):
-        _, state = layer.stream(torch.randn(1, 8, 3), state)
+        _, state = layer.step(torch.randn(1, 8, 3), state)
     assert state[0].shape == state[1].shape == (1, 2, 4, 4)
+
+
+@pytest.mark.parametrize("name", STREAMING)
+def test_a_state_is_not_changed_and_can_be_used_again(name):
+    layer, x = build(name), torch.randn(2, 8, 24)
+    with torch.no_grad():
+        _, state = layer.step(x[..., :12], layer.initial_state(2))
+        first, _ = layer.step(x[..., 12:], state)
+        assert torch.equal(first, layer.step(x[..., 12:], state)[0])
+
+
+@pytest.mark.parametrize("name", STREAMING)
+def test_everything_stays_on_its_device(name):
+    """`meta` tensors have no values: whatever leaves their device fails."""
+    layer = build(name).to("meta")
+    y, state = layer.step(torch.zeros(2, 8, 12, device="meta"), layer.initial_state(2))
+    y, _ = layer.step(torch.zeros(2, 8, 12, device="meta"), state)
+    assert y.device.type == layer(torch.zeros(2, 8, 24, device="meta")).device.type == "meta"
 
 
 def test_errors_say_what_to_do():
     for layer in (Conv1d(4, 4, 3), ConvTranspose1d(4, 4, 4, 2), ConvNeXtBlock(4), RotaryAttention(4, 2)):
         with pytest.raises(WavelldmError, match="causal=True"):
-            layer.stream(torch.zeros(1, 4, 5))
+            layer.initial_state(1)
     with pytest.raises(WavelldmError, match="stride 4"):
         Conv1d(4, 4, 3, stride=4)
     with pytest.raises(WavelldmError, match="stride 4"):

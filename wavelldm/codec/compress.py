@@ -80,12 +80,12 @@ def encode_blocks(codec: Codec, blocks, codebooks: int | None = None, steps: int
 @torch.no_grad()
 def decode_blocks(codec: Codec, blocks):
     """Blocks of codes (C, K, any) -> wav blocks (C, 512 * hop or more, but for the last)."""
-    margin, states = decoder_margin(codec), {}
+    margin, states = decoder_margin(codec), None
     for codes, before, count in windows(blocks, 1, margin, max(BLOCK, MARGINS * margin)):
-        rows = []
+        states, rows = states or [codec.initial_window_state(1) for _ in codes], []
         for i, channel in enumerate(codes):  # one by one, to save memory
             z_q = codec.quantiser.decode_codes(channel[None])
-            wav, states[i] = codec.decode_window(z_q, before, count, states.get(i))
+            wav, states[i] = codec.decode_window(z_q, before, count, states[i])
             rows.append(wav[:, 0])
         yield torch.cat(rows)
 

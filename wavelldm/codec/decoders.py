@@ -1,6 +1,7 @@
 """Two decoders, latent (B, D, T) -> wav (B, 1, T * hop): HiFi-GAN, and a light one that ends in an inverse STFT.
 
-Both stream if built causal (see `layers`); `delay` says how many samples the output then lags behind the frames.
+Both stream if built causal (see `nn.layers`): the output then lags `delay` samples behind the frames, and
+`finish(state)` gives what is still held back when no more frames come.
 """
 
 import math
@@ -22,9 +23,12 @@ class Mean(nn.ModuleList):
     def forward(self, x: Tensor) -> Tensor:
         return sum(layer(x) for layer in self) / len(self)
 
-    def stream(self, x: Tensor, state: list | None = None):
-        pairs = [layer.stream(x, s) for layer, s in zip(self, state or [None] * len(self))]
-        return sum(y for y, _ in pairs) / len(self), [s for _, s in pairs]
+    def initial_state(self, batch: int) -> list:
+        return [layer.initial_state(batch) for layer in self]
+
+    def step(self, x: Tensor, state: list) -> tuple[Tensor, list]:
+        pairs = [layer.step(x, before) for layer, before in zip(self, state)]
+        return sum(y for y, _ in pairs) / len(self), [after for _, after in pairs]
 
 
 class HiFiGAN(Chain):
@@ -33,7 +37,13 @@ class HiFiGAN(Chain):
     delay = 0
 
     def __init__(
-        self, dim, initial=512, upsample=(8, 8, 2, 2, 2), kernels=(3, 7, 11), dilations=(1, 3, 5), causal=False
+        self,
+        dim: int,
+        initial: int = 512,
+        upsample: tuple = (8, 8, 2, 2, 2),
+        kernels: tuple = (3, 7, 11),
+        dilations: tuple = (1, 3, 5),
+        causal: bool = False,
     ):
         if initial % 2 ** len(upsample):
             raise WavelldmError(
@@ -56,8 +66,9 @@ class HiFiGAN(Chain):
         layers += [nn.LeakyReLU(0.01), weight_norm(Conv1d(width, 1, 7, causal=causal)), nn.Tanh()]
         super().__init__(*layers)
 
-    def stream(self, x: Tensor, state: list | None = None, last: bool = False):
-        return super().stream(x, state)
+    def finish(self, state: list) -> Tensor:
+        """Nothing is held back: (B, 1, 0)."""
+        return state[0].new_zeros(state[0].shape[0], 1, 0)
 
 
 class ISTFTHead(nn.Module):
@@ -67,7 +78,17 @@ class ISTFTHead(nn.Module):
     the phases are only where Griffin-Lim begins, which looks both ways: such a head does not stream.
     """
 
-    def __init__(self, dim, width=256, depth=6, expansion=4, n_fft=1024, hop=256, causal=False, polish=0):
+    def __init__(
+        self,
+        dim: int,
+        width: int = 256,
+        depth: int = 6,
+        expansion: int = 4,
+        n_fft: int = 1024,
+        hop: int = 256,
+        causal: bool = False,
+        polish: int = 0,
+    ):
         super().__init__()
         if causal and polish:
             raise WavelldmError("Griffin-Lim looks into the future; a causal codec needs codec.polish=0")
@@ -101,18 +122,24 @@ class ISTFTHead(nn.Module):
             return tail
         return overlap_add(frames, self.hop) + F.pad(tail, (0, frames.shape[-2] * self.hop))
 
-    def stream(self, x: Tensor, state: tuple | None = None, last: bool = False):
-        """The state: that of the body, two overlapping tails (signal, squared windows), samples still to be dropped."""
-        body, wav, envelope, skip = state or (None, x.new_zeros(x.shape[0], self.n_fft - self.hop), None, self.delay)
-        if envelope is None:
-            envelope = torch.zeros_like(wav[0])
-        y, body = self.body.stream(x, body)
+    def initial_state(self, batch: int) -> tuple:
+        """That of the body, two overlapping tails (signal, squared windows), samples before the sound to be dropped."""
+        tail = self.window.new_zeros(batch + 1, self.n_fft - self.hop)
+        return self.body.initial_state(batch), tail[1:], tail[0], self.delay
+
+    def step(self, x: Tensor, state: tuple) -> tuple[Tensor, tuple]:
+        body, wav, envelope, drop = state
+        y, body = self.body.step(x, body)
         count = y.shape[-1]
         if count:
             frames = torch.fft.irfft(self.spectrum(y).transpose(1, 2), n=self.n_fft) * self.window  # (B, T, n_fft)
             wav = self._add(frames, wav)
             envelope = self._add(self.window.square().expand(count, -1), envelope)
-        ready = count * self.hop + (self.delay if last else 0)
+        ready = count * self.hop
         out = wav[:, :ready] / envelope[:ready].clamp_min(TINY_ENVELOPE)
-        ready_next = count * self.hop
-        return out[:, None, skip:], (body, wav[:, ready_next:], envelope[ready_next:], max(0, skip - out.shape[-1]))
+        return out[:, None, drop:], (body, wav[:, ready:], envelope[ready:], max(0, drop - ready))
+
+    def finish(self, state: tuple) -> Tensor:
+        """The last `delay` samples (B, 1, delay), which no later frame reaches now."""
+        _, wav, envelope, drop = state
+        return (wav[:, : self.delay] / envelope[: self.delay].clamp_min(TINY_ENVELOPE))[:, None, drop:]

@@ -123,8 +123,9 @@ def make_decoder(c: CodecConfig) -> nn.Module:
 class Codec(nn.Module):
     """Encoder, quantiser and decoder. Any length goes in and comes out; zeros fill the last frame.
 
-    Built with `causal=True` it also streams: `stream_encode` and `stream_decode` take chunks and an explicit state, and
-    their joined outputs equal `encode` and `decode`. What comes out then lags `latency` samples behind what went in.
+    Built with `causal=True` it also streams, in both directions: `initial_encoder_state`, `encode_step` and `encode_finish`
+    make of blocks what `encode` makes of the whole, and `initial_decoder_state`, `decode_step` and `decode_finish` what
+    `decode` does. What comes out then lags `latency` samples behind what went in.
     """
 
     Config = CodecConfig
@@ -194,14 +195,20 @@ class Codec(nn.Module):
             )
         return self.decoder(self.upsampler(z_q))[..., :length]
 
-    def decode_window(self, z_q: Tensor, before: int, count: int, state: tuple | None = None):
-        """A window (B, D, T) of a longer latent -> wav (B, 1, count * hop) of its frames from `before` on, state for the window
-        whose new frames come next. The other frames are there to be seen."""
+    def initial_window_state(self, batch: int) -> tuple | None:
+        """For `decode_window` of the first window of a recording."""
+        return self.decoder.initial_window_state(batch) if isinstance(self.decoder, SourceHead) else None
+
+    def decode_window(
+        self, z_q: Tensor, before: int, count: int, state: tuple | None
+    ) -> tuple[Tensor, tuple | None]:
+        """A window (B, D, T) of a longer latent -> wav (B, 1, count * hop) of its frames from `before` on, state for the
+        window whose new frames come next. The other frames are there to be seen. For codecs that are not causal."""
         self._check_latent(z_q)
         x = self.upsampler(z_q)
-        if hasattr(self.decoder, "resume"):
+        if isinstance(self.decoder, SourceHead):
             rate = self.hop // self.config.mel.hop
-            wav, state = self.decoder.resume(x, before * rate, count * rate, state)
+            wav, state = self.decoder.window_step(x, before * rate, count * rate, state)
         else:
             wav = self.decoder(x)
         return wav[..., before * self.hop : (before + count) * self.hop], state
@@ -227,28 +234,38 @@ class Codec(nn.Module):
         z_q, codes = self.quantise(z, keep)
         return Coded(self.decode(z_q, wav.shape[-1]), z, z_q, codes)
 
-    def stream_encode(self, wav: Tensor, sr: int, state: tuple | None = None, last: bool = False):
-        """The next chunk (B, 1, any) -> z (B, D, frames complete by now), state. `last` fills the last frame."""
-        self._check(wav, sr)
-        if not self.causal:
-            raise WavelldmError("this codec looks into the future and cannot stream; build it with causal=True")
-        seen, layers, count = state or (wav.new_zeros(wav.shape[0], 1, self.past), None, 0)
-        count += wav.shape[-1]
-        wav = torch.cat([seen, wav], dim=-1)
-        if last:
-            wav = F.pad(wav, (0, -count % self.hop))
+    def initial_encoder_state(self, batch: int) -> tuple:
+        """Samples that the next frame needs, the encoder's own state, and how many samples its last frame has so far."""
+        return self.encoder[0].weight.new_zeros(batch, 1, self.past), self.encoder.initial_state(batch), 0
+
+    def encode_step(self, wav: Tensor, state: tuple) -> tuple[Tensor, tuple]:
+        """The next block (B, 1, any), at the codec's rate -> z (B, D, frames complete by now), state."""
+        self._check(wav, self.sr)
+        before, layers, filled = state
+        filled = (filled + wav.shape[-1]) % self.hop
+        wav = torch.cat([before, wav], dim=-1)
         hop = self.config.mel.hop
         new = (wav.shape[-1] - self.past) // hop  # mel frames
         features = wav.new_zeros(wav.shape[0], self.encoder[0].in_channels, 0)
         if new:
             features = self._features(wav[..., : self.past + new * hop])[..., self.past // hop :]
-        z, layers = self.encoder.stream(features, layers)
-        return z, (wav[..., new * hop :], layers, count % self.hop)
+        z, layers = self.encoder.step(features, layers)
+        return z, (wav[..., new * hop :], layers, filled)
 
-    def stream_decode(self, z_q: Tensor, state: tuple | None = None, last: bool = False):
-        """The next frames (B, D, any) -> wav (B, 1, what is ready), state. `last` lets out what is held back."""
+    def encode_finish(self, state: tuple) -> Tensor:
+        """The last frame, filled up with zeros: (B, D, 1), or (B, D, 0) where the blocks ended with a frame."""
+        return self.encode_step(state[0].new_zeros(state[0].shape[0], 1, -state[2] % self.hop), state)[0]
+
+    def initial_decoder_state(self, batch: int) -> tuple:
+        return self.upsampler.initial_state(batch), self.decoder.initial_state(batch)
+
+    def decode_step(self, z_q: Tensor, state: tuple) -> tuple[Tensor, tuple]:
+        """The next frames (B, D, any) -> wav (B, 1, what is ready), state."""
         self._check_latent(z_q)
-        upsampler, decoder = state or (None, None)
-        x, upsampler = self.upsampler.stream(z_q, upsampler)
-        wav, decoder = self.decoder.stream(x, decoder, last)
+        x, upsampler = self.upsampler.step(z_q, state[0])
+        wav, decoder = self.decoder.step(x, state[1])
         return wav, (upsampler, decoder)
+
+    def decode_finish(self, state: tuple) -> Tensor:
+        """What the decoder still holds back: (B, 1, decoder.delay)."""
+        return self.decoder.finish(state[1])

@@ -18,8 +18,8 @@ BANDS = 80  # points of an envelope, evenly spaced on the mel scale
 TABLE = 256  # frames of noise, again and again
 
 
-def spread(bands: int, bins: int, sr: int) -> Tensor:
-    """(bands, bins): what lies at points of the mel scale, on straight lines between them at the bins."""
+def mel_interpolation(bands: int, bins: int, sr: int) -> Tensor:
+    """(bands, bins): linear interpolation from points at equal distances on the mel scale to the bins of a spectrum."""
     mel = torch.log1p(torch.linspace(0, sr / 2, bins) / 700)
     place = mel / mel[-1] * (bands - 1)
     return (1 - (place - torch.arange(bands)[:, None]).abs()).clamp_min(0)
@@ -32,7 +32,7 @@ def pulses(f0: Tensor, turns: Tensor, sr: int, n: int) -> Tensor:
     """
     count = (sr / 2 / f0).floor()[..., None]  # K
     angle = turns.double()[..., None] + f0[..., None] * (torch.arange(n, device=f0.device) - n // 2) / sr
-    angle = ((angle - angle.round()) * (2 * math.pi)).float()  # between -pi and pi
+    angle = ((angle - angle.round()) * (2 * math.pi)).to(f0.dtype)  # between -pi and pi
     below = 2 * (angle / 2).sin()
     peak = below.abs() < 1e-4
     ratio = ((count + 0.5) * angle).sin() / torch.where(peak, 1.0, below)
@@ -45,7 +45,16 @@ class SourceHead(nn.Module):
     Frame t is the windowed spectrum of pulses and noise times their envelopes, two hops long; frames overlap by half.
     """
 
-    def __init__(self, dim, width=256, depth=6, expansion=4, sr=16_000, hop=256, causal=False):
+    def __init__(
+        self,
+        dim: int,
+        width: int = 256,
+        depth: int = 6,
+        expansion: int = 4,
+        sr: int = 16_000,
+        hop: int = 256,
+        causal: bool = False,
+    ):
         super().__init__()
         self.sr, self.hop, self.n_fft, self.delay = sr, hop, 2 * hop, hop // 2
         blocks = (ConvNeXtBlock(width, expansion, causal) for _ in range(depth))
@@ -53,15 +62,19 @@ class SourceHead(nn.Module):
         self.pitch = nn.Conv1d(width, pitch.COUNT, 1)
         self.gains = nn.Conv1d(width, 2 * BANDS, 1)
         nn.init.constant_(self.gains.bias, -4.0)
-        self.register_buffer("spread", spread(BANDS, self.n_fft // 2 + 1, sr), persistent=False)  # (bands, bins)
+        bank = mel_interpolation(BANDS, self.n_fft // 2 + 1, sr)
+        self.register_buffer("interpolation", bank, persistent=False)  # (bands, bins)
         self.register_buffer("window", hann(self.n_fft, self.n_fft).sqrt(), persistent=False)
         table = torch.randn(TABLE * hop, generator=torch.Generator().manual_seed(0))
         self.register_buffer("noise", torch.cat([table, table[: self.n_fft]]), persistent=False)
 
     def parts(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(B, D, T) -> logits of the pitch (B, S, T), logarithms of the two envelopes (B, 2 * bands, T)."""
-        y = self.body(x)
-        return self.pitch(y).float(), self.gains(y).float()
+        return self._parts(self.body(x))
+
+    def _parts(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        wide = torch.promote_types(y.dtype, torch.float32)  # half precision is too coarse for a pitch
+        return self.pitch(y).to(wide), self.gains(y).to(wide)
 
     def outline(self, x: Tensor) -> Tensor:
         """(B, D, T) -> the envelopes it is about to draw, compressed, and how likely each pitch is (B, 2 * bands + S, T)."""
@@ -83,7 +96,7 @@ class SourceHead(nn.Module):
         start = number % TABLE * self.hop
         noise = self.noise.unfold(0, self.n_fft, 1)[start].expand(*f0.shape, -1)
         sources = torch.stack([pulses(f0, turns, self.sr, self.n_fft), noise], dim=1)  # (B, 2, T, n_fft)
-        envelopes = gains.unflatten(1, (2, BANDS)).transpose(2, 3) @ self.spread  # (B, 2, T, bins)
+        envelopes = gains.unflatten(1, (2, BANDS)).transpose(2, 3) @ self.interpolation  # (B, 2, T, bins)
         spectrum = (torch.fft.rfft(sources * self.window) * envelopes.clamp(max=4.0).exp()).sum(1)
         return torch.fft.irfft(spectrum, n=self.n_fft) * self.window
 
@@ -95,31 +108,41 @@ class SourceHead(nn.Module):
         return (total / seen.clamp_min(1e-2))[:, None, side : side + frames.shape[1] * self.hop]
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.resume(x)[0]
+        return self.window_step(x, 0, x.shape[-1], self.initial_window_state(x.shape[0]))[0]
 
-    def resume(self, x: Tensor, before: int = 0, after: int = 0, state: tuple | None = None):
-        """A window of a longer latent -> its wav (B, 1, T * hop), state for the window that begins `after` frames after `before`.
+    def initial_window_state(self, batch: int) -> tuple[int, Tensor]:
+        """Of the first new frame of a window: its number in the recording, and its phase in turns (B,)."""
+        return 0, self.window.new_zeros(batch, dtype=torch.float64)
 
-        Phases add up along a recording, so windows that overlap must agree on them: `before` is the frame of this window
-        at which the state holds, which is the number of that frame in the recording and its phase (B,)."""
+    def window_step(
+        self, x: Tensor, before: int, count: int, state: tuple[int, Tensor]
+    ) -> tuple[Tensor, tuple[int, Tensor]]:
+        """A window (B, D, T) of a longer latent -> its wav (B, 1, T * hop), state for the window whose new frames come next.
+
+        Frames `before` to `before + count` are new, the others overlap. Phases add up along a recording, so windows that
+        overlap must agree on them; the state carries them on.
+        """
+        number, phase = state
         logits, gains = self.parts(x)
         f0 = pitch.hertz(logits)
-        number, phase = state or (before, None)
         turns = self.turns(f0)
-        if phase is not None:
-            turns = (turns + (phase - turns[:, before])[:, None]) % 1.0
+        turns = (turns + (phase - turns[:, before])[:, None]) % 1.0
         where = torch.arange(f0.shape[1], device=f0.device) + (number - before)
         wav = self.join(self.frames(f0, turns, gains, where))
-        at = before + after
-        return wav, (number + after, turns[:, at] if at < turns.shape[1] else None)
+        following = min(before + count, turns.shape[1] - 1)  # at the end of the recording nothing follows
+        return wav, (number + count, turns[:, following])
 
-    def stream(self, x: Tensor, state: tuple | None = None, last: bool = False):
-        """The state: that of the body, pitch and phase of the last frame, its number, the tail it leaves, samples to be dropped."""
-        body, before, number, tail, skip = state or (None, None, 0, x.new_zeros(x.shape[0], self.hop), self.delay)
-        y, body = self.body.stream(x, body)
+    def initial_state(self, batch: int) -> tuple:
+        """That of the body, pitch and phase of the last frame, its number, its tail, samples to be dropped."""
+        return self.body.initial_state(batch), None, 0, self.window.new_zeros(batch, self.hop), self.delay
+
+    def step(self, x: Tensor, state: tuple) -> tuple[Tensor, tuple]:
+        body, before, number, tail, drop = state
+        y, body = self.body.step(x, body)
         out, count = tail[:, :0], y.shape[-1]
         if count:
-            f0, gains = pitch.hertz(self.pitch(y).float()), self.gains(y).float()
+            logits, gains = self._parts(y)
+            f0 = pitch.hertz(logits)
             turns = self.turns(f0, before)
             frames = self.frames(f0, turns, gains, torch.arange(count, device=x.device) + number)
             total = overlap_add(frames, self.hop) + F.pad(tail, (0, count * self.hop))
@@ -129,6 +152,10 @@ class SourceHead(nn.Module):
                     [out[:, : self.hop] / self.window[: self.hop].square().clamp_min(1e-2), out[:, self.hop :]], dim=1
                 )
             before, number = torch.stack([f0[:, -1].double(), turns[:, -1]], dim=1), number + count
-        if last and number:
-            out = torch.cat([out, (tail / self.window[self.hop :].square().clamp_min(1e-2))[:, : self.delay]], dim=1)
-        return out[:, None, skip:], (body, before, number, tail, max(0, skip - out.shape[-1]))
+        return out[:, None, drop:], (body, before, number, tail, max(0, drop - out.shape[-1]))
+
+    def finish(self, state: tuple) -> Tensor:
+        """The half hop that only the last frame reaches, (B, 1, delay); (B, 1, 0) if there was no frame."""
+        _, _, number, tail, _ = state
+        out = tail / self.window[self.hop :].square().clamp_min(1e-2)
+        return out[:, None, : self.delay if number else 0]

@@ -4,7 +4,7 @@ Residual blocks of causal convolutions, coarser time by strides, rotary attentio
 2508.21153, after DDPM's U-Net, arXiv 2006.11239, appendix B). The condition enters twice: beside z_t at the input, and as
 a scale and a shift per channel and frame in every block (FiLM, arXiv 1709.07871), where the step adds its own.
 
-It streams, as `layers` says: `stream(z_t, t, cond, state)` takes the next frames, and the joined outputs equal the whole's.
+It streams, as `nn.layers` says: `initial_state(batch)`, then `step(z_t, t, cond, state)` with the next frames.
 """
 
 import math
@@ -56,18 +56,20 @@ class Block(nn.Module):
             nn.init.zeros_(layer.bias)
         nn.init.zeros_(self.second.weight)  # at first every block hands on what it gets
 
-    def film(self, y: Tensor, step: Tensor, cond: Tensor) -> Tensor:
-        scale, shift = (self.by_step(step)[:, :, None] + self.by_cond(cond)).chunk(2, dim=1)  # (B, dim, T) each
+    def film(self, y: Tensor, time: Tensor, cond: Tensor) -> Tensor:
+        scale, shift = (self.by_step(time)[:, :, None] + self.by_cond(cond)).chunk(2, dim=1)  # (B, dim, T) each
         return self.dropout(F.silu(self.between(y) * (1 + scale) + shift))
 
-    def forward(self, x: Tensor, step: Tensor, cond: Tensor) -> Tensor:
+    def forward(self, x: Tensor, time: Tensor, cond: Tensor) -> Tensor:
         y = self.first(F.silu(self.before(x)))
-        return self.skip(x) + self.second(self.film(y, step, cond))
+        return self.skip(x) + self.second(self.film(y, time, cond))
 
-    def stream(self, x: Tensor, step: Tensor, cond: Tensor, state: tuple | None = None):
-        first, second = state or (None, None)
-        y, first = self.first.stream(F.silu(self.before(x)), first)
-        y, second = self.second.stream(self.film(y, step, cond), second)
+    def initial_state(self, batch: int) -> tuple:
+        return self.first.initial_state(batch), self.second.initial_state(batch)
+
+    def step(self, x: Tensor, time: Tensor, cond: Tensor, state: tuple) -> tuple[Tensor, tuple]:
+        y, first = self.first.step(F.silu(self.before(x)), state[0])
+        y, second = self.second.step(self.film(y, time, cond), state[1])
         return self.skip(x) + y, (first, second)
 
 
@@ -79,14 +81,16 @@ class Middle(nn.Module):
         self.first, self.second = Block(dim, dim, c), Block(dim, dim, c)
         self.attention = Residual(ChannelNorm(dim), RotaryAttention(dim, c.heads, c.window, c.causal))
 
-    def forward(self, x: Tensor, step: Tensor, cond: Tensor) -> Tensor:
-        return self.second(self.attention(self.first(x, step, cond)), step, cond)
+    def forward(self, x: Tensor, time: Tensor, cond: Tensor) -> Tensor:
+        return self.second(self.attention(self.first(x, time, cond)), time, cond)
 
-    def stream(self, x: Tensor, step: Tensor, cond: Tensor, state: tuple | None = None):
-        first, attention, second = state or (None, None, None)
-        x, first = self.first.stream(x, step, cond, first)
-        x, attention = self.attention.stream(x, attention)
-        x, second = self.second.stream(x, step, cond, second)
+    def initial_state(self, batch: int) -> tuple:
+        return tuple(layer.initial_state(batch) for layer in (self.first, self.attention, self.second))
+
+    def step(self, x: Tensor, time: Tensor, cond: Tensor, state: tuple) -> tuple[Tensor, tuple]:
+        x, first = self.first.step(x, time, cond, state[0])
+        x, attention = self.attention.step(x, state[1])
+        x, second = self.second.step(x, time, cond, state[2])
         return x, (first, attention, second)
 
 
@@ -106,38 +110,44 @@ class Level(nn.Module):
         self.before = nn.ModuleList(Block(dim, dim, c) for _ in range(c.depth))
         self.after = nn.ModuleList(Block(2 * dim if i == 0 else dim, dim, c) for i in range(c.depth))
 
-    def forward(self, x: Tensor, step: Tensor, cond: Tensor) -> Tensor:
+    def forward(self, x: Tensor, time: Tensor, cond: Tensor) -> Tensor:
         for block in self.before:
-            x = block(x, step, cond)
-        y = self.below(self.down(x), step, self.cond_down(cond))  # (B, below, ceil(T / stride))
+            x = block(x, time, cond)
+        y = self.below(self.down(x), time, self.cond_down(cond))  # (B, below, ceil(T / stride))
         if self.causal:
             y = F.pad(y, (1, 0))
         x = torch.cat([x, self.up(y)[..., : x.shape[-1]]], dim=1)  # (B, 2 * dim, T)
         for block in self.after:
-            x = block(x, step, cond)
+            x = block(x, time, cond)
         return x
 
-    def stream(self, x: Tensor, step: Tensor, cond: Tensor, state: dict | None = None):
-        """The state holds those of all layers, and what the coarse rate said of frames that are still to come."""
-        new, state = {}, state or {}
-        for i, block in enumerate(self.before):
-            x, new["before", i] = block.stream(x, step, cond, state.get(("before", i)))
-        y, new["down"] = self.down.stream(x, state.get("down"))
-        coarse_cond, new["cond"] = self.cond_down.stream(cond, state.get("cond"))
-        new["below"] = state.get("below")
-        if y.shape[-1]:
-            y, new["below"] = self.below.stream(y, step, coarse_cond, new["below"])
-        if not state:
-            y = torch.cat([y.new_zeros(*self.up_shape(x), 1), y], dim=-1)
-        y, new["up"] = self.up.stream(y, state.get("up"))
-        y = torch.cat([state["ahead"], y], dim=-1) if state else y
-        x, new["ahead"] = torch.cat([x, y[..., : x.shape[-1]]], dim=1), y[..., x.shape[-1] :]
-        for i, block in enumerate(self.after):
-            x, new["after", i] = block.stream(x, step, cond, state.get(("after", i)))
-        return x, new
+    def initial_state(self, batch: int) -> dict:
+        """Those of all layers, and in `ahead` what the coarse rate already gave for frames that are still to come."""
+        layers = ("down", "cond_down", "below")
+        state = {name: getattr(self, name).initial_state(batch) for name in layers}
+        state["before"] = [block.initial_state(batch) for block in self.before]
+        state["after"] = [block.initial_state(batch) for block in self.after]
+        nothing = self.up.weight.new_zeros(batch, self.up.in_channels, 1)  # in `forward` the pad before the first frame
+        state["ahead"], state["up"] = self.up.step(nothing, self.up.initial_state(batch))
+        return state
 
-    def up_shape(self, x: Tensor) -> tuple:
-        return x.shape[0], self.up.in_channels
+    def step(self, x: Tensor, time: Tensor, cond: Tensor, state: dict) -> tuple[Tensor, dict]:
+        new = {"before": [], "after": []}
+        for block, block_state in zip(self.before, state["before"]):
+            x, block_state = block.step(x, time, cond, block_state)
+            new["before"].append(block_state)
+        y, new["down"] = self.down.step(x, state["down"])
+        coarse_cond, new["cond_down"] = self.cond_down.step(cond, state["cond_down"])
+        new["below"] = state["below"]
+        if y.shape[-1]:
+            y, new["below"] = self.below.step(y, time, coarse_cond, state["below"])
+        y, new["up"] = self.up.step(y, state["up"])
+        y = torch.cat([state["ahead"], y], dim=-1)
+        x, new["ahead"] = torch.cat([x, y[..., : x.shape[-1]]], dim=1), y[..., x.shape[-1] :]
+        for block, block_state in zip(self.after, state["after"]):
+            x, block_state = block.step(x, time, cond, block_state)
+            new["after"].append(block_state)
+        return x, new
 
 
 class UNet(nn.Module):
@@ -178,7 +188,7 @@ class UNet(nn.Module):
         if t.shape != z_t.shape[:1]:
             raise WavelldmError(f"t is one step for each of the {len(z_t)} items, (batch,), not {tuple(t.shape)}")
 
-    def inputs(self, z_t: Tensor, t: Tensor, cond: Tensor | None, drop: Tensor | None):
+    def inputs(self, z_t: Tensor, t: Tensor, cond: Tensor | None, drop: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         self._check(z_t, t, cond)
         nothing = self.nothing.expand_as(z_t)
         cond = nothing if cond is None else cond
@@ -186,23 +196,25 @@ class UNet(nn.Module):
             cond = torch.where(drop[:, None, None], nothing, cond)
         return torch.cat([z_t, cond], dim=1), self.embed(step_embedding(t, self.config.dims[0])), cond
 
-    def copied(self, x: Tensor, step: Tensor) -> Tensor:
+    def copied(self, x: Tensor, time: Tensor) -> Tensor:
         """Past the network: z_t and cond, each channel times a factor that depends on the step. eps and v hold all the noise
         of z_t, and that does not fit through a network narrower than the latent."""
-        return (x * self.past(step)[:, :, None]).unflatten(1, (2, -1)).sum(1)  # (B, D, T)
+        return (x * self.past(time)[:, :, None]).unflatten(1, (2, -1)).sum(1)  # (B, D, T)
 
     def forward(self, z_t: Tensor, t: Tensor, cond: Tensor | None = None, drop: Tensor | None = None) -> Tensor:
-        x, step, cond = self.inputs(z_t, t, cond, drop)
-        return self.leave(self.network(self.enter(x), step, self.condition(cond))) + self.copied(x, step)
+        x, time, cond = self.inputs(z_t, t, cond, drop)
+        return self.leave(self.network(self.enter(x), time, self.condition(cond))) + self.copied(x, time)
 
-    def stream(self, z_t: Tensor, t: Tensor, cond: Tensor | None = None, state: tuple | None = None):
-        """The next frames (B, D, any) of every input -> as many frames of the prediction, state."""
+    def initial_state(self, batch: int) -> tuple:
+        return tuple(layer.initial_state(batch) for layer in (self.enter, self.condition, self.network))
+
+    def step(self, z_t: Tensor, t: Tensor, cond: Tensor | None, state: tuple) -> tuple[Tensor, tuple]:
+        """The next frames (B, D, any) of z_t and cond, always at the same t -> as many frames of the prediction."""
         if z_t.shape[-1] == 0:
             return z_t, state
-        enter, condition, network = state or (None, None, None)
-        x, step, cond = self.inputs(z_t, t, cond, None)
-        copied = self.copied(x, step)
-        x, enter = self.enter.stream(x, enter)
-        cond, condition = self.condition.stream(cond, condition)
-        x, network = self.network.stream(x, step, cond, network)
+        x, time, cond = self.inputs(z_t, t, cond, None)
+        copied = self.copied(x, time)
+        x, enter = self.enter.step(x, state[0])
+        cond, condition = self.condition.step(cond, state[1])
+        x, network = self.network.step(x, time, cond, state[2])
         return self.leave(x) + copied, (enter, condition, network)

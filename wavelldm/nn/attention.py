@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import WavelldmError
-from .layers import _must_be_causal
+from .layers import require_causal
 
 
 def rotary(x: Tensor, start: int = 0, base: float = 10_000.0) -> Tensor:
@@ -33,7 +33,7 @@ class RotaryAttention(nn.Module):
         self.qkv = nn.Linear(dim, 3 * dim, bias=False)
         self.out = nn.Linear(dim, dim, bias=False)
 
-    def _split(self, x: Tensor):
+    def _split(self, x: Tensor) -> Tensor:
         """x (B, C, T) -> q, k, v (B, heads, T, C / heads)."""
         return self.qkv(x.transpose(1, 2)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
 
@@ -53,12 +53,15 @@ class RotaryAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self._attend(*self._split(x))
 
-    def stream(self, x: Tensor, state: tuple | None = None):
-        """The state: keys, not yet turned, and values of the window's past, (B, heads, up to window - 1, d) each."""
-        _must_be_causal(self)
+    def initial_state(self, batch: int) -> tuple[Tensor, Tensor]:
+        """Keys, not yet rotated, and values of the window's past: (B, heads, 0 to window - 1, d) each."""
+        require_causal(self)
+        none = self.out.weight.new_zeros(batch, self.heads, 0, self.out.in_features // self.heads)
+        return none, none
+
+    def step(self, x: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         q, k, v = self._split(x)
-        if state is not None:
-            k, v = torch.cat([state[0], k], dim=-2), torch.cat([state[1], v], dim=-2)
+        k, v = torch.cat([state[0], k], dim=-2), torch.cat([state[1], v], dim=-2)
         y = self._attend(q, k, v) if x.shape[-1] else x
         drop = max(0, k.shape[-2] - self.window + 1) if self.window else 0
         return y, (k[..., drop:, :], v[..., drop:, :])

@@ -1,8 +1,12 @@
-"""Layers on x (B, C, T), each in one form for whole signals and one for chunks.
+"""Layers on x (B, C, T), each in one form for whole signals and one for streams.
 
-The convention: `layer(x)` takes the whole signal. `layer.stream(x, state) -> (y, state)` takes the next chunk, of any
-length, and the state the call before returned (None at the start); the chunks' outputs, joined, equal the whole one's.
-A layer without `stream` treats each frame by itself. Only layers built with `causal=True` stream.
+`layer(x)` takes the whole signal. A stream comes in blocks of any length, also of none:
+
+    state = layer.initial_state(batch)
+    y, state = layer.step(x, state)  # for every block
+
+The outputs of all blocks, joined, equal `layer` of the whole. A state is never changed in place. A layer without `step`
+treats each frame by itself. Only layers built with `causal=True` stream.
 """
 
 import torch
@@ -16,7 +20,7 @@ def count_parameters(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
 
 
-def _must_be_causal(layer):
+def require_causal(layer: nn.Module) -> None:
     if not layer.causal:
         raise WavelldmError("this model looks into the future and cannot stream; build it with causal=True")
 
@@ -24,7 +28,16 @@ def _must_be_causal(layer):
 class Conv1d(nn.Conv1d):
     """Convolution, T -> ceil(T / stride) frames. Causal: frame t sees nothing after sample (t + 1) * stride - 1."""
 
-    def __init__(self, c_in, c_out, kernel, stride=1, dilation=1, groups=1, causal=False):
+    def __init__(
+        self,
+        c_in: int,
+        c_out: int,
+        kernel: int,
+        stride: int = 1,
+        dilation: int = 1,
+        groups: int = 1,
+        causal: bool = False,
+    ):
         super().__init__(c_in, c_out, kernel, stride, dilation=dilation, groups=groups)
         self.causal = causal
         self.span = (kernel - 1) * dilation + 1  # samples that one output frame sees
@@ -37,11 +50,12 @@ class Conv1d(nn.Conv1d):
         short = -x.shape[-1] % self.stride[0]
         return super().forward(F.pad(x, (left, self.extra - left + short)))
 
-    def stream(self, x: Tensor, state: Tensor | None = None):
-        """The state is the input that later frames still need: (B, C, extra to span - 1)."""
-        _must_be_causal(self)
-        if state is None:
-            state = x.new_zeros(*x.shape[:2], self.extra)
+    def initial_state(self, batch: int) -> Tensor:
+        """The input that later frames still need: (B, C, extra), later up to span - 1."""
+        require_causal(self)
+        return self.weight.new_zeros(batch, self.in_channels, self.extra)
+
+    def step(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         x, stride = torch.cat([state, x], dim=-1), self.stride[0]
         count = max(0, (x.shape[-1] - self.span) // stride + 1)
         if count == 0:
@@ -52,7 +66,7 @@ class Conv1d(nn.Conv1d):
 class ConvTranspose1d(nn.ConvTranspose1d):
     """Transposed convolution, T -> T * stride samples. Causal: frame t reaches sample t * stride and later ones."""
 
-    def __init__(self, c_in, c_out, kernel, stride, causal=False):
+    def __init__(self, c_in: int, c_out: int, kernel: int, stride: int, causal: bool = False):
         super().__init__(c_in, c_out, kernel, stride)
         self.causal = causal
         self.extra = kernel - stride  # samples by which the last frame reaches beyond the end
@@ -63,11 +77,12 @@ class ConvTranspose1d(nn.ConvTranspose1d):
         left = 0 if self.causal else self.extra // 2
         return super().forward(x)[..., left : left + x.shape[-1] * self.stride[0]]
 
-    def stream(self, x: Tensor, state: Tensor | None = None):
-        """The state is what past frames add to the samples to come: (B, C, extra)."""
-        _must_be_causal(self)
-        if state is None:
-            state = x.new_zeros(x.shape[0], self.out_channels, self.extra)
+    def initial_state(self, batch: int) -> Tensor:
+        """What past frames add to the samples to come: (B, C, extra)."""
+        require_causal(self)
+        return self.weight.new_zeros(batch, self.out_channels, self.extra)
+
+    def step(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         ready = x.shape[-1] * self.stride[0]
         if ready == 0:
             return x.new_zeros(x.shape[0], self.out_channels, 0), state
@@ -77,16 +92,18 @@ class ConvTranspose1d(nn.ConvTranspose1d):
 
 
 class Chain(nn.Sequential):
-    """Layers one after the other; the state is the list of theirs."""
+    """Layers one after the other."""
 
-    def stream(self, x: Tensor, state: list | None = None):
-        state = list(state or [None] * len(self))
-        for i, layer in enumerate(self):
-            if hasattr(layer, "stream"):
-                x, state[i] = layer.stream(x, state[i])
-            else:
-                x = layer(x)
-        return x, state
+    def initial_state(self, batch: int) -> list:
+        """The states of all layers, None for those that have none."""
+        return [layer.initial_state(batch) if hasattr(layer, "step") else None for layer in self]
+
+    def step(self, x: Tensor, state: list) -> tuple[Tensor, list]:
+        new = []
+        for layer, before in zip(self, state):
+            x, after = layer.step(x, before) if hasattr(layer, "step") else (layer(x), None)
+            new.append(after)
+        return x, new
 
 
 class Residual(Chain):
@@ -95,8 +112,8 @@ class Residual(Chain):
     def forward(self, x: Tensor) -> Tensor:
         return x + super().forward(x)
 
-    def stream(self, x: Tensor, state: list | None = None):
-        y, state = super().stream(x, state)
+    def step(self, x: Tensor, state: list) -> tuple[Tensor, list]:
+        y, state = super().step(x, state)
         return x + y, state
 
 
@@ -119,6 +136,7 @@ class ConvNeXtBlock(nn.Module):
         self.scale = nn.Parameter(torch.full((dim,), 0.1))
 
     def mix(self, y: Tensor) -> Tensor:
+        """(B, C, T) -> (B, C, T), frame by frame."""
         y = self.norm(y.transpose(1, 2))  # (B, T, C)
         y = self.scale * self.narrow(F.gelu(self.widen(y)))
         return y.transpose(1, 2)  # (B, C, T)
@@ -126,6 +144,9 @@ class ConvNeXtBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x + self.mix(self.depthwise(x))
 
-    def stream(self, x: Tensor, state: Tensor | None = None):
-        y, state = self.depthwise.stream(x, state)
+    def initial_state(self, batch: int) -> Tensor:
+        return self.depthwise.initial_state(batch)
+
+    def step(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        y, state = self.depthwise.step(x, state)
         return x + self.mix(y), state
