@@ -10,6 +10,7 @@ from wavelldm.denoise import denoiser
 from wavelldm.denoise.chain import Look, Networks, Settings, adjust, clean_blocks
 from wavelldm.denoise.mask import MaskNet
 from wavelldm.diffusion.latent import LatentDiffusion
+from wavelldm.diffusion.samplers import FrameNoise
 from wavelldm.errors import WavelldmError
 from wavelldm.training.presets import preset
 
@@ -45,9 +46,7 @@ def at_once(chain, wav, settings=Settings()):
     latent = None
     if chain.diffusion is not None:
         z = chain.codec.encode(wav[:, None], SR)
-        latent = chain.diffusion.sample(
-            z, settings.steps, generator=torch.Generator().manual_seed(settings.seed), alike=True
-        )
+        latent = chain.diffusion.sample(z, settings.steps, noise=FrameNoise(settings.seed, shared=True))
     if chain.mask is None:
         return chain.codec.decode(latent, wav.shape[-1])[:, 0]
     return chain.mask(wav[:, None], None if latent is None else chain.diffusion.normalise(latent))[:, 0]
@@ -137,7 +136,7 @@ def test_a_latent_may_be_rounded_before_it_is_decoded(chains):
     )
     with torch.no_grad():
         z = chain.codec.encode(wav[:, None], SR)
-        z = chain.diffusion.stream(z, None, 1, None, torch.Generator().manual_seed(0), alike=True)[0]
+        z = chain.diffusion.sample(z, noise=FrameNoise(shared=True))
         for got, latent in ((plain, z), (rounded, chain.codec.quantise(z)[0])):
             assert torch.allclose(got, chain.codec.decode(latent, 9_000)[:, 0], atol=1e-4)
     assert (plain - rounded).abs().max() > 1e-3

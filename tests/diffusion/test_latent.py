@@ -6,7 +6,8 @@ import torch
 
 from wavelldm.codec.model import Codec
 from wavelldm.config import override
-from wavelldm.diffusion.latent import LatentDiffusion, frame_noise
+from wavelldm.diffusion.latent import LatentDiffusion
+from wavelldm.diffusion.samplers import FrameNoise
 from wavelldm.errors import WavelldmError
 from wavelldm.training import loop
 from wavelldm.training.diffusion import DiffusionTask
@@ -37,7 +38,7 @@ def test_the_scale_of_latents_is_taken_off_put_back_and_kept_with_the_weights():
     model.measure(z.mean((0, 2)), z.std((0, 2)))
     scaled = model.normalise(z)
     assert scaled.mean((0, 2)).abs().max() < 1e-5 and (scaled.std((0, 2)) - 1).abs().max() < 1e-4
-    assert torch.allclose(model.restore(scaled), z, atol=1e-5)
+    assert torch.allclose(model.denormalise(scaled), z, atol=1e-5)
     assert {"mean", "deviation"} <= set(model.state_dict())
     with pytest.raises(WavelldmError, match="statistics"):
         model.measure(torch.zeros(D), torch.zeros(D))
@@ -67,29 +68,55 @@ def model_latent(seed):
     return torch.randn(2, D, 11, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize("kind", ["noise", "bridge", "none"])
-@pytest.mark.parametrize("steps, size", [(1, 1), (1, 6), (3, 4)])
-def test_streaming_equals_the_whole(kind, steps, size):
-    if kind == "none" and steps > 1:
-        with pytest.raises(WavelldmError, match="1 step"):
-            make(kind).sample(some(), steps)
-        return
-    model, noisy = make(kind), some(23)
-    whole = model.sample(noisy, steps, generator=torch.Generator().manual_seed(5))
-    generator, state, parts = torch.Generator().manual_seed(5), None, []
-    for i in range(0, 23, size):
-        z, state = model.stream(noisy[..., i : i + size], state, steps, generator=generator)
+@pytest.mark.parametrize("size", [1, 4, 6, 16, 23])
+@pytest.mark.parametrize(
+    "kind, steps, sampler",
+    [("noise", 1, None), ("noise", 3, "ddim"), ("noise", 4, "ddpm"), ("noise", 3, "dpmpp_2m"), ("bridge", 3, None), ("none", 1, None)],
+)  # fmt: skip
+def test_streaming_equals_the_whole(kind, steps, sampler, size):
+    """For samplers that draw noise in every step, too."""
+    model, noisy, noise = make(kind), some(23), FrameNoise(5)
+    whole = model.sample(noisy, steps, sampler, noise=noise)
+    state, parts = model.initial_state(len(noisy), steps, sampler, noise), []
+    for part in noisy.split(size, dim=-1):
+        z, state = model.step(part, state)
         parts.append(z)
+        empty, state = model.step(part[..., :0], state)
+        assert empty.shape == (*part.shape[:2], 0)
     apart = (torch.cat(parts, dim=-1) - whole).abs().amax((0, 1))
     assert apart.max() < 1e-3, f"first difference at frame {int((apart > 1e-3).nonzero()[0])}"
 
 
-def test_noise_frame_by_frame_is_noise_at_once():
-    z = torch.zeros(1, D, 40)
-    whole = frame_noise(z, torch.Generator().manual_seed(1))
-    generator = torch.Generator().manual_seed(1)
-    assert torch.equal(torch.cat([frame_noise(z[..., :n], generator) for n in (1, 7, 32)], dim=-1), whole)
-    assert abs(whole.std() - 1) < 0.05
+def test_a_predictor_takes_one_step():
+    for ask in (make("none").sample, lambda z, steps: make("none").initial_state(2, steps)):
+        with pytest.raises(WavelldmError, match="1 step"):
+            ask(some(), 3)
+
+
+def test_equal_channels_are_filled_with_the_same_speech():
+    model, z = make(), some(30, batch=1).expand(2, -1, -1)
+    missing = torch.zeros(2, 1, 30, dtype=torch.bool)
+    missing[..., 10:15] = True
+    for shared in (True, False):
+        noise = FrameNoise(1, shared=shared)
+        drawn = model.sample(z, 4, "ddpm", noise=noise), model.fill(z, missing, z, 5, noise)
+        assert [torch.allclose(x[0], x[1], atol=1e-5) for x in drawn] == [shared, shared]
+
+
+def test_the_same_seed_gives_the_same_and_another_another():
+    model, z = make(), some()
+    again = [model.sample(z, 3, "ddpm", noise=FrameNoise(seed)) for seed in (1, 1, 2)]
+    assert torch.equal(again[0], again[1]) and (again[0] - again[2]).abs().max() > 1e-2
+    assert torch.equal(model.sample(z), model.sample(z)), "also without a seed"
+
+
+def test_everything_stays_on_its_device():
+    """`meta` tensors have no values: whatever leaves their device fails."""
+    model, z = make("v").to("meta"), some().to("meta")
+    drawn, _ = model.step(z, model.initial_state(2, 2, "ddpm"))
+    missing = torch.zeros(2, 1, 21, dtype=torch.bool, device="meta")
+    for out in (drawn, model.sample(z, 2, guidance=2.0), model.fill(z, missing, z, 5)):
+        assert out.device.type == "meta" and out.shape == z.shape
 
 
 def test_guidance_one_is_none_and_zero_forgets_the_condition():

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import diffusers
 import pytest
@@ -6,6 +7,7 @@ import torch
 
 from wavelldm.diffusion.samplers import (
     SAMPLERS,
+    FrameNoise,
     ancestral,
     ddim,
     ddpm,
@@ -301,6 +303,30 @@ def test_the_known_part_carries_the_noise_of_its_step():
 
 
 # --- noise and bad input --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sizes", [(1, 7, 32), (16, 24), (40,), (0, 39, 1)])
+@pytest.mark.parametrize("dim", [3, 24])  # no multiple of what a processor draws at once
+def test_noise_of_a_frame_depends_on_its_place_alone(sizes, dim):
+    z = torch.zeros(2, dim, 40)
+    noise, parts = FrameNoise(3), []
+    for part in z.split(sizes, dim=-1):
+        parts.append(FrameNoise(3, first=noise.first)(part))
+        noise = replace(noise, first=noise.first + part.shape[-1])
+    assert torch.equal(torch.cat(parts, dim=-1), FrameNoise(3)(z))
+    assert torch.equal(FrameNoise(3)(z[:1]), FrameNoise(3)(z)[:1]), "nor on how many items there are"
+
+
+def test_frame_noise_is_standard_normal_and_independent():
+    source, z = FrameNoise(-1), torch.zeros(2, 50, 400)
+    first, second, other = source(z), source(z), FrameNoise(1)(z)
+    for x in (first, second, other):
+        assert abs(float(x.mean())) < 0.02 and float(x.std()) == pytest.approx(1, abs=0.02)
+    series = torch.stack([first[0], first[1], second[0], other[0]]).flatten(1)
+    assert (torch.corrcoef(series) - torch.eye(4)).abs().max() < 0.03
+    assert (torch.corrcoef(first[0].T) - torch.eye(400)).abs().max() < 0.8  # no two frames are alike
+    shared = FrameNoise(-1, shared=True)(z)
+    assert torch.equal(shared[0], shared[1]) and torch.equal(shared[0], first[0])
 
 
 def test_noise_like():

@@ -14,7 +14,7 @@ from torch import nn
 
 from .. import weights
 from ..audio import files
-from ..audio.blocks import take, resample_blocks, windows
+from ..audio.blocks import resample_blocks, take, windows
 from ..errors import AudioError, WavelldmError
 from ..nn.layers import Conv1d, ConvTranspose1d
 from ..progress import progress_bar

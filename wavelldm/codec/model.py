@@ -199,9 +199,7 @@ class Codec(nn.Module):
         """For `decode_window` of the first window of a recording."""
         return self.decoder.initial_window_state(batch) if isinstance(self.decoder, SourceHead) else None
 
-    def decode_window(
-        self, z_q: Tensor, before: int, count: int, state: tuple | None
-    ) -> tuple[Tensor, tuple | None]:
+    def decode_window(self, z_q: Tensor, before: int, count: int, state: tuple | None) -> tuple[Tensor, tuple | None]:
         """A window (B, D, T) of a longer latent -> wav (B, 1, count * hop) of its frames from `before` on, state for the
         window whose new frames come next. The other frames are there to be seen. For codecs that are not causal."""
         self._check_latent(z_q)

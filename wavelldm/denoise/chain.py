@@ -15,6 +15,7 @@ from ..audio.files import fit
 from ..codec.compress import MARGINS, decoder_margin, encoder_margin
 from ..codec.model import Codec
 from ..diffusion.latent import LatentDiffusion
+from ..diffusion.samplers import FrameNoise
 from ..errors import WavelldmError
 from .mask import MaskNet
 from .restore import restore_blocks
@@ -72,10 +73,13 @@ class Networks(nn.Module):
 def latents(chain: Networks, blocks, settings: Settings, size: int, margin: int = 0):
     """wav blocks (C, any) -> (clean latent (C, D, count), the window of samples it comes from, frames before, count). The window has
     at least `margin` frames on either side, except at the ends."""
-    codec, state, generator = chain.codec, None, torch.Generator().manual_seed(settings.seed)
+    codec, state = chain.codec, None
     for wav, before, count in windows(blocks, codec.hop, max(margin, encoder_margin(codec)), size):
         z = codec.encode(wav[:, None], codec.sr)[..., before : before + count]
-        z, state = chain.diffusion.stream(z, state, settings.steps, settings.sampler, generator, alike=True)
+        if state is None:
+            noise = FrameNoise(settings.seed, shared=True)
+            state = chain.diffusion.initial_state(len(z), settings.steps, settings.sampler, noise)
+        z, state = chain.diffusion.step(z, state)
         yield z, wav, before, count
 
 
@@ -133,6 +137,7 @@ def by_decoder(chain: Networks, blocks, settings: Settings, size: int):
             yield codec.quantise(z)[0] if settings.rounded else z
 
     for z, before, count in windows(frames(), 1, margin, max(size, MARGINS * margin)):
+        state = state or codec.initial_window_state(len(z))
         out, state = codec.decode_window(z, before, count, state)
         out = out[:, 0, : heard - made]
         made += out.shape[1]

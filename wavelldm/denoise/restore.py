@@ -12,6 +12,7 @@ from ..audio.blocks import windows
 from ..audio.stft import istft, magnitude, stft
 from ..codec.model import Codec
 from ..diffusion.latent import LatentDiffusion
+from ..diffusion.samplers import FrameNoise
 
 SHORTEST, LONGEST = 0.02, 0.6  # seconds of digital silence that count as lost; longer ones are pauses
 DUST = 2.0**-14  # what is left after rounding to 16 bits
@@ -85,11 +86,12 @@ def redraw(codec: Codec, diffusion: LatentDiffusion, noisy: Tensor, gaps: Tensor
     """noisy (C, N) -> clean speech decoded from the diffusion's latent (C, N). One step takes the latent it expects; with
     more (ten at least), the frames that a gap touches are drawn, and the others are held (RePaint)."""
     z_noisy = codec.encode(noisy[:, None], codec.sr)
-    z = diffusion.sample(z_noisy, 1, generator=torch.Generator().manual_seed(seed), alike=True)
+    noise = FrameNoise(seed, shared=True)
+    z = diffusion.sample(z_noisy, 1, noise=noise)
     if steps > 1 and gaps.any():
         padded = torch.nn.functional.pad(gaps, (0, -gaps.shape[-1] % codec.hop))
         missing = padded.unflatten(-1, (-1, codec.hop)).any(-1)[:, None]  # (C, 1, T)
-        z = diffusion.fill(z_noisy, missing, z, max(steps, 10), torch.Generator().manual_seed(seed))
+        z = diffusion.fill(z_noisy, missing, z, max(steps, 10), noise)
     return codec.decode(z, noisy.shape[-1])[:, 0]
 
 

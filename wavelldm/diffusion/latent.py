@@ -4,13 +4,13 @@ It lives on the continuous latent, before the quantiser, scaled to mean 0 and de
 2508.21153; the scaling as in latent diffusion, arXiv 2112.10752, section 4.3, but measured for each channel).
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import WavelldmError
-from .samplers import SAMPLERS, inpaint, noise_like
+from .samplers import SAMPLERS, Callback, Denoise, FrameNoise, inpaint
 from .schedule import KINDS, convert, make, q_sample
 from .unet import UNet, UNetConfig
 
@@ -27,21 +27,25 @@ class DiffusionConfig:
     steps: int = 1000
     predicts: str = "z0"  # or "v", "eps"
     path: str = (
-        "noise"  # from pure noise to z0; "bridge": from the noisy latent; "none": a predictor, one pass, nothing drawn
+        "noise"  # from pure noise to z0; "bridge": from the noisy latent; "none": a predictor, one pass, no noise
     )
     bridge_noise: float = 0.5  # deviation of the noise that a bridge adds to its noisy end
 
 
-def frame_noise(z: Tensor, generator=None) -> Tensor:
-    """Standard normal noise like z (B, D, T), drawn frame after frame: cutting z into pieces changes none of it."""
-    return noise_like(z.permute(2, 0, 1), generator).permute(1, 2, 0)
+@dataclass(frozen=True)
+class StreamState:
+    """Between two blocks of a recording: the sampler's settings, the U-Net's state at each of its steps, its noise so far."""
+
+    sampler: str
+    unets: tuple
+    noise: FrameNoise
 
 
 class LatentDiffusion(nn.Module):
     """z of a noisy recording -> z of a clean one, both (B, D, T) as the codec's encoder makes them: `sample`.
 
-    Three paths to the same end (`config.path`). "noise": diffusion from pure noise, told of the noisy latent. "bridge":
-    a straight line from the noisy latent (and a little noise) to the clean one, learnt as z0. "none": a predictor of the same size.
+    Three paths to the same end (`config.path`). "noise": diffusion from pure noise, conditioned on the noisy latent.
+    "bridge": a straight line from the noisy latent (and a little noise) to the clean one, learnt as z0. "none": a predictor of the same size.
     """
 
     Config = DiffusionConfig
@@ -73,7 +77,7 @@ class LatentDiffusion(nn.Module):
         """A codec's latents (B, D, T) -> mean 0, deviation 1 per channel."""
         return (z - self.mean[:, None]) / self.deviation[:, None]
 
-    def restore(self, z: Tensor) -> Tensor:
+    def denormalise(self, z: Tensor) -> Tensor:
         """The way back, to latents that the codec's decoder knows."""
         return z * self.deviation[:, None] + self.mean[:, None]
 
@@ -106,16 +110,28 @@ class LatentDiffusion(nn.Module):
 
     @torch.no_grad()
     def sample(
-        self, z_noisy: Tensor, steps: int = 1, sampler: str | None = None, guidance: float = 1.0, generator=None, callback=None,
-        alike: bool = False,
-    ) -> Tensor:  # fmt: skip
+        self,
+        z_noisy: Tensor,
+        steps: int = 1,
+        sampler: str | None = None,
+        guidance: float = 1.0,
+        noise: FrameNoise | None = None,
+        callback: Callback = None,
+    ) -> Tensor:
         """z of a noisy recording -> a clean one's, in `steps` steps of a sampler (default: ddim, or the bridge's own).
-        `alike`: the same noise for all items, as the channels of one recording should have it."""
-        cond = self.normalise(z_noisy)
-        denoise = lambda z_t, t: self.denoise(z_t, t, cond, guidance)
-        return self.restore(self._run(denoise, cond, steps, sampler, callback, generator, alike))
 
-    def _run(self, denoise, cond: Tensor, steps: int, sampler: str | None, callback, generator, alike: bool) -> Tensor:
+        `noise`: where it comes from, by default FrameNoise(seed=0): the same again for the same recording.
+        """
+        sampler = self.checked(sampler, steps)
+        cond = self.normalise(z_noisy)
+
+        def denoise(z_t: Tensor, t: Tensor) -> Tensor:
+            return self.denoise(z_t, t, cond, guidance)
+
+        return self.denormalise(self._run(denoise, cond, steps, sampler, callback, noise or FrameNoise()))
+
+    def checked(self, sampler: str | None, steps: int) -> str:
+        """The sampler's name, or the default's; an error if it does not fit this model."""
         path = self.config.path
         sampler = sampler or ("ddim" if path == "noise" else "bridge")
         if sampler not in SAMPLERS or (sampler == "bridge") != (path != "noise"):
@@ -123,42 +139,54 @@ class LatentDiffusion(nn.Module):
             raise WavelldmError(f"'{sampler}' does not sample this model; choose {' or '.join(fit)}")
         if path == "none" and steps != 1:
             raise WavelldmError(f"a predictor takes 1 step, not {steps}")
-        first = self.start(cond, frame_noise(cond[:1] if alike else cond, generator).expand_as(cond))
-        return SAMPLERS[sampler](denoise, first, self.schedule, steps, callback, generator)
+        return sampler
 
-    def stream(
-        self,
-        z_noisy: Tensor,
-        state: tuple | None = None,
-        steps: int = 1,
-        sampler: str | None = None,
-        generator=None,
-        alike: bool = False,
-    ):
-        """The next frames (B, D, any) of the noisy latent -> as many clean ones, state. Joined they equal `sample` of the whole,
-        if the sampler draws no noise but at the start: each step of it keeps its own state of the U-Net."""
-        states, cond = list(state or [None] * steps), self.normalise(z_noisy)
-        count = 0
+    def _run(
+        self, denoise: Denoise, cond: Tensor, steps: int, sampler: str, callback: Callback, noise: FrameNoise
+    ) -> Tensor:
+        noise = replace(noise, draws=0)
+        return SAMPLERS[sampler](denoise, self.start(cond, noise(cond)), self.schedule, steps, callback, noise)
+
+    def initial_state(
+        self, batch: int, steps: int = 1, sampler: str | None = None, noise: FrameNoise | None = None
+    ) -> StreamState:
+        """For `step`; the settings are those of `sample`. Each step of the sampler keeps its own state of the U-Net."""
+        unets = tuple(self.unet.initial_state(batch) for _ in range(steps))
+        return StreamState(self.checked(sampler, steps), unets, noise or FrameNoise())
+
+    @torch.no_grad()
+    def step(self, z_noisy: Tensor, state: StreamState) -> tuple[Tensor, StreamState]:
+        """The next frames (B, D, any) of the noisy latent -> as many clean ones, state. Joined they equal `sample` of the
+        whole, for every sampler: noise depends on a frame's place in the recording, not on the blocks."""
+        before, after, cond = iter(state.unets), [], self.normalise(z_noisy)
 
         def denoise(z_t: Tensor, t: Tensor) -> Tensor:
-            nonlocal count
-            prediction, states[count] = self.unet.stream(z_t, t, cond, states[count])
-            count += 1
+            prediction, unet = self.unet.step(z_t, t, cond, next(before))
+            after.append(unet)
             return convert(self.schedule, prediction.float(), z_t, t, self.config.predicts, "z0")
 
-        with torch.no_grad():
-            z0 = self._run(denoise, cond, steps, sampler, None, generator, alike)
-        return self.restore(z0), tuple(states)
+        z0 = self._run(denoise, cond, len(state.unets), state.sampler, None, state.noise)
+        noise = replace(state.noise, first=state.noise.first + z_noisy.shape[-1])
+        return self.denormalise(z0), StreamState(state.sampler, tuple(after), noise)
 
     @torch.no_grad()
     def fill(
-        self, z_noisy: Tensor, missing: Tensor, known: Tensor, steps: int = 20, generator=None, callback=None
+        self,
+        z_noisy: Tensor,
+        missing: Tensor,
+        known: Tensor,
+        steps: int = 20,
+        noise: FrameNoise | None = None,
+        callback: Callback = None,
     ) -> Tensor:
         """Draw anew where `missing` (B, 1, T) is True and keep the clean latent `known` (B, D, T) elsewhere (RePaint)."""
         if self.config.path != "noise":
             raise WavelldmError("only a model that begins with pure noise can fill in what is missing")
         cond, kept = self.normalise(z_noisy), self.normalise(known)
-        denoise = lambda z_t, t: self.denoise(z_t, t, cond)
-        return self.restore(
-            inpaint(denoise, kept, ~missing, self.schedule, steps, callback, generator, jump=5, resample=3)
-        )
+
+        def denoise(z_t: Tensor, t: Tensor) -> Tensor:
+            return self.denoise(z_t, t, cond)
+
+        noise = replace(noise or FrameNoise(), draws=0)
+        z0 = inpaint(denoise, kept, ~missing, self.schedule, steps, callback, noise, jump=5, resample=3)
+        return self.denormalise(z0)

@@ -6,12 +6,17 @@ it comes here, so a schedule may end in pure noise. The steps lie evenly and the
 """
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..errors import WavelldmError
 from .schedule import Schedule
+
+FRAMES = 16  # of noise that are drawn at once
 
 
 def timesteps(schedule: Schedule, steps: int | None) -> list[int]:
@@ -23,13 +28,55 @@ def timesteps(schedule: Schedule, steps: int | None) -> list[int]:
     return [round(total * (steps - i) / steps) - 1 for i in range(steps)]
 
 
-def noise_like(z: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Standard normal noise, drawn where the generator lives: one on the CPU gives every device the same."""
-    device = z.device if generator is None else generator.device
-    return torch.randn(z.shape, generator=generator, device=device, dtype=z.dtype).to(z.device)
+@dataclass
+class FrameNoise:
+    """Standard normal noise for z (B, D, T) that depends on seed, item, frame and number of the draw, and on nothing else.
+
+    So a recording that comes in blocks gets the noise that it would get as a whole, and all devices get the same. The
+    numbers come from a counter (Philox: Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3").
+    `shared`: all items get that of item 0, as the channels of one recording should.
+    """
+
+    seed: int = 0
+    first: int = 0  # number of z's first frame in the recording
+    shared: bool = False
+    draws: int = 0  # made so far
+
+    def __call__(self, z: Tensor) -> Tensor:
+        items, dim, count = z.shape
+        chunks = range(self.first // FRAMES, -(-(self.first + count) // FRAMES))
+        rows = [
+            [self._chunk(item, chunk, dim) for chunk in chunks] or [np.empty((0, dim), np.float32)]
+            for item in range(1 if self.shared else items)
+        ]
+        noise = np.stack([np.concatenate(row) for row in rows])  # (B, whole chunks, D)
+        self.draws += 1
+        start = self.first % FRAMES
+        noise = torch.from_numpy(noise[:, start : start + count]).transpose(1, 2)
+        return noise.to(z.device, z.dtype).expand_as(z)
+
+    def _chunk(self, item: int, chunk: int, dim: int) -> np.ndarray:
+        """(FRAMES, D). The lowest word of the counter counts within this draw."""
+        numbers = np.random.Philox(key=self.seed % 2**64, counter=(0, chunk, item, self.draws))
+        return np.random.Generator(numbers).standard_normal((FRAMES, dim), dtype=np.float32)
 
 
-def estimate(denoise, z_t: Tensor, t: int) -> Tensor:
+Noise = Callable[[Tensor], Tensor] | torch.Generator | None
+Denoise = Callable[[Tensor, Tensor], Tensor]  # (z_t, t) -> z0
+Callback = Callable[[int, int, Tensor, Tensor], object] | None
+Step = Callable[[Tensor, Tensor, float, float], Tensor]  # (z_t, z0, now, then) -> z_then
+
+
+def noise_like(z: Tensor, noise: Noise = None) -> Tensor:
+    """Standard normal noise of z's shape: from a function such as `FrameNoise`, or a generator, drawn where that lives (one
+    on the CPU gives every device the same), or anew each time."""
+    if noise is not None and not isinstance(noise, torch.Generator):
+        return noise(z)
+    device = z.device if noise is None else noise.device
+    return torch.randn(z.shape, generator=noise, device=device, dtype=z.dtype).to(z.device)
+
+
+def estimate(denoise: Denoise, z_t: Tensor, t: int) -> Tensor:
     """z0 as the network sees it from z_t, every item of the batch at the same t."""
     z0 = denoise(z_t, torch.full((len(z_t),), t, dtype=torch.long, device=z_t.device))
     if z0.shape != z_t.shape:
@@ -37,7 +84,7 @@ def estimate(denoise, z_t: Tensor, t: int) -> Tensor:
     return z0
 
 
-def run(denoise, z_T: Tensor, schedule: Schedule, steps: int | None, callback, step) -> Tensor:
+def run(denoise: Denoise, z_T: Tensor, schedule: Schedule, steps: int | None, callback: Callback, step: Step) -> Tensor:
     """The loop that all share: estimate z0, show it, let `step(z_t, z0, now, then)` go from one alpha_bar to the next."""
     times = timesteps(schedule, steps)
     levels = [float(schedule.alpha_bar[t]) for t in times] + [1.0]
@@ -50,7 +97,7 @@ def run(denoise, z_T: Tensor, schedule: Schedule, steps: int | None, callback, s
     return z_t
 
 
-def ancestral(z_t: Tensor, z0: Tensor, now: float, then: float, generator=None) -> Tensor:
+def ancestral(z_t: Tensor, z0: Tensor, now: float, then: float, generator: Noise = None) -> Tensor:
     """A draw from q(z_then | z_now, z0) (DDPM, arXiv 2006.11239, eq. 6 and 7; `now`, `then` are values of alpha_bar)."""
     if then == 1:
         return z0
@@ -60,14 +107,27 @@ def ancestral(z_t: Tensor, z0: Tensor, now: float, then: float, generator=None) 
 
 
 @torch.no_grad()
-def ddpm(denoise, z_T: Tensor, schedule: Schedule, steps: int | None = None, callback=None, generator=None) -> Tensor:
+def ddpm(
+    denoise: Denoise,
+    z_T: Tensor,
+    schedule: Schedule,
+    steps: int | None = None,
+    callback: Callback = None,
+    generator: Noise = None,
+) -> Tensor:
     """Ancestral sampling (arXiv 2006.11239, algorithm 2): fresh noise in every step, all steps unless told otherwise."""
     return run(denoise, z_T, schedule, steps, callback, lambda z, z0, now, then: ancestral(z, z0, now, then, generator))
 
 
 @torch.no_grad()
 def ddim(
-    denoise, z_T: Tensor, schedule: Schedule, steps: int = 50, callback=None, generator=None, eta: float = 0.0
+    denoise: Denoise,
+    z_T: Tensor,
+    schedule: Schedule,
+    steps: int = 50,
+    callback: Callback = None,
+    generator: Noise = None,
+    eta: float = 0.0,
 ) -> Tensor:
     """arXiv 2010.02502, eq. 12, with sigma of eq. 16: no fresh noise at eta = 0, as much as DDPM at eta = 1."""
     if not 0 <= eta <= 1:
@@ -85,9 +145,16 @@ def ddim(
 
 
 @torch.no_grad()
-def dpmpp_2m(denoise, z_T: Tensor, schedule: Schedule, steps: int = 20, callback=None, generator=None) -> Tensor:
+def dpmpp_2m(
+    denoise: Denoise,
+    z_T: Tensor,
+    schedule: Schedule,
+    steps: int = 20,
+    callback: Callback = None,
+    generator: Noise = None,
+) -> Tensor:
     """DPM-Solver++(2M) (arXiv 2211.01095, algorithm 2): as DDIM without noise, but z0 follows the line through its last two
-    estimates over lambda = log(a / s). First order in the first and the last step. Deterministic: the generator is not used."""
+    estimates over lambda = log(a / s). First order in the first and the last step. Deterministic: no noise is drawn."""
     before = None  # z0 and h of the step before
 
     def step(z_t, z0, now, then):
@@ -111,7 +178,14 @@ def half_log_snr(alpha_bar: float) -> float:
 
 
 @torch.no_grad()
-def one_step(denoise, z_T: Tensor, schedule: Schedule, steps: int = 1, callback=None, generator=None) -> Tensor:
+def one_step(
+    denoise: Denoise,
+    z_T: Tensor,
+    schedule: Schedule,
+    steps: int = 1,
+    callback: Callback = None,
+    generator: Noise = None,
+) -> Tensor:
     """The z0 estimate from pure noise, at t = S - 1, and nothing more."""
     if steps != 1:
         raise WavelldmError(f"one_step takes 1 step, not {steps}; for more choose ddim or dpmpp_2m")
@@ -119,7 +193,14 @@ def one_step(denoise, z_T: Tensor, schedule: Schedule, steps: int = 1, callback=
 
 
 @torch.no_grad()
-def bridge(denoise, z_T: Tensor, schedule: Schedule, steps: int = 1, callback=None, generator=None) -> Tensor:
+def bridge(
+    denoise: Denoise,
+    z_T: Tensor,
+    schedule: Schedule,
+    steps: int = 1,
+    callback: Callback = None,
+    generator: Noise = None,
+) -> Tensor:
     """Along a straight line that ends at z0 and on which z_t lies the share (t + 1) / S of the way back: each step goes
     towards the estimate of z0 as far as the line says (Euler's method, as in rectified flow, arXiv 2209.03003, eq. 2)."""
     times = timesteps(schedule, steps)
@@ -135,8 +216,8 @@ def bridge(denoise, z_T: Tensor, schedule: Schedule, steps: int = 1, callback=No
 
 @torch.no_grad()
 def inpaint(
-    denoise, known: Tensor, mask: Tensor, schedule: Schedule, steps: int = 100,
-    callback=None, generator=None, jump: int = 5, resample: int = 10,
+    denoise: Denoise, known: Tensor, mask: Tensor, schedule: Schedule, steps: int = 100,
+    callback: Callback = None, generator: Noise = None, jump: int = 5, resample: int = 10,
 ) -> Tensor:  # fmt: skip
     """RePaint (arXiv 2201.09865, algorithm 1): fill in where `mask` is False, and keep `known` (B, D, T) where it is True.
 

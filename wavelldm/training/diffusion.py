@@ -10,6 +10,7 @@ from ..data.clips import Clips
 from ..data.corpora import Material
 from ..data.degrade import Degradation
 from ..diffusion.latent import LatentDiffusion
+from ..diffusion.samplers import FrameNoise
 from ..diffusion.schedule import convert
 from ..errors import WavelldmError
 from ..weights import load
@@ -84,7 +85,7 @@ class DiffusionTask:
         if self.decoded:
             with torch.no_grad():
                 wanted = self.outline(clean)
-            heard = (self.outline(model.restore(z0)) - wanted).square().mean() / wanted.var()
+            heard = (self.outline(model.denormalise(z0)) - wanted).square().mean() / wanted.var()
             loss = loss + self.decoded * heard
             figures["heard"] = heard.detach()
         yield "unet", loss, figures
@@ -106,7 +107,7 @@ class DiffusionTask:
             errors.append(float(self.error(model, noisy, clean, t, eps, None)[0].mean()))
         figures = {"score": sum(errors) / LEVELS, "at_end": errors[-1]}
         for steps in (1,) if model.config.path == "none" else (1, 5):
-            drawn = model.sample(noisy, steps, generator=torch.Generator().manual_seed(2))
+            drawn = model.sample(noisy, steps, noise=FrameNoise(2))
             figures[f"steps_{steps}"] = float((model.normalise(drawn) - model.normalise(clean)).square().mean())
             if self.decoded:
                 ours, wanted = self.outline(drawn), self.outline(clean)
@@ -118,7 +119,7 @@ class DiffusionTask:
     @torch.no_grad()
     def samples(self, model: LatentDiffusion) -> dict:
         noisy, clean = (x[:1] for x in self.valid)
-        drawn = model.sample(noisy, 1, generator=torch.Generator().manual_seed(2))
+        drawn = model.sample(noisy, 1, noise=FrameNoise(2))
         return {
             name: self.codec.decode(z)[0].cpu() for name, z in (("noisy", noisy), ("clean", clean), ("denoised", drawn))
         }

@@ -13,6 +13,7 @@ from ..data.degrade import Degradation
 from ..data.loader import batches, valid_pairs
 from ..denoise.mask import MaskConfig, MaskNet
 from ..diffusion.latent import LatentDiffusion
+from ..diffusion.samplers import FrameNoise
 from ..metrics.differentiable import disturbance, estoi_distance
 from ..weights import load
 from . import parallel
@@ -90,7 +91,8 @@ def guide_of(codec: Codec, diffusion: LatentDiffusion):
     """noisy wav (B, 1, N) -> what the diffusion makes of its latent in one step, scaled (B, D, ceil(N / hop))."""
 
     def guide(noisy: Tensor) -> Tensor:
-        return diffusion.normalise(diffusion.sample(codec.encode(noisy, codec.sr), 1))
+        noise = FrameNoise(int(torch.randint(1 << 31, ())))  # every batch another
+        return diffusion.normalise(diffusion.sample(codec.encode(noisy, codec.sr), 1, noise=noise))
 
     return guide
 
