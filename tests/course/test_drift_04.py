@@ -50,10 +50,10 @@ def test_the_convolution(kernel, stride, dilation, depthwise, causal):
 def test_the_streaming_convolution_and_its_state(sizes):
     mine, theirs = HAND["Conv"](6, 4, 7, dilation=2), layers.Conv1d(6, 4, 7, dilation=2, causal=True)
     theirs.load_state_dict(mine.state_dict())
-    parts, state, state_theirs = [], None, None
+    parts, state, state_theirs = [], mine.initial_state(2), theirs.initial_state(2)
     for chunk in noise(2, 6, 41).split(sizes, dim=-1):
-        y, state = mine.stream(chunk, state)
-        _, state_theirs = theirs.stream(chunk, state_theirs)
+        y, state = mine.step(chunk, state)
+        _, state_theirs = theirs.step(chunk, state_theirs)
         assert torch.equal(state, state_theirs)
         parts.append(y)
     same(torch.cat(parts, dim=-1), theirs(noise(2, 6, 41)), 1e-5)
@@ -158,7 +158,7 @@ def test_the_pulses_and_their_phases():
 @pytest.mark.parametrize("frames", (1, 20, 300))
 def test_frames_of_pulses_and_noise_and_their_sum(frames):
     assert HAND["BANDS"] == pulse.BANDS and HAND["TABLE"] == pulse.TABLE
-    same(HAND["my_spread"](257, 16_000), pulse.spread(80, 257, 16_000), 1e-6)
+    same(HAND["my_interpolation"](257, 16_000), pulse.mel_interpolation(80, 257, 16_000), 1e-6)
     head = pulse.SourceHead(48, 24, 1)
     f0 = 60 * 8 ** torch.rand(2, frames, generator=torch.Generator().manual_seed(1))
     turns, gains = head.turns(f0), noise(2, 160, frames)

@@ -115,7 +115,7 @@ def test_the_count_of_multiplications_and_of_the_state():
     outside = 4 * 6 + 6 * 6 + 6 * 6 + frames * (3 * 2 * 3 + 6 * 4 * 3 + 4 * 3)
     z = noise(1, 3, frames)
     assert HAND["count_macs"](network, z, torch.tensor([5]), z) == 2 * block + attention + outside
-    state = network.stream(z, torch.tensor([5]), z)[1]
+    state = network.step(z, torch.tensor([5]), z, network.initial_state(1))[1]
     inputs = (6 + 3) * 2 + 4 * 4 * 2  # the last two frames before every convolution
     assert HAND["numbers"](state) == inputs + 2 * 2 * 4  # and keys and values
 
