@@ -65,8 +65,7 @@ def cost(net: WaveDenoiser) -> float:
     """CPU seconds per second of sound."""
     wav = 0.1 * torch.randn(1, 10 * net.sr, generator=torch.Generator().manual_seed(0))
     began = time.process_time()
-    for _ in net.stream([wav]):
-        pass
+    net.clean_long(wav[None])
     return (time.process_time() - began) / 10
 
 

@@ -30,8 +30,8 @@ from wavelldm.audio import files as audio
 from wavelldm.codec.model import Codec
 from wavelldm.data import corpora, loader, voices
 from wavelldm.data.degrade import Degradation
-from wavelldm.denoise.chain import Networks, Settings
-from wavelldm.denoise.denoiser import Denoiser, load, look_at, neural
+from wavelldm.denoise.chain import LEVEL, Settings
+from wavelldm.denoise.denoiser import load, look_at
 from wavelldm.denoise.mask import MaskNet
 from wavelldm.diffusion.latent import LatentDiffusion
 from wavelldm.metrics import alignment
@@ -52,17 +52,10 @@ PATHS = {"none": "predictor", "bridge": "bridge from the noisy latent", "noise":
 SCORES = ("pesq_wb", "estoi", "stoi", "si_sdr", "lsd", "dnsmos_ovrl")
 
 
-def chain(diffusion="voice16k-diffusion", mask=None, codec="voice16k") -> Networks:
-    return Networks(
-        weights.load(codec, Codec) if diffusion else None,
-        weights.load(diffusion, LatentDiffusion) if diffusion else None,
-        weights.load(mask, MaskNet) if mask else None,
-    )
-
-
-def enhancer(networks: Networks, **settings):
-    model = Denoiser("", "", neural(networks))
-    return lambda noisy, clean: model.enhance(noisy, SR, Settings(**settings))
+def enhancer(model: str, **settings):
+    """What a denoiser, by its name or the path of its weights, makes of a clip."""
+    denoiser = load(model)
+    return lambda noisy, clean: denoiser.enhance(noisy, SR, Settings(**settings))
 
 
 def through_codec(codec, which: str):
@@ -70,7 +63,7 @@ def through_codec(codec, which: str):
 
     def run(noisy, clean):
         wav = {"noisy": noisy, "clean": clean}[which]
-        gain = look_at([noisy], SR).gain
+        gain = 10 ** ((LEVEL - look_at([noisy], SR).levels[0]) / 20)
         z = codec.encode(gain * wav[None], SR)
         return codec.decode(z, wav.shape[-1])[0] / gain
 
@@ -170,17 +163,17 @@ def systems(args) -> dict:
             name = (
                 f"{PATHS[kind]}, {trained} training steps, {'one pass' if kind == 'none' else f'DDIM {steps}'}, decoded"
             )
-            rows[name] = lambda path=path, steps=steps: enhancer(chain(path), steps=steps)
+            rows[name] = lambda path=path, steps=steps: enhancer(path, steps=steps)
     for steps in (1, 2, 5, 10, 50):
-        rows[f"latent diffusion, DDIM {steps}, decoded"] = lambda steps=steps: enhancer(chain(), steps=steps)
-    rows["latent diffusion, DDIM 1, rounded to codes, decoded"] = lambda: enhancer(chain(), rounded=True)
+        rows[f"latent diffusion, DDIM {steps}, decoded"] = lambda steps=steps: enhancer("wavelldm", steps=steps)
+    rows["latent diffusion, DDIM 1, rounded to codes, decoded"] = lambda: enhancer("wavelldm", rounded=True)
     if args.alone:
-        rows["mask network, alone"] = lambda: enhancer(chain(None, args.alone))
+        rows["mask network, alone"] = lambda: enhancer(args.alone)
     if args.guided:
-        rows["mask network, guided by one step"] = lambda: enhancer(chain(mask=args.guided))
-        rows["mask network, guided by five steps"] = lambda: enhancer(chain(mask=args.guided), steps=5)
-    rows["base16k"] = lambda: enhancer(chain(None, "base16k-mask"))
-    rows["base16k, --restore"] = lambda: enhancer(chain(mask="base16k-mask"), restore=True)
+        rows["mask network, guided by one step"] = lambda: enhancer(args.guided)
+        rows["mask network, guided by five steps"] = lambda: enhancer(args.guided, steps=5)
+    rows["base16k"] = lambda: enhancer("base16k")
+    rows["base16k, --restore"] = lambda: enhancer("base16k", restore=True)
     for name, package, make in (
         ("logmmse", "logmmse", log_mmse),
         ("noisereduce", "noisereduce", noise_reduce),

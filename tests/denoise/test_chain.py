@@ -1,21 +1,25 @@
-"""The whole chain on recordings of any length: equal to the networks run once over everything, at any rate, from any pipe."""
+"""The whole chain on recordings of any length: equal to the networks run once over everything, at any rate."""
 
 from dataclasses import replace
 
 import pytest
 import torch
+from signals import speechlike
 
 from wavelldm.codec.model import Codec
-from wavelldm.denoise import denoiser
-from wavelldm.denoise.chain import Look, Networks, Settings, adjust, clean_blocks
+from wavelldm.denoise.chain import DEFAULTS, Settings, strengthened, top_gain
+from wavelldm.denoise.denoiser import ClassicalDenoiser, LatentDenoiser, MaskDenoiser, WindowDenoiser, load, look_at
 from wavelldm.denoise.mask import MaskNet
+from wavelldm.denoise.segan import Segan
+from wavelldm.denoise.waveform import WaveDenoiser
 from wavelldm.diffusion.latent import LatentDiffusion
 from wavelldm.diffusion.samplers import FrameNoise
-from wavelldm.errors import WavelldmError
+from wavelldm.errors import AudioError, WavelldmError
 from wavelldm.training.presets import preset
 
 SR = 16_000
 TINY = preset("tiny")
+LEVEL = -26.0  # at which the networks hear a sound as it is
 
 
 def shaken(network, seed=0):
@@ -26,134 +30,325 @@ def shaken(network, seed=0):
 
 
 @pytest.fixture(scope="module")
-def chains():
+def models():
     torch.manual_seed(0)
-    codec, diffusion = Codec(TINY.codec).eval(), shaken(LatentDiffusion(TINY.diffusion))
+    pair = Codec(TINY.codec).eval(), shaken(LatentDiffusion(TINY.diffusion))
     guided = shaken(MaskNet(replace(TINY.mask, latent_dim=TINY.codec.latent_dim)))
+    segan = shaken(Segan(replace(TINY.segan, latent=True)))
     return {
-        "guided": Networks(codec, diffusion, guided),
-        "decoded": Networks(codec, diffusion, None),
-        "alone": Networks(None, None, shaken(MaskNet(TINY.mask))),
+        "guided": MaskDenoiser(guided, lambda: pair),
+        "decoded": LatentDenoiser(*pair),
+        "alone": MaskDenoiser(shaken(MaskNet(TINY.mask)), lambda: pair),
+        "segan": WindowDenoiser(segan),
+        "waveform": WindowDenoiser(shaken(WaveDenoiser(TINY.waveform))),
+        "logmmse": ClassicalDenoiser(),
     }
+
+
+KINDS = ("guided", "decoded", "alone", "segan", "waveform", "logmmse")
 
 
 def sound(n, channels=2, seed=0):
     return 0.1 * torch.randn(channels, n, generator=torch.Generator().manual_seed(seed))
 
 
+def through(session, wav, size):
+    parts = [session.push(part) for part in wav.split(size, dim=-1)]
+    return torch.cat([*parts, session.finish()], dim=-1)
+
+
 @torch.no_grad()
-def at_once(chain, wav, settings=Settings()):
+def at_once(model, wav, settings=DEFAULTS):
     latent = None
-    if chain.diffusion is not None:
-        z = chain.codec.encode(wav[:, None], SR)
-        latent = chain.diffusion.sample(z, settings.steps, noise=FrameNoise(settings.seed, shared=True))
-    if chain.mask is None:
-        return chain.codec.decode(latent, wav.shape[-1])[:, 0]
-    return chain.mask(wav[:, None], None if latent is None else chain.diffusion.normalise(latent))[:, 0]
+    if not isinstance(model, MaskDenoiser) or model.guided:
+        codec, diffusion = model.latent() if isinstance(model, MaskDenoiser) else (model.codec, model.diffusion)
+        noise = FrameNoise(settings.seed, shared=True)
+        latent = diffusion.sample(codec.encode(wav[:, None], SR), settings.steps, settings.sampler, noise=noise)
+        if isinstance(model, LatentDenoiser):
+            return codec.decode(latent, wav.shape[-1])[:, 0]
+        latent = diffusion.normalise(latent)
+    return model.mask(wav[:, None], latent)[:, 0]
+
+
+# --- blocks -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["guided", "decoded", "alone"])
-@pytest.mark.parametrize("n, block, size, steps", [(40_000, 1_000, 7, 1), (25_601, 25_601, 1, 1), (30_000, 777, 64, 3)])
-def test_block_by_block_equals_at_once(chains, kind, n, block, size, steps):
-    wav, settings = sound(n), Settings(steps=steps, seed=4)
-    joined = torch.cat(list(clean_blocks(chains[kind], wav.split(block, dim=1), SR, settings, size=size)), dim=1)
-    apart = (joined - at_once(chains[kind], wav, settings)).abs().amax(0)
+@pytest.mark.parametrize(
+    "n, block, steps, sampler",
+    [(40_000, 1_000, 1, None), (25_601, 25_601, 1, None), (30_000, 777, 3, None), (30_000, 777, 3, "ddpm")],
+)
+def test_block_by_block_equals_at_once(models, kind, n, block, steps, sampler):
+    """Also with a sampler that draws noise in every step."""
+    wav, settings = sound(n), DEFAULTS if kind == "alone" else Settings(steps, sampler, seed=4)
+    joined = through(models[kind].stream(SR, 2, settings), wav, block)
+    apart = (joined - at_once(models[kind], wav, settings)).abs().amax(0)
     assert joined.shape == wav.shape
     assert apart.max() < 1e-4, f"first difference at sample {int((apart > 1e-4).nonzero()[0])}"
 
 
-def test_a_long_recording_has_no_seams(chains):
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("sr", [8_000, 16_000, 44_100, 48_000])
+@pytest.mark.parametrize("size", [1, 160, 1_000])
+def test_a_stream_in_blocks_of_any_size_equals_enhance(models, kind, sr, size):
+    wav = sound(40 if size == 1 and kind != "alone" else 4_000 if size == 1 else round(1.3 * sr), seed=sr)
+    whole = models[kind].enhance(wav, sr, level=-30.0)
+    joined = through(models[kind].stream(sr, 2, level=-30.0), wav, size)
+    assert joined.shape == wav.shape and (joined - whole).abs().max() < 1e-4
+
+
+def test_a_stream_that_is_told_what_a_look_finds_equals_enhance(models):
+    wav = torch.stack([sound(20_000, 1)[0], 0.02 * sound(20_000, 1, 1)[0]])
+    look = look_at([wav], SR)
+    assert look.levels[0] > look.levels[1] + 30
+    joined = through(models["alone"].stream(SR, 2, level=look.levels), wav, 333)
+    assert (joined - models["alone"].enhance(wav, SR)).abs().max() < 1e-4
+
+
+def test_a_long_recording_has_no_seams(models):
     """Five minutes, in many windows."""
     wav = sound(300 * SR, channels=1)
-    joined = torch.cat(list(clean_blocks(chains["guided"], wav.split(160_000, dim=1), SR)), dim=1)
-    assert (joined - at_once(chains["guided"], wav)).abs().max() < 1e-4
+    joined = models["guided"].enhance(wav, SR, level=LEVEL)
+    assert (joined - at_once(models["guided"], wav)).abs().max() < 1e-4
 
 
-@pytest.mark.parametrize("kind", ["guided", "decoded", "alone"])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("sr", [8_000, 16_000, 44_100, 48_000])
 @pytest.mark.parametrize("n", [1, 100, 7_777])
-def test_as_long_as_the_input_at_any_rate(chains, kind, sr, n):
-    out = torch.cat(list(clean_blocks(chains[kind], iter([sound(n)]), sr)), dim=1)
+def test_as_long_as_the_input_at_any_rate(models, kind, sr, n):
+    out = models[kind].enhance(sound(n), sr)
     assert out.shape == (2, n) and torch.isfinite(out).all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_in_nothing_out(models, kind):
+    session = models[kind].stream(44_100, 2)
+    assert session.push(torch.zeros(2, 0)).shape == (2, 0) and session.finish().shape == (2, 0)
+    session = models[kind].stream(44_100)
+    parts = [session.push(torch.zeros(0)), session.push(torch.ones(3)), session.push(torch.zeros(0))]
+    assert all(part.shape == (0,) for part in parts) and session.finish().shape == (1, 3)
+
+
+def test_blocks_of_another_kind_are_refused(models):
+    session = models["alone"].stream(SR, 2)
+    for wrong in (torch.zeros(3, 10), torch.zeros(10), torch.zeros(1, 2, 10)):
+        with pytest.raises(AudioError, match="blocks of 2 channels"):
+            session.push(wrong)
+    with pytest.raises(AudioError, match="NaN"):
+        session.push(torch.full((2, 4), float("nan")))
+    with pytest.raises(WavelldmError, match="one level"):
+        models["alone"].stream(SR, 2, level=[-26.0])
+    for rate in (0, 16_000.5, 1e7):
+        with pytest.raises(AudioError, match="rate"):
+            models["alone"].stream(rate)
+
+
+# --- latency ----------------------------------------------------------------------------------------------------------
+
+
+def waits(session, wav, size=1):
+    """How many samples came after sample n before it was out again, for each n (N,), in blocks of so many."""
+    late, pushed, out = torch.zeros(wav.shape[-1], dtype=torch.long), 0, 0
+    for block in wav.split(size):
+        more = session.push(block).shape[-1]
+        pushed += len(block)
+        late[out : out + more] = pushed - 1 - torch.arange(out, out + more)
+        out += more
+    return late[:out]
+
+
+@pytest.mark.parametrize("kind", ["alone", "logmmse"])
+@pytest.mark.parametrize("sr", [16_000, 48_000])
+def test_latency_is_what_a_sample_waits_at_most(models, kind, sr):
+    session = models[kind].stream(sr)
+    assert int(waits(session, sound(4_500, 1)[0]).max()) == session.latency
+
+
+@pytest.mark.parametrize("sr, limit", [(16_000, 0.064), (44_100, 0.072), (48_000, 0.072)])
+def test_an_impulse_comes_out_in_its_place_and_in_time(sr, limit):
+    """Of the default model, in speech, in blocks of 1 ms."""
+    model, size, wav = load(), sr // 1000, torch.from_numpy(speechlike(0.6, sr)).float()
+    settings = Settings(background=0.5)  # half of any click, which is noise to the network, comes through
+    plain = through(model.stream(sr, 1, settings), wav[None], size)[0]
+    for n in (sr // 5, sr // 5 + 100 * size // 13, sr // 3):
+        hit = wav.clone()
+        hit[n] += 0.5
+        session, out = model.stream(sr, 1, settings), []
+        for i, block in enumerate(hit.split(size)):
+            out.append(session.push(block))
+            if sum(map(len, out)) > n:  # now it is there, and aligned
+                assert (i + 1) * size - n <= min(limit * sr, session.latency) + size
+                break
+        change = torch.cat(out) - plain[: sum(map(len, out))]
+        assert change[n] > 0.2 and change.abs().argmax() == n
+    waited = int(waits(model.stream(sr), wav, size).max())
+    assert session.latency <= waited < session.latency + size and session.latency <= limit * sr
+
+
+def test_the_latency_of_long_windows_is_stated(models):
+    hop = models["alone"].latent()[0].hop
+    assert models["segan"].stream(SR).latency == models["segan"].network.window
+    assert models["alone"].stream(SR, settings=Settings(restore=True)).latency > (512 + 192) * hop
+    for kind in ("decoded", "guided"):
+        session = models[kind].stream(SR)
+        assert session.latency <= int(waits(session, sound(5 * SR, 1)[0], 32).max()) < session.latency + 32
+
+
+# --- what is heard and mixed ------------------------------------------------------------------------------------------
 
 
 class Nothing(MaskNet):
     """A mask of ones."""
 
-    def clean(self, spec, latent=None, state=None):
-        return spec, torch.ones_like(spec), state
+    def step(self, spec, state, latent=None):
+        (cleaned, _), new = super().step(spec, state, latent)
+        noisy = torch.cat([state.spec[:, self.config.taps :], spec], dim=1)[:, : cleaned.shape[1]]
+        return (noisy, torch.ones_like(noisy)), new
 
 
 def test_an_idle_network_changes_nothing_at_any_rate_and_any_gain():
     """Also above its own band, which comes from the original."""
-    chain = Networks(None, None, Nothing(TINY.mask))
+    model = MaskDenoiser(Nothing(TINY.mask))
     for sr in (16_000, 44_100):
         wav = sound(sr, seed=sr)
-        for gain in (1.0, 7.0):
-            out = torch.cat(list(clean_blocks(chain, wav.split(4_321, dim=1), sr, look=Look(gain))), dim=1)
-            middle = slice(sr // 10, -sr // 10)  # resampling rings at the ends
-            assert (out - wav)[:, middle].abs().max() < 2e-3, (sr, gain)
+        for level in (LEVEL, LEVEL - 17):
+            out = through(model.stream(sr, 2, level=level), wav, 4_321)
+            assert (out - wav).abs().max() < 1e-5, (sr, level)
 
 
-def test_level_and_loudness(chains):
+def test_level_and_loudness(models):
     """The networks hear speech at one level, and what comes out is as loud as what went in."""
-    model = denoiser.Denoiser("", "", denoiser.neural(chains["guided"]))
     t = torch.arange(3 * SR) / SR
     wav = (0.2 * torch.sin(2 * torch.pi * 220 * t) * ((2 * t).long() % 2))[None]
-    loud, quiet = model.enhance(wav, SR), model.enhance(0.02 * wav, SR)
-    assert torch.allclose(loud * 0.02, quiet, atol=1e-5)
-    assert denoiser.look_at([torch.zeros(1, SR)], SR) == Look(1.0, None)
+    for kind in ("guided", "alone"):
+        loud, quiet = models[kind].enhance(wav, SR), models[kind].enhance(0.02 * wav, SR)
+        assert torch.allclose(loud * 0.02, quiet, atol=1e-5)
+    silent = look_at([torch.zeros(1, SR)], SR)
+    assert silent.levels == (LEVEL,) and silent.cutoffs == (None,)
 
 
-def test_strength_and_background():
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_channel_is_cleaned_as_if_it_were_alone(models, kind):
+    """So a silent left one does not spoil the right one, and equal ones stay equal."""
+    wav = torch.from_numpy(speechlike(2.0)).float()
+    right = 0.01 * wav + 0.0005 * sound(len(wav), 1)[0]
+    settings = Settings(seed=3)
+    alone = models[kind].enhance(right, SR, settings)
+    for left in (torch.zeros_like(right), right, wav.flip(0)):
+        both = models[kind].enhance(torch.stack([left, right]), SR, settings)
+        assert (both[1] - alone).abs().max() < 1e-6, "the other channel was heard"
+    left, _ = models[kind].enhance(torch.stack([right, right]), SR, settings)
+    assert (left - alone).abs().max() < 1e-6
+
+
+def test_equal_channels_stay_equal_whatever_is_drawn(models):
+    wav = sound(9_000, 1).expand(2, -1)
+    for kind, settings in (("decoded", Settings(3, "ddpm")), ("guided", Settings(3)), ("segan", DEFAULTS)):
+        left, right = models[kind].enhance(wav, SR, settings)
+        assert (left - right).abs().max() < 1e-6, kind
+
+
+def test_strength():
     mask = torch.polar(torch.tensor([0.1, 0.5, 1.0]), torch.tensor([0.3, -0.5, 0.0]))
-    spec, early = torch.tensor([1.0, 2.0j, -0.1]), torch.tensor([0.2, 0.0, 0.1j])  # early: what earlier frames add
-    cleaned = spec * mask + early
-    for strength, expected in ((1, mask), (2, mask * mask.abs()), (0, mask / mask.abs())):
-        out, gain = adjust(spec, cleaned, mask, Settings(strength=strength))
-        assert torch.allclose(gain, expected)
-        assert torch.allclose(out, spec * expected + (0 if strength == 0 else early * mask.abs() ** (strength - 1)))
-    for x, y in zip(adjust(spec, cleaned, mask, Settings(background=1.0)), (spec, torch.ones_like(mask))):
-        assert torch.allclose(x, y)
-    out, gain = adjust(spec, cleaned, mask, Settings())
-    assert torch.equal(out, cleaned) and torch.equal(gain, mask)
+    spec, others = torch.tensor([1.0, 2.0j, -0.1]), torch.tensor([0.2, 0.0, 0.1j])  # others: what other frames add
+    cleaned = spec * mask + others
+    out, gain = strengthened(spec, cleaned, mask, 2.0)
+    assert torch.allclose(gain, mask * mask.abs()) and torch.allclose(out, spec * gain + others * mask.abs())
+    for strength in (0.0, 0.5):
+        out, gain = strengthened(spec, cleaned, mask, strength)
+        assert torch.allclose(gain, torch.polar(mask.abs() ** strength, strength * mask.angle()))
+        assert torch.allclose(out, spec * gain + strength * others * gain / mask)
     for wrong in ({"steps": 0}, {"strength": 5}, {"background": -0.1}):
         with pytest.raises(WavelldmError, match="steps begin at 1"):
             Settings(**wrong)
 
 
-def test_same_seed_same_sound(chains):
-    run = lambda seed: torch.cat(
-        list(clean_blocks(chains["guided"], iter([sound(9_000)]), SR, Settings(2, seed=seed))), dim=1
-    )
-    assert torch.equal(run(1), run(1)) and not torch.equal(run(1), run(2))
+def test_the_top_gain_follows_the_highest_quarter():
+    t = torch.arange(8_192) / 16_000
+    low, high = torch.sin(2 * torch.pi * 500 * t)[None], torch.sin(2 * torch.pi * 7_000 * t)[None]
+    assert (top_gain(low + high, low + 0.3 * high) - 0.3).abs()[:, 1_000:-1_000].max() < 0.02
+    assert (top_gain(low + high, 0.1 * low + high) - 1).abs()[:, 1_000:-1_000].max() < 0.02
 
 
-def test_a_latent_may_be_rounded_before_it_is_decoded(chains):
-    chain, wav = chains["decoded"], sound(9_000)
-    plain, rounded = (
-        torch.cat(list(clean_blocks(chain, iter([wav]), SR, Settings(rounded=r))), dim=1) for r in (False, True)
+@pytest.mark.parametrize("sr", [8_000, 16_000, 44_100])
+def test_no_strength_changes_nothing_to_the_bit(models, sr):
+    wav, idle = sound(9_000), Settings(strength=0.0)
+    assert torch.equal(models["alone"].enhance(wav, sr, idle), wav)
+    session = models["alone"].stream(sr, 2, idle)
+    assert (
+        torch.equal(session.push(wav[:, :7]), wav[:, :7]) and session.latency == 0 and session.finish().shape == (2, 0)
     )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("sr", [16_000, 48_000])
+def test_all_the_background_is_the_recording(models, kind, sr):
+    wav = sound(9_000)
+    out, half = (models[kind].enhance(wav, sr, Settings(background=share)) for share in (1.0, 0.5))
+    assert (out - wav).abs().max() < 1e-4
+    assert (half - (wav + models[kind].enhance(wav, sr)) / 2).abs().max() < (1e-4 if sr == SR else 1e-2)
+
+
+def test_same_seed_same_sound(models):
+    wav = sound(9_000)
+    first, same, other = (models["guided"].enhance(wav, SR, Settings(2, seed=seed)) for seed in (1, 1, 2))
+    assert torch.equal(first, same) and not torch.equal(first, other)
+
+
+def test_a_latent_may_be_rounded_before_it_is_decoded(models):
+    model, wav = models["decoded"], sound(9_000)
+    plain, rounded = (model.enhance(wav, SR, Settings(rounded=r), level=LEVEL) for r in (False, True))
     with torch.no_grad():
-        z = chain.codec.encode(wav[:, None], SR)
-        z = chain.diffusion.sample(z, noise=FrameNoise(shared=True))
-        for got, latent in ((plain, z), (rounded, chain.codec.quantise(z)[0])):
-            assert torch.allclose(got, chain.codec.decode(latent, 9_000)[:, 0], atol=1e-4)
+        z = model.codec.encode(wav[:, None], SR)
+        z = model.diffusion.sample(z, noise=FrameNoise(shared=True))
+        for got, latent in ((plain, z), (rounded, model.codec.quantise(z)[0])):
+            assert torch.allclose(got, model.codec.decode(latent, 9_000)[:, 0], atol=1e-4)
     assert (plain - rounded).abs().max() > 1e-3
 
 
-def test_a_diffusion_beside_a_mask_that_works_alone_is_left_in_peace(chains):
-    alone, guided = chains["alone"], chains["guided"]
-    both = Networks(guided.codec, guided.diffusion, alone.mask)
-    wav = 0.1 * torch.randn(1, 9_000, generator=torch.Generator().manual_seed(0))
-    first, second = (torch.cat(list(clean_blocks(chain, iter([wav]), SR)), dim=1) for chain in (alone, both))
-    assert torch.equal(first, second) and not both.guided and guided.guided
+# --- many clips, and devices ------------------------------------------------------------------------------------------
 
 
-def test_chains_that_cannot_work_are_refused(chains):
-    with pytest.raises(WavelldmError, match="guided by a latent"):
-        Networks(None, None, chains["guided"].mask)
-    with pytest.raises(WavelldmError, match="needs a mask network"):
-        Networks(None, None, None)
-    with pytest.raises(WavelldmError, match="make them equal"):
-        Networks(chains["guided"].codec, chains["guided"].diffusion, MaskNet(replace(TINY.mask, hop=128)))
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("sr", [16_000, 44_100])
+def test_many_clips_together_equal_one_by_one(models, kind, sr):
+    clips = [sound(n, c, n)[0] if c == 0 else sound(n, c, n) for n, c in ((7_777, 1), (1, 2), (9_000, 2), (7_777, 1))]
+    clips = [0.05 * clips[0][0], *clips[1:]]
+    together = models[kind].enhance(clips, sr)
+    for clip, out in zip(clips, together):
+        assert out.shape == clip.shape
+        assert (out - models[kind].enhance(clip, sr)).abs().max() < 1e-4
+    assert models[kind].enhance([], sr) == []
+
+
+def test_a_mask_network_takes_clips_of_all_lengths_at_once(models, monkeypatch):
+    sizes, step = [], MaskNet.step
+
+    def counted(net, spec, state, latent=None):
+        sizes.append(len(spec))
+        return step(net, spec, state, latent)
+
+    monkeypatch.setattr(MaskNet, "step", counted)
+    models["alone"].enhance([sound(n, 1) for n in (3_000, 5_000, 4_000)], SR)
+    assert set(sizes) == {3}
+
+
+@pytest.mark.parametrize("sr", [16_000, 48_000])
+def test_everything_stays_on_the_networks_device(monkeypatch, sr):
+    """Tensors on the meta device have no values, and cannot be mixed with those of another device."""
+    monkeypatch.setattr("wavelldm.denoise.chain.check_samples", lambda wav: wav)
+    for network in (MaskNet(TINY.mask), Segan(TINY.segan), WaveDenoiser(TINY.waveform)):
+        build = MaskDenoiser if isinstance(network, MaskNet) else WindowDenoiser
+        model = build(network.to("meta").eval())
+        session = model.stream(sr, 2)
+        parts = [session.push(torch.zeros(2, 20_000, device="meta")), session.finish()]
+        assert all(p.device.type == "meta" for p in parts) and sum(p.shape[1] for p in parts) == 20_000
+
+
+def test_sound_comes_back_to_where_it_was(monkeypatch):
+    monkeypatch.setattr("wavelldm.denoise.denoiser.check_samples", lambda wav: wav)
+    model = MaskDenoiser(MaskNet(TINY.mask))
+    with pytest.raises(WavelldmError, match="on meta and .* on cpu"):
+        model.enhance(torch.zeros(9, device="meta"), SR)
+    out = model.enhance(sound(9, 1).double(), SR)
+    assert out.dtype == torch.float64 and out.device.type == "cpu"

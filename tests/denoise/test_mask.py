@@ -42,7 +42,8 @@ def test_a_mask_of_ones_gives_the_sound_back(n):
 def test_a_frame_sees_all_before_it_and_so_many_after_it(ahead):
     net = make(replace(SMALL, ahead=ahead))
     spec = torch.randn(1, 12, 257, dtype=torch.complex64).requires_grad_()
-    net.clean(spec)[0][:, 6].abs().sum().backward()
+    (cleaned, _), _ = net.step(spec, net.initial_state(1))
+    cleaned[:, 6].abs().sum().backward()
     last = 7 + ahead
     assert spec.grad[:, last:].abs().max() == 0 and (spec.grad[:, :last].abs().sum((0, 2)) > 0).all()
 
@@ -65,12 +66,10 @@ def test_the_filter_adds_what_its_weights_say_of_other_frames():
     with torch.no_grad():
         net.last.weight.zero_()
         net.last.bias.zero_()  # a mask of one half
-        net.last.bias[3 + 1], net.last.bias[3 + taps + 3] = (
-            2.0,
-            6.0,
-        )  # real part of the second tap, imaginary of the fourth
+        net.last.bias[3 + 1] = 2.0  # real part of the second tap
+        net.last.bias[3 + taps + 3] = 6.0  # imaginary part of the fourth
         net.last.bias[3 + 2 * taps + 1] = 5.0  # imaginary part of the frame ahead
-        out, mask, _ = net.clean(spec)
+        (out, mask), _ = net.step(spec, net.initial_state(2))
     others, now = torch.zeros_like(spec), spec[:, :-1]
     others[:, 2:, :low] += 2 * spec[:, :-2, :low]
     others[:, 4:, :low] += 6j * spec[:, :-4, :low]
@@ -83,18 +82,43 @@ def test_the_filter_adds_what_its_weights_say_of_other_frames():
 @pytest.mark.parametrize("ahead", [0, 1, 2])
 @pytest.mark.parametrize("size", [1, 3, 5])
 def test_streaming_equals_the_whole(size, ahead):
+    """Every step answers what the frames so far allow: `ahead` frames late."""
     net = make(replace(SMALL, latent_dim=8, ahead=ahead))
     torch.nn.init.normal_(net.guide_out.weight, std=0.3)
     spec, latent = torch.randn(2, 13 + ahead, 257, dtype=torch.complex64), torch.randn(2, 8, 13)
     with torch.no_grad():
-        whole, mask, _ = net.clean(spec, latent)
-        sound, state, tail, parts, masks, sounds = net.wave(whole, 13 * 256), None, None, [], [], []
-        for i in range(0, 13, size):
-            part, piece, state = net.clean(spec[:, i : min(i + size, 13) + ahead], latent[..., i : i + size], state)
+        (whole, mask), _ = net.step(spec, net.initial_state(2), latent)
+        sound, state, tail, parts, masks, sounds = net.wave(whole, 13 * 256), net.initial_state(2), None, [], [], []
+        for i in range(0, 13 + ahead, size):
+            first, last = max(0, i - ahead), min(i + size, 13 + ahead) - ahead
+            (part, piece), state = net.step(spec[:, i : i + size], state, latent[..., first : max(first, last)])
+            assert part.shape[1] == max(0, last - first)
             out, tail = net.overlap(part, tail)
             parts.append(part), masks.append(piece), sounds.append(out)
     assert (torch.cat(parts, dim=1) - whole).abs().max() < 1e-5 and (torch.cat(masks, dim=1) - mask).abs().max() < 1e-5
     assert (torch.cat(sounds, dim=1)[:, net.side :] - sound[:, 0, : 13 * 256 - net.side]).abs().max() < 1e-4
+
+
+def test_frames_that_do_not_count_are_not_there():
+    net, spec = make(), torch.randn(2, 9, 257, dtype=torch.complex64)
+    valid = torch.arange(9) < torch.tensor([[9], [5]])
+    out, (tail, envelope) = net.overlap(spec, valid=valid)
+    short, (end, edge) = net.overlap(spec[1:, :5])
+    assert torch.allclose(out[1:, : 5 * 256], short)
+    last = out[1, 5 * 256 : 6 * 256]
+    assert torch.allclose(last, (end / edge.clamp_min(1e-3))[0, :256]) and not out[1, 6 * 256 :].any()
+    assert torch.equal(out[:1], net.overlap(spec[:1])[0])
+
+
+def test_a_state_is_on_the_networks_device():
+    """On the meta device tensors have shapes and no values: whatever stayed on the CPU would be refused."""
+    net = make().to("meta")
+    (cleaned, mask), state = net.step(
+        torch.zeros(2, 5, 257, dtype=torch.complex64, device="meta"), net.initial_state(2)
+    )
+    sound, _ = net.overlap(cleaned)
+    assert cleaned.shape == mask.shape == (2, 4, 257) and sound.device.type == "meta" and sound.shape == (2, 4 * 256)
+    assert net(torch.zeros(2, 1, 5_000, device="meta")).shape == (2, 1, 5_000)
 
 
 def test_a_new_guide_changes_nothing_and_a_learnt_one_does():

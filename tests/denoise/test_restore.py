@@ -6,7 +6,7 @@ from wavelldm.codec.model import Codec
 from wavelldm.config import override
 from wavelldm.data.degrade import band_limit, dropouts
 from wavelldm.denoise import denoiser
-from wavelldm.denoise.chain import Look, Networks, Settings, clean_blocks
+from wavelldm.denoise.chain import DEFAULTS, Settings
 from wavelldm.denoise.mask import MaskNet
 from wavelldm.denoise.restore import find_cutoff, find_gaps, patch
 from wavelldm.diffusion.latent import LatentDiffusion
@@ -39,7 +39,7 @@ def test_a_missing_band_is_found_to_within_a_few_hundred_hertz(edge):
     wav = speech() + 0.01 * torch.randn(1, 4 * SR, generator=torch.Generator().manual_seed(0))
     if edge:
         wav = band_limit(wav[None], SR, torch.tensor([float(edge)]))[0]
-    found = denoiser.look_at([wav], SR).cutoff
+    found = denoiser.look_at([wav], SR).cutoffs[0]
     assert found is None if edge is None else abs(found - edge) < 350, found
 
 
@@ -66,39 +66,50 @@ def test_a_missing_band_gets_the_right_energy():
 
 
 @pytest.fixture(scope="module")
-def chain():
+def pair():
     torch.manual_seed(0)
     p = preset("tiny")
-    return Networks(
-        Codec(p.codec).eval(), LatentDiffusion(p.diffusion).eval(), MaskNet(p.mask).eval().requires_grad_(False)
-    ), p
+    return Codec(p.codec).eval(), LatentDiffusion(p.diffusion).eval()
 
 
-def test_the_whole_chain_restores_any_length_and_leaves_whole_recordings_alone(chain):
-    networks, p = chain
-    networks = Networks(networks.codec, networks.diffusion, MaskNet(override(p, ["mask.latent_dim=48"]).mask).eval())
+def guided(pair):
+    torch.manual_seed(0)
+    return denoiser.MaskDenoiser(MaskNet(override(preset("tiny").mask, ["latent_dim=48"])).eval(), lambda: pair)
+
+
+def test_the_whole_chain_restores_any_length_and_leaves_whole_recordings_alone(pair):
+    model = guided(pair)
     whole = speech(6.0) + 0.01 * torch.randn(1, 6 * SR, generator=torch.Generator().manual_seed(0))
-    run = lambda wav, **more: torch.cat(
-        list(clean_blocks(networks, wav.split(9_999, dim=1), SR, Settings(**more))), dim=1
-    )
-    assert torch.equal(run(whole, restore=True), run(whole))
+    assert torch.equal(model.enhance(whole, SR, Settings(restore=True)), model.enhance(whole, SR))
     broken = whole.clone()
     broken[:, 30_000:33_000] = 0
     for steps in (1, 3):
-        out = run(broken, restore=True, steps=steps)
+        out = model.enhance(broken, SR, Settings(steps, restore=True))
         assert out.shape == broken.shape and torch.isfinite(out).all()
-        changed = (out - run(broken, steps=steps)).abs()[0] > 1e-6
+        changed = (out - model.enhance(broken, SR, Settings(steps))).abs()[0] > 1e-6
         assert changed[30_500:32_500].float().mean() > 0.9 and not changed[:29_000].any() and not changed[34_000:].any()
-    out = torch.cat(list(clean_blocks(networks, iter([whole]), SR, Settings(restore=True), Look(1.0, 4_000.0))), dim=1)
+    session = model.stream(SR, 1, Settings(restore=True), cutoff=4_000.0)
+    out = torch.cat([*(session.push(part) for part in whole.split(9_999, dim=1)), session.finish()], dim=1)
     assert out.shape == whole.shape and torch.isfinite(out).all()
 
 
-def test_who_cannot_restore_says_so(chain):
-    networks, p = chain
-    with pytest.raises(WavelldmError, match="another --model"):
-        list(clean_blocks(Networks(None, None, networks.mask), iter([speech()]), SR, Settings(restore=True)))
-    with pytest.raises(WavelldmError, match="another --model"):
-        denoiser.load("logmmse").enhance(speech(), SR, Settings(restore=True))
+def test_a_gap_in_one_channel_does_not_touch_the_other(pair):
+    whole = speech(3.0) + 0.01 * torch.randn(1, 3 * SR, generator=torch.Generator().manual_seed(0))
+    broken = torch.cat([whole, whole])
+    broken[0, 20_000:22_000] = 0
+    out, plain = (guided(pair).enhance(broken, SR, settings) for settings in (Settings(restore=True), DEFAULTS))
+    assert torch.equal(out[1], plain[1]) and not torch.equal(out[0], plain[0])
+
+
+def test_who_cannot_restore_says_so(pair):
+    p = preset("tiny")
+    alone = denoiser.MaskDenoiser(MaskNet(p.mask).eval())
+    predictor = LatentDiffusion(override(p.diffusion, ["path=none", "predicts=z0"])).eval()
+    for model in (alone, denoiser.load("logmmse")):
+        with pytest.raises(WavelldmError, match="cannot restore what is missing; choose another --model"):
+            model.enhance(speech(), SR, Settings(restore=True))
+    with pytest.raises(WavelldmError, match="pure noise"):
+        denoiser.LatentDenoiser(pair[0], predictor).stream(SR, 1, Settings(restore=True))
 
 
 def test_a_flat_spectrum_and_silence_have_no_edge():

@@ -4,6 +4,7 @@ The classes take blocks (..., n) of any size along their last axis and give out 
 
     stage.push(block)    what the block completes, often nothing
     stage.finish()       the rest, once, when no more blocks come
+    stage.ready(counts)  how many samples are out, for each number of samples pushed (an array)
 
 What comes out does not depend on how the sound was cut into blocks. Memory is constant. Read `Resampler` first, then
 `Windows`, then `CrossFade`; after each stands the function that runs an iterable of blocks through it.
@@ -21,7 +22,6 @@ from torch import Tensor
 
 from ..errors import AudioError
 from .files import check_rate
-from .stft import stft
 
 ZEROS = 64  # zero crossings of the sinc on either side: at 16 kHz the filter looks 4 ms ahead
 KAISER = 7.857  # shape of its window: what would alias is 80 dB down (Kaiser 1974; Oppenheim & Schafer, eq. 7.75)
@@ -29,7 +29,6 @@ CUTOFF = 0.9608  # of the lower Nyquist frequency: half a transition below it, s
 MOST_WEIGHTS = 1 << 20  # that a filter with all its phases may have; where it would have more, interpolate
 MOST_PHASES = 512  # that are kept then; interpolating between them adds an error of -105 dB
 PIECE = 1 << 22  # products at once where phases are interpolated
-FRAME = 512  # samples over which the gain of the highest bins is measured
 
 
 # --- another sample rate
@@ -63,6 +62,9 @@ class Resampler:
             self._held = block.new_zeros(self.channels, self.lookahead - 1)
         self._held = torch.cat([self._held, block], dim=1)
         return self._until(max(0, -((self.lookahead - self.seen) * self.up // self.down)))
+
+    def ready(self, counts: np.ndarray) -> np.ndarray:
+        return -((self.lookahead - counts) * self.up // self.down).clip(max=0)
 
     def finish(self) -> Tensor:
         """The last samples, as if zeros followed."""
@@ -171,6 +173,9 @@ class Windows:
             self._held, self._before = self._held[..., drop * self.hop :], self._before + self.size - drop
         return ready
 
+    def ready(self, counts: np.ndarray) -> np.ndarray:
+        return (counts // self.hop - self.margin).clip(min=0) // self.size * self.size * self.hop
+
     def finish(self) -> list[Window]:
         """The windows at the end, where nothing follows the new frames or less than `margin`."""
         frames = 0 if self._held is None else -(-self._held.shape[-1] // self.hop)
@@ -211,6 +216,10 @@ class CrossFade:
             self._held = self._held[..., step:]
         return torch.cat(ready, dim=-1) if ready else block[..., :0]
 
+    def ready(self, counts: np.ndarray) -> np.ndarray:
+        step = self.size - self.overlap
+        return (counts - 1 - self.overlap).clip(min=0) // step * step
+
     def finish(self) -> Tensor:
         if self._held is None or self._held.shape[-1] == 0:
             return torch.zeros(0) if self._held is None else self._held
@@ -239,40 +248,9 @@ def cross_faded(
     yield stage.finish()
 
 
-def in_windows(blocks, window: int, overlap: int, process):
-    """As `cross_faded` with `pad`; `process` may give another number of rows."""
-    for part in cross_faded(blocks, process, window, overlap, pad=True):
-        if part.shape[-1]:
-            yield part
-
-
 def take(blocks: Iterable[Tensor], n: int) -> Iterator[Tensor]:
     """The first n samples of wav blocks (C, any)."""
     for block in blocks:
         if n > 0:
             yield block[:, :n]
         n -= block.shape[1]
-
-
-# --- how far the highest bins were turned down
-
-
-def top_gain(noisy: Tensor, cleaned: Tensor) -> Tensor:
-    """(C, n) each -> (C, n): how far the highest quarter of the band was turned down, for what lies above."""
-    before, after = (
-        stft(x, FRAME, FRAME // 2, FRAME, "center")[..., -FRAME // 8 :, :].abs().square().sum(-2)
-        for x in (noisy, cleaned)
-    )
-    gain = (after / before.clamp_min(1e-12)).sqrt().clamp(max=1)  # (C, T)
-    return F.interpolate(gain[:, None], noisy.shape[1], mode="linear", align_corners=True)[:, 0]
-
-
-def cleaning(clean, background: float = 0.0):
-    """`clean` (C, n) -> (C, n), for `in_windows`: puts some `background` back and adds the rows of `top_gain`."""
-
-    def process(noisy: Tensor) -> Tensor:
-        cleaned = clean(noisy)
-        cleaned = cleaned + background * (noisy - cleaned)
-        return torch.cat([cleaned, top_gain(noisy, cleaned)])  # (2 C, n)
-
-    return process

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from ..audio import files
-from ..denoise.chain import LIVE, Look, Settings
-from ..denoise.denoiser import Denoiser
+from ..denoise.chain import Settings
+from ..denoise.denoiser import Denoiser, cleaned_blocks
 from ..errors import AudioError
 
 HINT = "send WAV, for example: ffmpeg -i talk.mp3 -f wav - | wavelldm denoise - > clean.wav"
@@ -129,7 +129,8 @@ def to_bytes(block: Tensor) -> bytes:
 def cleaned(model: Denoiser, settings: Settings, source: BinaryIO) -> tuple[int, int, Iterator[Tensor]]:
     """The WAV stream `source` -> its rate, its channels, the cleaned blocks (C, n) as they come."""
     form = read_format(source)
-    return form.sr, form.channels, model.clean(read_blocks(source, form), form.sr, settings, Look(), LIVE)
+    session = model.stream(form.sr, form.channels, settings)
+    return form.sr, form.channels, cleaned_blocks(session, read_blocks(source, form))
 
 
 def denoise(model: Denoiser, settings: Settings, source: BinaryIO, sink: BinaryIO) -> None:

@@ -1,32 +1,42 @@
-"""Recordings of any length through the whole chain: codec's encoder, latent diffusion, mask network (or codec's decoder).
+"""One recording through a denoiser, block by block, in constant memory: `Session`.
 
-Blocks wav (C, any) go in, blocks come out, in constant memory. The encoder works on windows that overlap by what it sees;
-U-Net and mask network keep their state. So what comes out equals what the networks make of the whole recording at once.
+    sound -> resample to the network's rate -> network -> [restorer] -> resample back -> mix with the delayed sound
+
+All stages have one form: `push(block, last)` takes the next block (..., any) and gives what is certain by now, or
+with `last` all that is left; `ready(counts)` says how many samples are out when so many are in. What comes out does
+not depend on how the sound is cut into blocks: it equals what the networks make of the whole recording at once.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
 
+import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..audio.blocks import resample_blocks, windows
-from ..audio.files import fit
+from ..audio import files
+from ..audio.blocks import CrossFade, Resampler, Windows
+from ..audio.stft import stft
 from ..codec.compress import MARGINS, decoder_margin, encoder_margin
 from ..codec.model import Codec
 from ..diffusion.latent import LatentDiffusion
 from ..diffusion.samplers import FrameNoise
-from ..errors import WavelldmError
+from ..errors import AudioError, WavelldmError
+from .logmmse import LogMMSE
 from .mask import MaskNet
-from .restore import restore_blocks
+from .restore import Restorer
+from .segan import deemphasise, emphasise
 
-BLOCK = 256  # frames worked on at a time: 4 s
-LIVE = 8  # while somebody waits
+LEVEL = -26.0  # dB of active speech, in the middle of what the networks were trained on
+FRAME = 512  # samples over which the gain of the highest bins of a waveform is measured
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a user may choose."""
+    """What a user may choose. A denoiser refuses what it cannot do."""
 
     steps: int = 1  # of the diffusion's sampler
     sampler: str | None = None  # default: the one the model was made for
@@ -43,151 +53,355 @@ class Settings:
             )
 
 
-@dataclass(frozen=True)
-class Look:
-    """What a first look at a recording found."""
-
-    gain: float = 1.0  # brings its speech to the level that the networks know
-    cutoff: float | None = None  # Hz above which a band is missing
+DEFAULTS = Settings()
 
 
-class Networks(nn.Module):
-    """The networks of one denoiser. Without `mask` the codec's decoder speaks, which is the plain WaveLLDM. A mask network that was
-    built without a guide works alone, and a diffusion beside it only restores what is missing."""
+class Stage(Protocol):
+    """A network at work on one recording, at its own rate."""
 
-    def __init__(self, codec: Codec | None, diffusion: LatentDiffusion | None, mask: MaskNet | None):
-        super().__init__()
-        if diffusion is None and mask is None or diffusion is not None and codec is None:
-            raise WavelldmError("a denoiser needs a mask network, or a diffusion and its codec")
-        self.codec, self.diffusion, self.mask = codec, diffusion, mask
-        self.sr = mask.config.sr if mask is not None else codec.sr
-        self.guided = mask is not None and mask.config.latent_dim > 0
-        if self.guided and diffusion is None:
-            raise WavelldmError("this mask network is guided by a latent; give its codec and diffusion too")
-        if mask is not None and codec is not None and codec.hop != mask.config.hop:
-            raise WavelldmError(
-                f"a latent frame has {codec.hop} samples and a mask frame {mask.config.hop}; make them equal"
-            )
+    def push(self, wav: Tensor, last: bool = False) -> Tensor:
+        """wav (C, n) -> (2, C, m): the cleaned sound, and the gain for what lies above the network's band."""
+
+    def ready(self, counts: np.ndarray) -> np.ndarray:
+        """How many samples are out when so many are in."""
 
 
-def latents(chain: Networks, blocks, settings: Settings, size: int, margin: int = 0):
-    """wav blocks (C, any) -> (clean latent (C, D, count), the window of samples it comes from, frames before, count). The window has
-    at least `margin` frames on either side, except at the ends."""
-    codec, state = chain.codec, None
-    for wav, before, count in windows(blocks, codec.hop, max(margin, encoder_margin(codec)), size):
-        z = codec.encode(wav[:, None], codec.sr)[..., before : before + count]
-        if state is None:
-            noise = FrameNoise(settings.seed, shared=True)
-            state = chain.diffusion.initial_state(len(z), settings.steps, settings.sampler, noise)
-        z, state = chain.diffusion.step(z, state)
-        yield z, wav, before, count
+class Queue:
+    """Samples or frames (..., any) that wait until they are taken."""
+
+    def __init__(self):
+        self.held: Tensor | None = None
+
+    def __len__(self) -> int:
+        return 0 if self.held is None else self.held.shape[-1]
+
+    def push(self, x: Tensor) -> None:
+        self.held = x if self.held is None else torch.cat([self.held, x], dim=-1)
+
+    def take(self, count: int) -> Tensor:
+        """The first `count`, which then wait no longer."""
+        first, self.held = self.held[..., :count], self.held[..., count:]
+        return first
 
 
-def by_mask(chain: Networks, blocks, settings: Settings, size: int):
-    """wav blocks (C, any) -> rows (2 C, n): the cleaned sound, and the gain of the highest bins for each of its samples."""
-    mask, hop, side, ahead = chain.mask, chain.mask.config.hop, chain.mask.side, chain.mask.config.ahead
-    state = tail = level = None
-    heard = made = 0
-    if not chain.guided:
-        source = ((None, *window) for window in windows(blocks, hop, 1 + ahead, size))
-    else:
-        source = latents(chain, blocks, settings, size, 1 + ahead)
-    ramp = torch.arange(1, hop + 1) / hop
-    for z, wav, before, count in source:
-        first, last = (
-            before * hop - side,
-            (before + count + ahead) * hop + side,
-        )  # of the window: the samples these frames see
-        seen = fit(F.pad(wav[:, max(0, first) : last], (max(0, -first), 0)), last - first)
-        spec = mask.frames(seen)  # (C, count + ahead, bins)
-        cleaned, gain, state = mask.clean(spec, None if z is None else chain.diffusion.normalise(z), state)
-        cleaned, gain = adjust(spec[:, :count], cleaned, gain, settings)
-        out, tail = mask.overlap(cleaned, tail)  # (C, count * hop)
-        top = gain.abs()[..., -mask.config.n_fft // 8 :].mean(-1).clamp(max=1)  # (C, count), of the highest quarter
-        points = torch.cat([top[:, :1] if level is None else level, top], dim=1)
-        rows = torch.cat([out, (points[:, :-1, None] * (1 - ramp) + points[:, 1:, None] * ramp).flatten(1)])
-        rows = rows[:, side:] if level is None else rows
-        level = top[:, -1:]
-        heard += min(count * hop, wav.shape[1] - before * hop)
-        yield rows[:, : heard - made]
-        made += min(rows.shape[1], heard - made)
-    if level is not None and heard > made:
-        rest = tail[0][:, :side] / tail[1][:side].clamp_min(1e-3)
-        yield torch.cat([rest, level.expand(-1, side)])[:, : heard - made]
+def through(stage: Resampler | CrossFade, block: Tensor, last: bool) -> Tensor:
+    """The next block through a stage of audio/blocks.py; with `last` all that is left too."""
+    out = stage.push(block)
+    return torch.cat([out, stage.finish().to(out)], dim=-1) if last else out
 
 
-def adjust(spec: Tensor, cleaned: Tensor, mask: Tensor, settings: Settings) -> tuple[Tensor, Tensor]:
-    """The cleaned spectrum, and the mask that made it, as the user wants them."""
-    if settings.strength != 1:
-        harder, alone = mask.abs().clamp_min(1e-4) ** (settings.strength - 1), spec * mask
-        cleaned = harder * (alone + min(settings.strength, 1.0) * (cleaned - alone))
-        mask = mask * harder
-    kept = settings.background
-    return (cleaned + kept * (spec - cleaned), mask + kept * (1 - mask)) if kept else (cleaned, mask)
+class LatentStage:
+    """wav (C, n) -> clean latents (C, D, frames): the codec's encoder on overlapping windows, then the diffusion."""
+
+    def __init__(self, codec: Codec, diffusion: LatentDiffusion, settings: Settings, size: int):
+        self.codec, self.diffusion, self.settings = codec, diffusion, settings
+        self.windows = Windows(codec.hop, encoder_margin(codec), size)
+        self.state = None
+
+    def push(self, wav: Tensor, last: bool = False) -> Tensor:
+        if self.state is None:
+            s, noise = self.settings, FrameNoise(self.settings.seed, shared=True)  # channels get the same
+            self.state = self.diffusion.initial_state(len(wav), s.steps, s.sampler, noise)
+        latents = [wav.new_zeros(len(wav), self.diffusion.config.latent_dim, 0)]
+        for window, before, count in self.windows.push(wav) + (self.windows.finish() if last else []):
+            z = self.codec.encode(window[:, None], self.codec.sr)[..., before : before + count]
+            z, self.state = self.diffusion.step(z, self.state)
+            latents.append(z)
+        return torch.cat(latents, dim=-1)
+
+    def ready(self, counts: np.ndarray) -> np.ndarray:
+        return self.windows.ready(counts)  # in samples, not frames
 
 
-def by_decoder(chain: Networks, blocks, settings: Settings, size: int):
-    """wav blocks (C, any) -> rows (2 C, n): the decoded clean latents, and zeros: above the codec's band there is nothing."""
-    codec, margin, state, heard, made = chain.codec, decoder_margin(chain.codec), None, 0, 0
+class DecoderStage:
+    """Clean latents through the codec's decoder. Above its band there is nothing."""
 
-    def frames():
-        nonlocal heard
-        for z, wav, before, count in latents(chain, blocks, settings, size):
-            heard += min(count * codec.hop, wav.shape[1] - before * codec.hop)
-            yield codec.quantise(z)[0] if settings.rounded else z
+    def __init__(self, codec: Codec, diffusion: LatentDiffusion, settings: Settings, size: int):
+        self.codec, self.rounded = codec, settings.rounded
+        self.latents = LatentStage(codec, diffusion, settings, size)
+        margin = decoder_margin(codec)
+        self.windows = Windows(1, margin, max(size, MARGINS * margin))
+        self.heard = self.made = 0
+        self.state = None
 
-    for z, before, count in windows(frames(), 1, margin, max(size, MARGINS * margin)):
-        state = state or codec.initial_window_state(len(z))
-        out, state = codec.decode_window(z, before, count, state)
-        out = out[:, 0, : heard - made]
-        made += out.shape[1]
-        yield torch.cat([out, torch.zeros_like(out)])
+    def push(self, wav: Tensor, last: bool = False) -> Tensor:
+        self.heard += wav.shape[1]
+        self.state = self.state or self.codec.initial_window_state(len(wav))
+        z = self.latents.push(wav, last)
+        if self.rounded and z.shape[-1]:
+            z = self.codec.quantise(z)[0]
+        parts = [wav[:, :0]]
+        for window, before, count in self.windows.push(z) + (self.windows.finish() if last else []):
+            out, self.state = self.codec.decode_window(window, before, count, self.state)
+            parts.append(out[:, 0])
+        out = torch.cat(parts, dim=1)[:, : self.heard - self.made]
+        self.made += out.shape[1]
+        return torch.stack([out, torch.zeros_like(out)])
+
+    def ready(self, counts: np.ndarray) -> np.ndarray:
+        hop = self.codec.hop
+        return self.windows.ready(self.latents.ready(counts) // hop) * hop
 
 
-@torch.no_grad()
-def clean_blocks(
-    chain: Networks, blocks, sr: int, settings: Settings = Settings(), look: Look = Look(), size: int = BLOCK, way=None
-):
-    """wav blocks (C, any) at any rate -> cleaned blocks, as many samples in all. `way`: another than by_mask or by_decoder.
+class MaskStage:
+    """The mask network, alone or guided by clean latents.
 
-    The networks hear the sound at their own rate and level. What lies above their band comes from the original, turned down
-    as the mask turns down its highest bins.
+    `lengths` (C,): where each channel ends, if some are padded; what follows then counts as if it were not there.
     """
-    if settings.restore and (chain.diffusion is None or chain.diffusion.config.path != "noise"):
-        raise WavelldmError("only a model with a diffusion in it can restore what is missing; choose another --model")
-    kept, lower = (
-        [],
-        [],
-    )  # blocks of the original, and of the same at the networks' rate, that wait for their cleaned twins
 
-    def heard():
-        for block in blocks:
-            kept.append(block.float())
-            yield look.gain * block.float()
+    def __init__(
+        self, net: MaskNet, settings: Settings, guide: LatentStage | None = None, lengths: Tensor | None = None
+    ):
+        self.net, self.strength, self.guide, self.lengths = net, settings.strength, guide, lengths
+        self.waiting, self.spec, self.latents = Queue(), Queue(), Queue()  # samples, frames and latents not used up yet
+        self.heard = 0  # samples
+        self.made = -net.side  # samples: the first frame reaches back beyond the beginning
+        self.frames = 0  # that are cleaned
+        self.state = self.tail = self.gain = None
 
-    def noisy():
-        for block in resample_blocks(heard(), sr, chain.sr):
-            lower.append(block)
-            yield block
+    def push(self, wav: Tensor, last: bool = False) -> Tensor:
+        c = self.net.config
+        self.heard += wav.shape[1]
+        if self.state is None:
+            self.state = self.net.initial_state(len(wav))
+            self.waiting.push(wav.new_zeros(len(wav), self.net.side))
+        if self.guide is not None:
+            latents = self.guide.push(wav, last)
+            self.latents.push(F.pad(latents, (0, c.ahead + 3)) if last else latents)
+        if last:
+            if self.lengths is None:
+                self.lengths = torch.full((len(wav),), self.heard, device=wav.device)
+            wav = F.pad(wav, (0, (c.ahead + 1) * c.hop + c.n_fft))  # the last frame with a sample in it, and one more
+        self.waiting.push(wav)
+        self._transform()
+        tracks = self._clean(wav)
+        return tracks[..., : self.heard - self.made + tracks.shape[-1]] if last else tracks
 
-    def rows():
-        held = torch.zeros(0, 0)
-        for part in (way or (by_mask if chain.mask is not None else by_decoder))(chain, noisy(), settings, size):
-            held = torch.cat([*([held] if len(held) else []), *lower], dim=1)
-            lower.clear()
-            n = part.shape[1]
-            yield torch.cat([part, held[:, :n]])  # (3 C, n): cleaned, gain of what lies above, what was heard
-            held = held[:, n:]
+    def _transform(self) -> None:
+        """All whole frames of the waiting samples."""
+        c = self.net.config
+        count = (len(self.waiting) - c.n_fft) // c.hop + 1
+        if count > 0:
+            samples = self.waiting.held[:, : c.n_fft + (count - 1) * c.hop]
+            self.spec.push(self.net.frames(samples).transpose(1, 2))  # (C, bins, T)
+            self.waiting.take(count * c.hop)
 
-    source = rows()
-    if settings.restore:
-        source = restore_blocks(chain.codec, chain.diffusion, source, look.cutoff, settings.steps, settings.seed)
-    waiting = torch.zeros(0, 0)
-    for part in resample_blocks(source, chain.sr, sr):
-        waiting = torch.cat([*([waiting] if len(waiting) else []), *kept], dim=1)
-        kept.clear()
-        n = min(part.shape[1], waiting.shape[1])
-        cleaned, above, below = part[:, :n].chunk(3)
-        original, waiting = waiting[:, :n], waiting[:, n:]
-        if n:
-            yield (cleaned + (above.clamp(0, 1) * (look.gain * original - below) if sr > chain.sr else 0)) / look.gain
+    def _clean(self, wav: Tensor) -> Tensor:
+        """(2, C, n): the sound of all frames that the network can answer now, and the gain of its highest bins."""
+        c = self.net.config
+        asked = self.state.spec.shape[1] - c.taps  # frames that it knows and has not answered
+        count = max(0, asked + len(self.spec) - c.ahead)
+        count = count if self.guide is None else min(count, len(self.latents))
+        if count == 0:
+            return wav.new_zeros(2, len(wav), 0)
+        spec = self.spec.take(count + c.ahead - asked).transpose(1, 2)  # (C, T, bins)
+        latent = None if self.guide is None else self.guide.diffusion.normalise(self.latents.take(count))
+        noisy = torch.cat([self.state.spec[:, c.taps :], spec], dim=1)[:, :count]
+        (cleaned, mask), self.state = self.net.step(spec, self.state, latent)
+        if self.strength != 1:
+            cleaned, mask = strengthened(noisy, cleaned, mask, self.strength)
+        sound, self.tail = self.net.overlap(cleaned, self.tail, self._inside(self.frames, count, c.hop))
+        self.frames += count
+        skipped = min(max(0, -self.made), sound.shape[1])
+        tracks = torch.stack([sound, self._top_gain(mask)])[..., skipped:]
+        self.made += skipped
+        inside = self._inside(self.made, tracks.shape[-1], 1)
+        self.made += tracks.shape[-1]
+        if inside is None:
+            return tracks
+        return torch.stack([tracks[0] * inside, torch.where(inside, tracks[1], 1.0)])
+
+    def _inside(self, first: int, count: int, unit: int) -> Tensor | None:
+        """Which of the next frames (or samples) begin before the end of each channel (C, count)."""
+        if self.lengths is None:
+            return None
+        return (first + torch.arange(count, device=self.lengths.device)) * unit < self.lengths[:, None]
+
+    def _top_gain(self, mask: Tensor) -> Tensor:
+        """mask (C, T, bins) -> the gain of its highest quarter, on straight lines between frames (C, T * hop)."""
+        top = mask.abs()[..., -self.net.config.n_fft // 8 :].mean(-1).clamp(max=1)  # (C, T)
+        points = torch.cat([top[:, :1] if self.gain is None else self.gain, top], dim=1)
+        self.gain = top[:, -1:]
+        ramp = torch.arange(1, self.net.config.hop + 1, device=mask.device) / self.net.config.hop
+        return (points[:, :-1, None] * (1 - ramp) + points[:, 1:, None] * ramp).flatten(1)
+
+    def ready(self, counts: np.ndarray) -> np.ndarray:
+        c, side = self.net.config, self.net.side
+        frames = ((counts + side - c.n_fft) // c.hop + 1 - c.ahead).clip(min=0)
+        if self.guide is not None:
+            frames = np.minimum(frames, self.guide.ready(counts) // c.hop)
+        return (frames * c.hop - side).clip(min=0)
+
+
+def strengthened(noisy: Tensor, cleaned: Tensor, mask: Tensor, strength: float) -> tuple[Tensor, Tensor]:
+    """The cleaned spectrum, and the mask that made it, with the mask's gain in decibels times `strength`.
+
+    Below 1 its phase, and what the filter added from other frames, shrink as well, so that at 0 nothing has changed.
+    """
+    less = min(strength, 1.0)
+    change = torch.polar(mask.abs().clamp_min(1e-4) ** (strength - 1), (less - 1) * mask.angle())
+    alone = noisy * mask
+    return change * (alone + less * (cleaned - alone)), mask * change
+
+
+def top_gain(noisy: Tensor, cleaned: Tensor) -> Tensor:
+    """(C, n) each -> (C, n): how far the highest quarter of the band was turned down, for what lies above."""
+    before, after = (
+        stft(x, FRAME, FRAME // 2, FRAME, "center")[..., -FRAME // 8 :, :].abs().square().sum(-2)
+        for x in (noisy, cleaned)
+    )
+    gain = (after / before.clamp_min(1e-12)).sqrt().clamp(max=1)  # (C, T)
+    return F.interpolate(gain[:, None], noisy.shape[1], mode="linear", align_corners=True)[:, 0]
+
+
+class WindowStage:
+    """A network that cleans windows of fixed length, which overlap and fade into each other.
+
+    `clean` turns (C, 1, window) into the same; if it works on pre-emphasised sound, as SEGAN does, `emphasis` says
+    how much.
+    """
+
+    def __init__(self, clean: Callable[[Tensor], Tensor], window: int, overlap: int, emphasis: float = 0.0):
+        self.clean, self.emphasis = clean, emphasis
+        self.joined = CrossFade(self._cleaned, window, overlap, pad=True)
+        self.before_in = self.before_out = None  # the last samples (C, 1)
+
+    def _cleaned(self, tracks: Tensor) -> Tensor:
+        """(2, C, window), sound and gain, -> the same, cleaned."""
+        noisy, gain = tracks
+        cleaned = self.clean(noisy[:, None])[:, 0]
+        return torch.stack([cleaned, gain * top_gain(noisy, cleaned)])
+
+    def push(self, wav: Tensor, last: bool = False) -> Tensor:
+        if not self.emphasis:
+            return through(self.joined, torch.stack([wav, torch.ones_like(wav)]), last)
+        lifted = emphasise(wav, self.emphasis, self.before_in)
+        self.before_in = wav[:, -1:] if wav.shape[1] else self.before_in
+        cleaned, above = through(self.joined, torch.stack([lifted, torch.ones_like(wav)]), last)
+        cleaned = deemphasise(cleaned, self.emphasis, self.before_out)
+        self.before_out = cleaned[:, -1:] if cleaned.shape[1] else self.before_out
+        return torch.stack([cleaned, above])
+
+    def ready(self, counts: np.ndarray) -> np.ndarray:
+        return self.joined.ready(counts)
+
+
+class ClassicalStage:
+    """log-MMSE. It works at any rate, so nothing lies above its band."""
+
+    def __init__(self, sr: int):
+        self.stream = LogMMSE(sr)
+
+    def push(self, wav: Tensor, last: bool = False) -> Tensor:
+        out = self.stream.push(wav)
+        if last:
+            out = torch.cat([out, self.stream.finish()], dim=1)
+        return torch.stack([out, torch.ones_like(out)])
+
+    def ready(self, counts: np.ndarray) -> np.ndarray:
+        return self.stream.ready(counts)
+
+
+class Session:
+    """One recording being cleaned as it arrives: `push` blocks of any size, from one sample on, then `finish`.
+
+    What comes out, joined, is as long as what went in, at the same rate, as loud, and aligned with it. `latency` says
+    how many samples the output lags behind. `stage` is None if nothing is to be changed.
+    """
+
+    def __init__(
+        self,
+        stage: Stage | None,
+        sr: int,
+        stage_sr: int,
+        levels: Sequence[float],
+        background: float = 0.0,
+        restorer: Restorer | None = None,
+        lengths: Tensor | None = None,
+        device: torch.device | str = "cpu",
+    ):
+        self.stage, self.restorer, self.background = stage, restorer, background
+        self.sr, self.stage_sr, self.channels, self.device = sr, stage_sr, len(levels), torch.device(device)
+        self.gain = torch.tensor([[10 ** ((LEVEL - level) / 20)] for level in levels], device=device)  # (C, 1)
+        self.down, self.up = Resampler(sr, stage_sr, self.channels), Resampler(stage_sr, sr, 3 * self.channels)
+        self.adds_top = sr > stage_sr  # what lies above the network's band comes from the original
+        self.original, self.low = Queue(), Queue()  # what waits for its cleaned twin, at both rates
+        self.lengths = None if lengths is None else -(-lengths * stage_sr // sr)  # at the network's rate
+        self.heard = self.lowered = 0  # samples, at both rates
+
+    def push(self, block: Tensor) -> Tensor:
+        """(C, any), or (any,) of one channel -> what is certain by now, of the same kind: (C, any) or (any,)."""
+        rows = self._checked(block)
+        cleaned = self._through(rows.to(self.device, torch.float32), False)
+        return cleaned.reshape(*block.shape[:-1], cleaned.shape[1]).to(block.device, rows.dtype)
+
+    def finish(self) -> Tensor:
+        """(C, any): the rest."""
+        return self._through(torch.zeros(self.channels, 0, device=self.device), True)
+
+    def _checked(self, block: Tensor) -> Tensor:
+        rows = block[None] if block.ndim == 1 else block
+        if rows.ndim != 2 or len(rows) != self.channels:
+            raise AudioError(
+                f"this session takes blocks of {self.channels} channels (C, any), not {tuple(block.shape)}"
+            )
+        return check_samples(rows)
+
+    @torch.no_grad()
+    def _through(self, block: Tensor, last: bool) -> Tensor:
+        if self.stage is None or (last and self.heard == 0):
+            return block
+        self.heard += block.shape[1]
+        self.original.push(block)
+        low = self._cut(through(self.down, self.gain * block, last))
+        self.low.push(low)
+        cleaned, above = self.stage.push(low, last)
+        low = self.low.take(cleaned.shape[1])
+        cleaned, above = cleaned + self.background * (low - cleaned), above + self.background * (1 - above)
+        if self.restorer is not None:
+            cleaned, above, low = self.restorer.push(torch.stack([cleaned, above, low]), last)
+        if not self.adds_top:
+            above = torch.zeros_like(above)
+        changes = through(self.up, torch.cat([cleaned - low, above - 1, low]), last)  # (3 C, n)
+        changes = changes.unflatten(0, (3, -1))[..., : len(self.original)]
+        return self._mixed(*changes, self.original.take(changes.shape[-1]))
+
+    def _mixed(self, change: Tensor, top_change: Tensor, low: Tensor, original: Tensor) -> Tensor:
+        """The original, plus what the network changes, plus what follows for all that the network did not hear."""
+        if self.sr == self.stage_sr:
+            return original + change / self.gain
+        return original + (change + top_change.clamp(-1, 0) * (self.gain * original - low)) / self.gain
+
+    def _cut(self, low: Tensor) -> Tensor:
+        """Silence after the end of each channel, where resampling rings on."""
+        first, self.lowered = self.lowered, self.lowered + low.shape[1]
+        if self.lengths is None:
+            return low
+        return low * (first + torch.arange(low.shape[1], device=low.device) < self.lengths[:, None])
+
+    @cached_property
+    def latency(self) -> int:
+        """The most samples that are in and not yet out, whatever the size of the blocks."""
+        if self.stage is None:
+            return 0
+        horizon = 10 * self.sr
+        while True:
+            counts = np.arange(1, horizon + 1)
+            waiting = int((counts - self._ready(counts)).max())
+            if 3 * waiting <= horizon:
+                return waiting
+            horizon = 4 * waiting
+
+    def _ready(self, counts: np.ndarray) -> np.ndarray:
+        counts = self.stage.ready(self.down.ready(counts))
+        if self.restorer is not None:
+            counts = self.restorer.ready(counts)
+        return self.up.ready(counts)
+
+
+def check_samples(wav: Tensor) -> Tensor:
+    """Samples as floats from -1 to 1; whole numbers are scaled."""
+    wav = files.as_float(wav)
+    if not torch.isfinite(wav).all():
+        raise AudioError("the recording holds NaN or infinite samples; repair it first")
+    return wav

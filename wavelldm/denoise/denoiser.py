@@ -1,14 +1,16 @@
-"""The front door: `load()` a denoiser, `enhance` a recording in memory, or `enhance_file` one of any length on disk."""
+"""The front door: `load()` a denoiser, `enhance` recordings in memory, `enhance_file` on disk, or `stream` as they
+arrive.
+"""
 
 import glob
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import torch
-from torch import Tensor
-from tqdm import tqdm
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from .. import weights
 from ..audio import files
@@ -16,177 +18,464 @@ from ..audio.levels import active_power
 from ..codec.model import Codec
 from ..diffusion.latent import LatentDiffusion
 from ..errors import AudioError, WavelldmError
-from .chain import BLOCK, LIVE, Look, Networks, Settings, clean_blocks
-from .logmmse import LogMMSE
+from ..progress import progress_bar
+from .chain import (
+    DEFAULTS,
+    LEVEL,
+    ClassicalStage,
+    DecoderStage,
+    LatentStage,
+    MaskStage,
+    Session,
+    Settings,
+    Stage,
+    WindowStage,
+    check_samples,
+)
 from .mask import MaskNet
-from .restore import find_cutoff
+from .restore import Restorer, find_cutoff
 from .segan import Segan
 from .waveform import WaveDenoiser
 
-LEVEL = -26.0  # dB of active speech, in the middle of what the networks were trained on
 QUIETEST = -70.0  # dB: below this there is nothing to bring up
+SECONDS = 4.0  # of sound that are worked on at a time, where nobody waits
+AT_ONCE, LIVE = 256, 8  # latent frames that are worked on at a time: of a whole recording, and while somebody waits
+CAN = {  # what a denoiser that lacks a setting does not do
+    "steps": "take several steps",
+    "sampler": "choose a sampler",
+    "strength": "change the strength",
+    "restore": "restore what is missing",
+    "rounded": "round latents to codes",
+}
 
 
 @dataclass(frozen=True)
+class Look:
+    """What a first look at a recording found, for each of its channels."""
+
+    levels: tuple[float, ...]  # dB of active speech; that which the networks know, where there is nothing to bring up
+    cutoffs: tuple[float | None, ...]  # Hz above which a band is missing
+
+
+def look_at(blocks: Iterable[Tensor], sr: int) -> Look:
+    """The first look at wav blocks (C, any). Levels are those of the loudest tenth of all seconds."""
+    powers, spectrum = [], None
+    for block in blocks:
+        for part in block.float().split(sr, dim=1):
+            powers.append(active_power(part, sr))  # (C,)
+            if part.shape[1] == sr:
+                window = torch.hann_window(sr, device=part.device)
+                found = torch.fft.rfft(part * window).abs().square()  # (C, bins of 1 Hz)
+                spectrum = found if spectrum is None else spectrum + found
+    loudest = torch.stack(powers).sort(dim=0).values[-max(1, len(powers) // 10) :].mean(0)  # (C,)
+    levels = [10 * p.log10().item() if p > 10 ** (QUIETEST / 10) else LEVEL for p in loudest.double()]
+    if spectrum is None:
+        return Look(tuple(levels), (None,) * len(levels))
+    smooth = F.avg_pool1d(spectrum[:, None], 50)[:, 0]
+    return Look(tuple(levels), tuple(find_cutoff(row, sr) for row in smooth))
+
+
 class Denoiser:
-    """A named denoiser; `clean(blocks, sr, settings, look, size)` turns wav blocks (C, any) into as many cleaned samples."""
+    """A named denoiser. Each kind says how it works on a recording (`stage`) and which settings it has (`honours`).
 
-    name: str
-    training: str
-    clean: Callable
+    Channels are cleaned apart. The networks know speech at one level, so that of each channel is measured first; a
+    stream cannot, and takes it as told. What comes out is as loud as what went in.
+    """
 
-    def enhance(self, wav: Tensor, sr: int, settings: Settings = Settings()) -> Tensor:
-        """(N,) or (C, N) -> cleaned, of the same shape, at the same rate, as loud as it was."""
-        if wav.ndim > 2 or wav.shape[-1] == 0:
+    pads = False  # recordings of different length can be cleaned together
+
+    def __init__(self, name: str, training: str, device: torch.device | str = "cpu"):
+        self.name, self.training, self.device = name, training, torch.device(device)
+
+    def rate(self, sr: int) -> int:
+        """The rate at which a recording of rate `sr` is worked on."""
+        raise NotImplementedError
+
+    def honours(self, settings: Settings) -> set[str]:
+        """The names of the settings that change something, beside background and seed."""
+        raise NotImplementedError
+
+    def stage(self, sr: int, settings: Settings, size: int, lengths: Tensor | None) -> Stage:
+        """Ready for one recording. `size`: latent frames at a time; `lengths`: where padded channels end."""
+        raise NotImplementedError
+
+    def restoring(self) -> tuple[Codec, LatentDiffusion]:
+        """The networks that restore what is missing."""
+        raise NotImplementedError
+
+    def check(self, settings: Settings) -> None:
+        """Refuse settings that this denoiser cannot honour."""
+        honoured = self.honours(settings)
+        for name, deed in CAN.items():
+            changed = getattr(settings, name) != getattr(DEFAULTS, name)
+            if changed and name not in honoured:
+                raise WavelldmError(
+                    f"{self.name} cannot {deed}; choose another --model, or leave the option '{name}' out"
+                )
+
+    def stream(
+        self,
+        sr: int,
+        channels: int = 1,
+        settings: Settings = DEFAULTS,
+        level: float | Sequence[float] = LEVEL,
+        cutoff: float | None = None,
+    ) -> Session:
+        """A session for one recording as it arrives: `push(block)`, `finish()`, `latency`.
+
+        `level`: of its speech in dB (of each channel, or of all), which nobody can measure before it is there. With
+        what `look_at` finds, or the same level for both, a stream gives what `enhance` gives. `cutoff`: the frequency
+        above which a band is missing; with `restore` it is filled.
+        """
+        levels = (float(level),) * channels if isinstance(level, int | float) else tuple(level)
+        if channels < 1 or len(levels) != channels:
+            raise WavelldmError(f"a stream has one channel or more, and one level or one for each, not {len(levels)}")
+        return self._session(files.check_rate(sr), settings, Look(levels, (cutoff,) * channels), LIVE)
+
+    def _session(self, sr: int, settings: Settings, look: Look, size: int, lengths: Tensor | None = None) -> Session:
+        self.check(settings)
+        restorer, stage, rate = None, None, self.rate(sr)
+        if settings.restore:
+            restorer = Restorer(*self.restoring(), look.cutoffs, settings.steps, settings.seed)
+        if settings.strength > 0 or settings.restore:
+            low = None if lengths is None else -(-lengths * rate // sr)
+            stage = self.stage(sr, settings, size, low)
+        return Session(stage, sr, rate, look.levels, settings.background, restorer, lengths, self.device)
+
+    def enhance(
+        self,
+        wav: Tensor | Sequence[Tensor],
+        sr: int,
+        settings: Settings = DEFAULTS,
+        level: float | None = None,
+    ) -> Tensor | list[Tensor]:
+        """(N,) or (C, N), or a list of such -> cleaned, each of the same shape, as loud as it was, on the same device.
+
+        `level`: of the speech in dB; by default that of each channel is measured.
+        """
+        sr = files.check_rate(sr)
+        if isinstance(wav, Tensor):
+            return self._together([wav], sr, settings, level)[0]
+        found: list = [None] * len(wav)
+        for group in self._groups(wav):
+            for i, cleaned in zip(group, self._together([wav[i] for i in group], sr, settings, level)):
+                found[i] = cleaned
+        return found
+
+    def _groups(self, clips: Sequence[Tensor]) -> list[list[int]]:
+        """The numbers of the clips that can be cleaned together."""
+        if self.pads:
+            return [list(range(len(clips)))] if len(clips) else []
+        lengths = [clip.shape[-1] for clip in clips]
+        return [[i for i, n in enumerate(lengths) if n == length] for length in sorted(set(lengths))]
+
+    def _together(self, clips: Sequence[Tensor], sr: int, settings: Settings, level: float | None) -> list[Tensor]:
+        """All channels of all clips as the channels of one recording."""
+        each = [self._rows(clip) for clip in clips]  # (C, N)
+        if level is None:
+            looks = [look_at([rows], sr) for rows in each]
+        else:
+            looks = [Look((float(level),) * len(rows), look_at([rows], sr).cutoffs) for rows in each]
+        look = Look(sum((x.levels for x in looks), ()), sum((x.cutoffs for x in looks), ()))
+        longest = max(rows.shape[1] for rows in each)
+        lengths = torch.tensor([rows.shape[1] for rows in each for _ in rows], device=self.device)
+        padded = torch.cat([files.fit(rows, longest) for rows in each])
+        alike = len({rows.shape[1] for rows in each}) == 1
+        session = self._session(sr, settings, look, AT_ONCE, None if alike else lengths)
+        parts = [session.push(part) for part in padded.split(max(1, round(SECONDS * sr)), dim=1)]
+        cleaned = torch.cat([*parts, session.finish()], dim=1).split([len(rows) for rows in each])
+        return [
+            out[:, : clip.shape[-1]].reshape(clip.shape).to(clip.device, files.as_float(clip[..., :0]).dtype)
+            for out, clip in zip(cleaned, clips)
+        ]
+
+    def _rows(self, wav: Tensor) -> Tensor:
+        """A clip as float (C, N), where the networks are."""
+        if wav.ndim not in (1, 2) or wav.numel() == 0:
             raise AudioError(f"enhance takes wav (N,) or (C, N) with samples in it, not {tuple(wav.shape)}")
-        if not torch.isfinite(wav).all():
-            raise AudioError("the recording holds NaN or infinite samples; repair it first")
-        rows = wav.float().cpu().reshape(-1, wav.shape[-1])  # (C, N)
-        blocks = self.clean(iter([rows]), sr, settings, look_at([rows], sr), BLOCK)
-        return torch.cat(list(blocks), dim=1).reshape(wav.shape).to(wav.device)
+        if wav.device.type not in ("cpu", self.device.type):
+            raise WavelldmError(
+                f"the sound is on {wav.device} and {self.name} on {self.device}; load it there, or move one"
+            )
+        return check_samples(wav).to(self.device, torch.float32).reshape(-1, wav.shape[-1])
 
     def enhance_file(
-        self, source, target, force: bool = False, progress: bool = True, settings: Settings = Settings(), live: bool = False
-    ):  # fmt: skip
+        self,
+        source: str | Path,
+        target: str | Path,
+        force: bool = False,
+        progress: bool = True,
+        settings: Settings = DEFAULTS,
+        live: bool = False,
+    ) -> files.AudioInfo:
         """Clean a file block by block in constant memory, keeping length, loudness, rate, channels and sample format.
 
-        `live`: as a stream is cleaned, in small blocks and without a first look at the level.
+        `live`: as a stream is cleaned, without a first look at the level.
         """
         facts = files.info(source)
-        look = Look() if live else look_at(files.read_blocks(source, seconds=10.0), facts.sr)
-
-        def blocks():
-            with tqdm(
-                total=facts.frames, unit="sample", unit_scale=True, disable=None if progress else True, delay=1.0, leave=False
-            ) as bar:
-                for block in files.read_blocks(source, seconds=10.0):
-                    yield block
-                    bar.update(block.shape[1])
-
-        files.save_blocks(
-            target,
-            self.clean(blocks(), facts.sr, settings, look, LIVE if live else BLOCK),
-            facts.sr,
-            like=facts,
-            force=force,
-        )
+        self.check(settings)
+        if live:
+            session = self.stream(facts.sr, facts.channels, settings)
+        else:
+            look = look_at(files.read_blocks(source, seconds=10.0), facts.sr)
+            session = self._session(facts.sr, settings, look, AT_ONCE)
+        with progress_bar(show=progress, total=facts.frames, unit="sample", unit_scale=True) as bar:
+            blocks = cleaned_blocks(session, files.read_blocks(source, seconds=SECONDS), bar.update)
+            files.save_blocks(target, blocks, facts.sr, like=facts, force=force)
         return facts
 
 
-def look_at(blocks, sr: int) -> Look:
-    """The first look at wav blocks (C, any). The level is that of the loudest tenth of its seconds, so that pauses do not count."""
-    powers, spectrum = [], 0.0
+def cleaned_blocks(
+    session: Session, blocks: Iterable[Tensor], seen: Callable[[int], None] | None = None
+) -> Iterable[Tensor]:
+    """wav blocks (C, any) through a session, to its end. `seen` is told how many samples of each are done."""
     for block in blocks:
-        for part in block.float().split(sr, dim=1):
-            powers.append(active_power(part[:1], sr))
-            if part.shape[1] == sr:
-                spectrum = spectrum + torch.fft.rfft(part[0] * torch.hann_window(sr)).abs().square()  # bins of 1 Hz
-    power = float(torch.cat(powers).sort().values[-max(1, len(powers) // 10) :].mean())
-    gain = 10 ** (LEVEL / 20) / power**0.5 if power > 10 ** (QUIETEST / 10) else 1.0
-    smooth = torch.nn.functional.avg_pool1d(spectrum[None, None], 50)[0, 0] if torch.is_tensor(spectrum) else None
-    return Look(gain, None if smooth is None else find_cutoff(smooth, sr))
+        yield session.push(block)
+        if seen is not None:
+            seen(block.shape[1])
+    yield session.finish()
 
 
-def classical(blocks, sr: int, settings: Settings, look: Look, size: int):
-    """log-MMSE: no rate of its own and no weights."""
-    if settings.strength != 1 or settings.steps != 1 or settings.restore:
+def device_of(network: nn.Module) -> torch.device:
+    return next(network.parameters()).device
+
+
+class MaskDenoiser(Denoiser):
+    """A mask network, alone or, if it was built with a guide, behind the latent diffusion.
+
+    `latent`: a function that gives the codec and the diffusion, called once they are needed: for the guide or to
+    restore.
+    """
+
+    def __init__(
+        self,
+        mask: MaskNet,
+        latent: Callable[[], tuple[Codec, LatentDiffusion]] | None = None,
+        name: str = "mask network",
+        training: str = "",
+    ):
+        super().__init__(name, training, device_of(mask))
+        self.mask, self.latent, self.guided = mask, latent, mask.config.latent_dim > 0
+        self.pads = not self.guided
+        if self.guided:
+            if latent is None:
+                raise WavelldmError("this mask network is guided by a latent; give its codec and diffusion too")
+            check_guide(mask, *latent())
+
+    def rate(self, sr: int) -> int:
+        return self.mask.config.sr
+
+    def honours(self, settings: Settings) -> set[str]:
+        more = {"restore"} if self.latent is not None else set()
+        if self.guided:
+            more |= {"steps", "sampler"}
+        elif settings.restore:
+            more |= {"steps"}
+        return {"strength"} | more
+
+    def stage(self, sr: int, settings: Settings, size: int, lengths: Tensor | None) -> Stage:
+        guide = LatentStage(*self.latent(), settings, size) if self.guided else None
+        return MaskStage(self.mask, settings, guide, lengths)
+
+    def restoring(self) -> tuple[Codec, LatentDiffusion]:
+        return check_restoring(*self.latent())
+
+
+class LatentDenoiser(Denoiser):
+    """The latent diffusion, and the codec's decoder, as in WaveLLDM: the whole sound is made anew."""
+
+    def __init__(self, codec: Codec, diffusion: LatentDiffusion, name: str = "latent diffusion", training: str = ""):
+        super().__init__(name, training, device_of(diffusion))
+        self.codec, self.diffusion = codec, diffusion
+
+    def check(self, settings: Settings) -> None:
+        super().check(settings)
+        self.diffusion.checked(settings.sampler, settings.steps)
+
+    def rate(self, sr: int) -> int:
+        return self.codec.sr
+
+    def honours(self, settings: Settings) -> set[str]:
+        return {"steps", "sampler", "restore", "rounded"}
+
+    def stage(self, sr: int, settings: Settings, size: int, lengths: Tensor | None) -> Stage:
+        return DecoderStage(self.codec, self.diffusion, settings, size)
+
+    def restoring(self) -> tuple[Codec, LatentDiffusion]:
+        return check_restoring(self.codec, self.diffusion)
+
+
+class WindowDenoiser(Denoiser):
+    """SEGAN or the waveform denoiser, on windows of fixed length."""
+
+    def __init__(self, network: Segan | WaveDenoiser, name: str = "waveform network", training: str = ""):
+        super().__init__(name, training, device_of(network))
+        self.network = network
+
+    def rate(self, sr: int) -> int:
+        return self.network.sr
+
+    def honours(self, settings: Settings) -> set[str]:
+        return {"steps"} if isinstance(self.network, WaveDenoiser) and self.network.config.leveled else set()
+
+    def stage(self, sr: int, settings: Settings, size: int, lengths: Tensor | None) -> Stage:
+        net = self.network
+        if isinstance(net, Segan):
+            clean = partial(net.clean, generator=torch.Generator().manual_seed(settings.seed))
+            return WindowStage(clean, net.window, net.overlap, net.config.emphasis)
+        return WindowStage(partial(net.clean, steps=settings.steps), net.window, net.overlap)
+
+
+class ClassicalDenoiser(Denoiser):
+    """log-MMSE, which works at any rate, and on the CPU."""
+
+    pads = True
+
+    def __init__(self, name: str = "logmmse", training: str = "", device: torch.device | str = "cpu"):
+        super().__init__(name, training, device)
+        if self.device.type != "cpu":
+            raise WavelldmError(f"log-MMSE computes on the CPU, not on '{device}'; leave --device out")
+
+    def rate(self, sr: int) -> int:
+        return sr
+
+    def honours(self, settings: Settings) -> set[str]:
+        return set()
+
+    def stage(self, sr: int, settings: Settings, size: int, lengths: Tensor | None) -> Stage:
+        return ClassicalStage(sr)
+
+
+def check_guide(mask: MaskNet, codec: Codec, diffusion: LatentDiffusion) -> None:
+    """Refuse a codec and a diffusion whose latents cannot guide this network."""
+    if codec.hop != mask.config.hop or codec.sr != mask.config.sr:
         raise WavelldmError(
-            "log-MMSE has no steps, no strength and restores nothing; choose another --model, or leave these options out"
+            f"a latent frame has {codec.hop} samples at {codec.sr} Hz and a mask frame {mask.config.hop} at "
+            f"{mask.config.sr} Hz; make them equal"
         )
-    stream, waiting = LogMMSE(sr), None
-    for block in blocks:
-        waiting = block if waiting is None else torch.cat([waiting, block], dim=1)
-        out = stream.push(block)
-        yield out + settings.background * (waiting[:, : out.shape[1]] - out)
-        waiting = waiting[:, out.shape[1] :]
-    out = stream.finish()
-    yield out + settings.background * (waiting - out)
+    if diffusion.config.latent_dim != mask.config.latent_dim:
+        raise WavelldmError(
+            f"a latent has {diffusion.config.latent_dim} channels and the mask network is guided by "
+            f"{mask.config.latent_dim}; give the diffusion that it was trained with"
+        )
 
 
-def neural(chain: Networks, restorer: Callable | None = None) -> Callable:
-    """`restorer()`: the networks for somebody who wants to have restored what is missing, loaded only then."""
-    chosen = lambda settings: restorer() if restorer and settings.restore else chain
-    return lambda blocks, sr, settings, look, size: clean_blocks(chosen(settings), blocks, sr, settings, look, size)
+def check_restoring(codec: Codec, diffusion: LatentDiffusion) -> tuple[Codec, LatentDiffusion]:
+    """Both, if they can draw what is missing."""
+    if diffusion.config.path != "noise":
+        raise WavelldmError("only a diffusion that begins with pure noise can restore what is missing; choose another")
+    return codec, diffusion
 
 
-def waveform(net) -> Callable:
-    """A network with `stream(blocks, steps, seed, background)` at its rate `sr`, such as SEGAN."""
-
-    def clean(blocks, sr: int, settings: Settings, look: Look, size: int):
-        if settings.strength != 1 or settings.restore:
-            raise WavelldmError(
-                "a waveform network has no strength and restores nothing; choose another --model, or leave these options out"
-            )
-        rows = lambda net, wav, settings, size: net.stream(wav, settings.steps, settings.seed, settings.background)
-        return clean_blocks(net, blocks, sr, settings, look, size, rows)
-
-    return clean
+# --- by name, or from weights -----------------------------------------------------------------------------------------
 
 
-def trained(name) -> Callable:
-    """What weights of any denoiser (a name or a path) make of sound."""
-    kind = weights.about(name)["kind"]
-    if kind == "MaskNet":
-        return neural(Networks(None, None, weights.load(name, MaskNet)))
-    if kind in ("Segan", "WaveDenoiser"):
-        return waveform(weights.load(name, Segan if kind == "Segan" else WaveDenoiser))
-    raise WavelldmError(
-        f"{name} holds weights ({kind}) that do not clean by themselves; choose those of a mask network, SEGAN or waveform denoiser"
-    )
+@lru_cache(maxsize=2)
+def latent_networks(device: torch.device, name: str = "voice16k-diffusion") -> tuple[Codec, LatentDiffusion]:
+    """A diffusion that ships, or is known by its path, and the codec that it was trained with."""
+    diffusion = weights.load(name, LatentDiffusion, device)
+    return weights.load(weights.needed(name, "codec"), Codec, device), diffusion
 
 
-def base16k() -> Callable:
-    mask = weights.load("base16k-mask", MaskNet)
-    return neural(
-        Networks(None, None, mask),
-        lru_cache(
-            lambda: Networks(weights.load("voice16k", Codec), weights.load("voice16k-diffusion", LatentDiffusion), mask)
-        ),
-    )
+def base16k(device: torch.device) -> Denoiser:
+    return MaskDenoiser(weights.load("base16k-mask", MaskNet, device), partial(latent_networks, device))
 
 
-# name -> (what a user should know of it, what loads it)
-MODELS = {
-    "base16k": (
-        "a complex mask and a filter on the noisy spectrum, and the latent diffusion for what is missing (--restore); trained on speech and noise, 16 kHz",
-        base16k,
-    ),
-    "wavelldm": (
-        "latent diffusion and the codec's decoder, as in WaveLLDM: the whole sound is made anew",
-        lambda: neural(
-            Networks(weights.load("voice16k", Codec), weights.load("voice16k-diffusion", LatentDiffusion), None)
-        ),
-    ),
-    "segan": ("SEGAN, a generator that learnt from a critic, on the waveform, 16 kHz", lambda: trained("segan16k")),
-    "waveform": ("the timestep-conditioned denoiser on the waveform, 16 kHz", lambda: trained("waveform16k")),
-    "logmmse": (
-        "log-MMSE spectral gain (Ephraim and Malah 1985), a classical method, not trained on anything",
-        lambda: classical,
-    ),
+def wavelldm(device: torch.device) -> Denoiser:
+    return LatentDenoiser(*latent_networks(device))
+
+
+def segan(device: torch.device) -> Denoiser:
+    return WindowDenoiser(weights.load("segan16k", Segan, device))
+
+
+def waveform(device: torch.device) -> Denoiser:
+    return WindowDenoiser(weights.load("waveform16k", WaveDenoiser, device))
+
+
+def logmmse(device: torch.device) -> Denoiser:
+    return ClassicalDenoiser(device=device)
+
+
+MODELS = {  # name -> what builds it
+    "base16k": base16k,
+    "wavelldm": wavelldm,
+    "segan": segan,
+    "waveform": waveform,
+    "logmmse": logmmse,
+}
+TRAINING = {  # name -> what a user should know of it
+    "base16k": "a complex mask and a filter on the noisy spectrum, and the latent diffusion for what is missing "
+    "(--restore); trained on speech and noise, 16 kHz",
+    "wavelldm": "latent diffusion and the codec's decoder, as in WaveLLDM: the whole sound is made anew",
+    "segan": "SEGAN, a generator that learnt from a critic, on the waveform, 16 kHz",
+    "waveform": "the timestep-conditioned denoiser on the waveform, 16 kHz",
+    "logmmse": "log-MMSE spectral gain (Ephraim and Malah 1985), a classical method, not trained on anything",
 }
 BEST = "base16k"  # what runs when nobody asks for another
 
 
+def mask_from(name: str, device: torch.device) -> Denoiser:
+    """A mask network, and if it is guided, the diffusion and the codec that its weights name."""
+    mask = weights.load(name, MaskNet, device)
+    if mask.config.latent_dim == 0:
+        return MaskDenoiser(mask)
+    return MaskDenoiser(mask, partial(latent_networks, device, str(weights.needed(name, "diffusion"))))
+
+
+def diffusion_from(name: str, device: torch.device) -> Denoiser:
+    latent_networks.cache_clear()  # weights of one's own are read each time
+    return LatentDenoiser(*latent_networks(device, name))
+
+
+def segan_from(name: str, device: torch.device) -> Denoiser:
+    return WindowDenoiser(weights.load(name, Segan, device))
+
+
+def waveform_from(name: str, device: torch.device) -> Denoiser:
+    return WindowDenoiser(weights.load(name, WaveDenoiser, device))
+
+
+KINDS = {  # kind of weights -> what builds a denoiser from them
+    "MaskNet": mask_from,
+    "LatentDiffusion": diffusion_from,
+    "Segan": segan_from,
+    "WaveDenoiser": waveform_from,
+}
+
+
 @lru_cache(maxsize=4)
-def named(name: str) -> Denoiser:
-    training, build = MODELS[name]
-    return Denoiser(name, training, build())
+def named(name: str, device: torch.device) -> Denoiser:
+    denoiser = MODELS[name](device)
+    denoiser.name, denoiser.training = name, TRAINING[name]
+    return denoiser
 
 
-def load(name="best") -> Denoiser:
-    """A denoiser by name, the same one when asked again; or by weights of your own, a .safetensors file, read each time."""
-    name = BEST if name == "best" else str(name)
+def load(name: str | Path = "best", device: torch.device | str = "cpu") -> Denoiser:
+    """A denoiser by name, the same one when asked again; or by the path of weights of your own, read each time.
+
+    Sound goes to the denoiser's device to be cleaned, and comes back to where it was.
+    """
+    name, device = BEST if name == "best" else str(name), weights.check_device(device)
     if name in MODELS:
-        return named(name)
-    if Path(name).suffix == ".safetensors" or (weights.SHIPPED / f"{name}.safetensors").is_file():
-        return Denoiser(name, "weights of your own" if Path(name).suffix else f"the weights {name}", trained(name))
-    raise WavelldmError(
-        f"there is no denoiser '{name}'; choose one of best, {', '.join(MODELS)}, or a .safetensors file"
-    )
+        return named(name, device)
+    try:
+        path = weights.locate(name)
+    except WavelldmError:
+        raise WavelldmError(
+            f"there is no denoiser '{name}'; choose one of best, {', '.join(MODELS)}, or a .safetensors file"
+        ) from None
+    kind = weights.about(path)["kind"]
+    if kind not in KINDS:
+        raise WavelldmError(f"{name} holds weights ({kind}) that do not clean by themselves; choose others")
+    denoiser = KINDS[kind](str(path), device)
+    own = path.parent != weights.SHIPPED
+    denoiser.name, denoiser.training = name, "weights of your own" if own else f"the weights {path.stem}"
+    return denoiser
 
 
 def jobs(inputs: list, output=None) -> list[tuple[Path, Path]]:
-    """Which file becomes which: `x.wav` -> `x.denoised.wav` beside it, or under `output` with its place in the folder kept."""
+    """Which file becomes which: `x.wav` -> `x.denoised.wav` beside it, or under `output`, in folders as before."""
     found = []  # (source, its path relative to the folder it was found in)
     for name in map(Path, inputs):
         if not name.exists() and any(c in str(name) for c in "*?["):  # a pattern that no shell has spread out

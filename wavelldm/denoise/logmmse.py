@@ -15,9 +15,10 @@ XI_SPEECH = 10 ** (15 / 10)  # the SNR that speech is assumed to have where ther
 
 
 class LogMMSE:
-    """A streaming denoiser for any rate and any number of channels: `push` blocks, then `finish`.
+    """One recording, cleaned as it arrives, at any rate and with any number of channels: `push` blocks, then `finish`.
 
-    What comes out is aligned with what went in, and as long; how the sound is cut into blocks changes nothing.
+    What comes out is aligned with what went in, and as long; how the sound is cut into blocks changes nothing. It
+    computes with NumPy, so the sound has to be on the CPU.
     """
 
     def __init__(self, sr: int):
@@ -31,7 +32,7 @@ class LogMMSE:
 
     def push(self, wav: Tensor) -> Tensor:
         """wav (C, n) -> (C, m): the samples that are certain by now; m is about n."""
-        wav = wav.cpu().numpy()
+        wav = wav.numpy()
         if self.queue is None:
             self.queue = np.zeros((len(wav), self.win - self.hop), np.float32)
             self.tail = np.zeros((len(wav), self.win - self.hop), np.float32)
@@ -57,8 +58,14 @@ class LogMMSE:
         self.pending -= done - first
         return torch.from_numpy(out[:, first:done])
 
+    def ready(self, counts: np.ndarray) -> np.ndarray:
+        """How many samples are out when so many are in."""
+        return np.maximum(0, counts // self.hop * self.hop - (self.win - self.hop))
+
     def finish(self) -> Tensor:
         """The rest -> (C, m), so that in all as many samples came out as went in."""
+        if self.queue is None:
+            return torch.zeros(0, 0)
         rest = self.pending
         return self.push(torch.zeros(len(self.queue), rest + self.win))[:, :rest]
 

@@ -1,11 +1,13 @@
-"""A small network that cleans a noisy spectrum as it arrives, by a complex mask and a filter over neighbouring frames, alone or guided by the latent diffusion's estimate.
+"""A small network that cleans a noisy spectrum as it arrives, by a complex mask and a filter over neighbouring frames.
 
-It keeps the input's fine structure and phase, which no latent holds: the multi-stage idea of StoRM (arXiv 2212.11851),
-in the shape of GTCRN and DPCRN (arXiv 2107.05429): bands, convolutions over frequency, recurrence over time, skips.
+It works alone or guided by the latent diffusion's estimate. It keeps the input's fine structure and phase, which no
+latent holds: the multi-stage idea of StoRM (arXiv 2212.11851), in the shape of GTCRN and DPCRN (arXiv 2107.05429):
+bands, convolutions over frequency, recurrence over time, skips.
 """
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -14,10 +16,12 @@ from torch import Tensor, nn
 from ..audio.stft import magnitude, overlap_add
 from ..errors import WavelldmError
 
+PAST = 2  # earlier frames that the first convolution sees beside the current one
+
 
 @dataclass(frozen=True)
 class MaskConfig:
-    """The network that cleans a noisy spectrum by a complex mask and a filter over frames (masknet.py)."""
+    """The sizes of a mask network."""
 
     sr: int = 16_000
     n_fft: int = 512
@@ -32,11 +36,15 @@ class MaskConfig:
     latent_dim: int = 0  # of the guiding latent; 0: none
 
 
-def band_edges(c: MaskConfig) -> list:
-    """Edges of the wide bands, in bins: equal steps on the ERB scale (Glasberg & Moore 1990, eq. 4), at least one bin each."""
+def erb_rate(hertz: float) -> float:
+    """The number of a frequency on the scale of equivalent rectangular bandwidths (Glasberg & Moore 1990, eq. 4)."""
+    return 21.4 * math.log10(1 + 0.00437 * hertz)
+
+
+def band_edges(c: MaskConfig) -> list[int]:
+    """Edges of the wide bands, in bins: equal steps on the ERB scale, at least one bin each."""
     top, count = c.n_fft // 2 + 1, c.bands - c.low
-    erb = lambda hertz: 21.4 * math.log10(1 + 0.00437 * hertz)
-    first, last = (erb(b * c.sr / c.n_fft) for b in (c.low, top))
+    first, last = (erb_rate(b * c.sr / c.n_fft) for b in (c.low, top))
     edges = [c.low]
     for i in range(1, count + 1):
         hertz = (10 ** ((first + (last - first) * i / count) / 21.4) - 1) / 0.00437
@@ -57,6 +65,14 @@ def over_bands(conv: nn.Module, x: Tensor) -> Tensor:
     """A convolution over the bands of x (T, B, F, C). Channels lie last in memory, where all else here is fastest."""
     y = conv(x.flatten(0, 1)[:, None].permute(0, 3, 1, 2))  # (T * B, C, 1, F)
     return y.permute(0, 2, 3, 1)[:, 0].unflatten(0, x.shape[:2])
+
+
+class MaskState(NamedTuple):
+    """What a mask network remembers between two steps, for each item of the batch."""
+
+    features: Tensor  # (B, 3, PAST + frames that wait for those ahead of them, bands)
+    spec: Tensor  # (B, taps + waiting, bins), complex
+    recurrent: tuple  # of each block (1, B * bands / 4, width)
 
 
 class Block(nn.Module):
@@ -82,7 +98,11 @@ class Block(nn.Module):
 
 
 class MaskNet(nn.Module):
-    """noisy wav (B, 1, N) -> cleaned wav (B, 1, N). Frame t sees `ahead` later frames and no more; so the delay is one window and these."""
+    """noisy wav (B, 1, N) -> cleaned wav (B, 1, N).
+
+    Frame t sees all frames before it and `ahead` later ones. `initial_state` and `step` work on a spectrum as it
+    arrives.
+    """
 
     Config = MaskConfig
 
@@ -94,7 +114,7 @@ class MaskNet(nn.Module):
         self.register_buffer("back", back, persistent=False)  # (bands, bins)
         self.register_buffer("window", torch.hann_window(c.n_fft).sqrt(), persistent=False)
         w = c.width
-        self.first = nn.Conv2d(3 * (3 + c.ahead), w // 2, (1, 5), (1, 2), (0, 2))
+        self.first = nn.Conv2d(3 * (PAST + 1 + c.ahead), w // 2, (1, 5), (1, 2), (0, 2))
         self.second = nn.Conv2d(w // 2, w, (1, 5), (1, 2), (0, 2))
         self.norm = nn.LayerNorm((c.bands // 4, w))
         self.blocks = nn.ModuleList(Block(w, c.bands // 4) for _ in range(c.blocks))
@@ -108,7 +128,8 @@ class MaskNet(nn.Module):
 
     @property
     def side(self) -> int:
-        return (self.config.n_fft - self.config.hop) // 2  # samples that a frame sees on either side of its own hop
+        """Samples that a frame sees on either side of its own hop."""
+        return (self.config.n_fft - self.config.hop) // 2
 
     def frames(self, wav: Tensor) -> Tensor:
         """wav (B, side + T * hop + side) -> complex (B, T, bins)."""
@@ -118,16 +139,27 @@ class MaskNet(nn.Module):
         """wav (B, 1, N) -> complex (B, T, bins), T = ceil(N / hop)."""
         return self.frames(F.pad(wav[:, 0], (self.side, self.side + -wav.shape[-1] % self.config.hop)))
 
-    def overlap(self, spec: Tensor, state: tuple | None = None) -> tuple[Tensor, tuple]:
-        """The next frames, complex (B, T, bins) -> the T * hop samples (B, T * hop) that no later frame reaches, state: what
-        the last ones add to the samples to come, and their squared windows. The first `side` samples lie before the sound."""
+    def overlap(
+        self, spec: Tensor, state: tuple[Tensor, Tensor] | None = None, valid: Tensor | None = None
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """The next frames, complex (B, T, bins) -> the T * hop samples (B, T * hop) that no later frame reaches, state.
+
+        The first `side` samples lie before the sound. The state is what the last frames add to the samples to come, and
+        the sum of their squared windows. Frames where `valid` (B, T) is False count as if they were not there.
+        """
         c, keep = self.config, self.config.n_fft - self.config.hop
-        wav, envelope = state or (spec.real.new_zeros(len(spec), keep), spec.real.new_zeros(keep))
+        if valid is None:
+            valid = torch.ones(spec.shape[:2], dtype=torch.bool, device=spec.device)
+        if state is None:
+            state = (spec.real.new_zeros(len(spec), keep),) * 2
         size = spec.shape[1] * c.hop
-        frames = torch.fft.irfft(spec, n=c.n_fft) * self.window
-        wav = overlap_add(frames, c.hop) + F.pad(wav, (0, size))
-        envelope = overlap_add(self.window.square().expand(spec.shape[1], -1), c.hop) + F.pad(envelope, (0, size))
-        return wav[:, :size] / envelope[:size].clamp_min(1e-3), (wav[:, size:], envelope[size:])
+        if size == 0:
+            return state[0][:, :0], state
+        weight = self.window * valid[..., None]  # (B, T, n_fft)
+        frames = torch.fft.irfft(spec, n=c.n_fft) * weight
+        wav = overlap_add(frames, c.hop) + F.pad(state[0], (0, size))
+        envelope = overlap_add(self.window * weight, c.hop) + F.pad(state[1], (0, size))
+        return wav[:, :size] / envelope[:, :size].clamp_min(1e-3), (wav[:, size:], envelope[:, size:])
 
     def wave(self, spec: Tensor, length: int) -> Tensor:
         """complex (B, T, bins) -> (B, 1, length). Squared windows sum to one but for the outer half windows."""
@@ -144,57 +176,70 @@ class MaskNet(nn.Module):
 
     def forward(self, wav: Tensor, latent: Tensor | None = None) -> Tensor:
         """`latent`: the guide (B, D, ceil(N / hop)), scaled to deviation 1, for a network built with latent_dim."""
-        cleaned, _, _ = self.clean(self.spectrum(F.pad(wav, (0, self.config.ahead * self.config.hop))), latent)
+        spec = self.spectrum(F.pad(wav, (0, self.config.ahead * self.config.hop)))
+        (cleaned, _), _ = self.step(spec, self.initial_state(len(wav)), latent)
         return self.wave(cleaned, wav.shape[-1])
 
-    def clean(self, spec: Tensor, latent: Tensor | None = None, state: list | None = None):
-        """complex (B, T + ahead, bins) [, latent (B, D, T)] -> the first T cleaned, the mask on each frame itself, complex (B, T, bins),
-        state. The frames ahead are only looked at; give them again with the next ones.
+    def initial_state(self, batch: int) -> MaskState:
+        """Before the first frame: silence, and nothing heard of the frames ahead."""
+        c, like = self.config, self.into
+        return MaskState(
+            features=like.new_zeros(batch, 3, PAST, c.bands),
+            spec=torch.complex(*2 * [like.new_zeros(batch, c.taps, c.n_fft // 2 + 1)]),
+            recurrent=tuple(like.new_zeros(1, batch * c.bands // 4, c.width) for _ in self.blocks),
+        )
 
-        On the `low` bins the mask goes on into other frames: a filter of `taps` earlier and `ahead` later ones (deep filtering,
-        arXiv 1904.08369, eq. 5), which can tell harmonics from what lies between them and mend phases.
+    def step(
+        self, spec: Tensor, state: MaskState, latent: Tensor | None = None
+    ) -> tuple[tuple[Tensor, Tensor], MaskState]:
+        """The next frames, complex (B, any, bins) -> (cleaned, mask), complex (B, T, bins) each, state.
+
+        What comes out is `ahead` frames late: the first step gives that many frames less than it gets, every other as
+        many as it gets. A guided network needs `latent` (B, D, T) for the frames that come out.
+
+        On the `low` bins the mask goes on into other frames: a filter of `taps` earlier and `ahead` later ones (deep
+        filtering, arXiv 1904.08369, eq. 5), which can tell harmonics from what lies between them and mend phases.
         """
         c = self.config
-        state = list(state or [None] * (len(self.blocks) + 2))
         if (latent is None) != (c.latent_dim == 0):
             raise WavelldmError(
                 "this mask network " + ("needs" if latent is None else "takes no") + " latent as a guide"
             )
-        x, state[1:] = self.estimate(spec, latent, state[1:])  # (3 + 2 * (taps + ahead), B, T, bands)
-        size, real, imag = x[:3] @ self.back  # (B, T, bins) each
-        size, t = torch.sigmoid(size), x.shape[2]
+        seen = torch.cat([state.spec, spec], dim=1)  # (B, taps + T + ahead, bins)
+        features = torch.cat([state.features, self.features(spec)], dim=2)  # (B, 3, PAST + T + ahead, bands)
+        count = seen.shape[1] - c.taps - c.ahead  # T
+        if count <= 0:
+            return (spec[:, :0], spec[:, :0]), MaskState(features, seen, state.recurrent)
+        estimate, recurrent = self.estimate(features, latent, state.recurrent)
+        size, real, imag = estimate[:3] @ self.back  # (B, T, bins) each
+        size = torch.sigmoid(size)
         mask = torch.complex(size * (1 + real), size * imag)
-        out = spec[:, :t] * mask
+        cleaned = seen[:, c.taps : c.taps + count] * mask
         if c.taps + c.ahead:
-            past = spec.new_zeros(len(spec), c.taps, c.low) if state[0] is None else state[0]
-            longer = torch.cat([past, spec[..., : c.low]], dim=1)  # (B, taps + T + ahead, low)
-            state[0] = longer[:, t : t + c.taps]
-            weights = x[3:, ..., : c.low].split([2 * c.taps, 2 * c.ahead])
-            earlier, later = (
-                torch.complex(w[: len(w) // 2], w[len(w) // 2 :]) for w in weights
-            )  # (taps or ahead, B, T, low)
-            others = sum(w * longer[:, c.taps - i : c.taps - i + t] for i, w in enumerate(earlier, 1))
-            others = others + sum(w * longer[:, c.taps + i : c.taps + i + t] for i, w in enumerate(later, 1))
-            out = torch.cat([out[..., : c.low] + size[..., : c.low] * others, out[..., c.low :]], dim=-1)
-        return out, mask, state
+            parts = estimate[3:, ..., : c.low].split([c.taps, c.taps, c.ahead, c.ahead])  # (taps or ahead, B, T, low)
+            earlier, later = torch.complex(*parts[:2]), torch.complex(*parts[2:])
+            others = sum(w * seen[:, c.taps - i :][:, :count, : c.low] for i, w in enumerate(earlier, 1))
+            others = others + sum(w * seen[:, c.taps + i :][:, :count, : c.low] for i, w in enumerate(later, 1))
+            cleaned = torch.cat([cleaned[..., : c.low] + size[..., : c.low] * others, cleaned[..., c.low :]], dim=-1)
+        return (cleaned, mask), MaskState(features[:, :, count:], seen[:, count:], recurrent)
 
-    def estimate(self, spec: Tensor, latent: Tensor | None, state: list):
-        """complex (B, T + ahead, bins) [, latent (B, D, T)] -> what mask and filter are made of, (3 + 2 * (taps + ahead), B, T, bands), state."""
-        state, x = list(state), self.features(spec)  # (B, 3, T + ahead, bands)
-        past = x.new_zeros(x.shape[0], 3, 2, x.shape[3]) if state[0] is None else state[0]
-        longer = torch.cat([past, x], dim=2)
-        t = x.shape[2] - self.config.ahead
-        state[0] = longer[:, :, t : t + 2]
-        x = torch.cat(
-            [longer[:, :, i : i + t] for i in range(3 + self.config.ahead)], dim=1
-        )  # (B, 9 or more, T, bands)
+    def estimate(self, features: Tensor, latent: Tensor | None, recurrent: tuple) -> tuple[Tensor, tuple]:
+        """What mask and filter are made of, (3 + 2 * (taps + ahead), B, T, bands), and the recurrent state.
+
+        `features` (B, 3, PAST + T + ahead, bands); `latent` (B, D, T) or None.
+        """
+        sees = PAST + 1 + self.config.ahead  # frames
+        count = features.shape[2] - sees + 1
+        x = torch.cat([features[:, :, i : i + count] for i in range(sees)], dim=1)  # (B, 3 * sees, T, bands)
         one = F.silu(over_bands(self.first, x.permute(2, 0, 3, 1)))  # (T, B, bands / 2, w / 2)
         x = two = self.norm(over_bands(self.second, one))  # (T, B, bands / 4, w)
         if latent is not None:
             guide = self.guide_out(F.silu(self.guide(latent.permute(2, 0, 1))))  # (T, B, w * bands / 4)
             x = x + guide.unflatten(-1, (self.config.width, -1)).transpose(2, 3)
-        for i, block in enumerate(self.blocks):
-            x, state[i + 1] = block(x, state[i + 1])
+        states = []
+        for block, state in zip(self.blocks, recurrent):
+            x, state = block(x, state)
+            states.append(state)
         x = F.silu(over_bands(self.up, torch.cat([x, two], dim=-1)))
         x = over_bands(self.last, torch.cat([x, one], dim=-1))  # (T, B, bands, 3 + 2 * (taps + ahead))
-        return x.permute(3, 1, 0, 2), state
+        return x.permute(3, 1, 0, 2), tuple(states)

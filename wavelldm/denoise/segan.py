@@ -1,26 +1,27 @@
-"""SEGAN (Pascual et al., arXiv 1703.09452): a generator that turns noisy samples into clean ones, and a critic of pairs.
+"""SEGAN (Pascual et al., arXiv 1703.09452): a generator that turns noisy samples into clean ones, and a critic of
+pairs.
 
-Strided convolutions of 31 taps halve the rate from layer to layer, transposed ones double it again, and each layer of the
-decoder also sees its partner of the encoder. Both networks work on pre-emphasised sound. Two departures: weight
-normalisation takes the place of virtual batch normalisation, and the critic gives a verdict for every frame of its last layer
-instead of one for 16,384 samples, so that crops may have any length.
+Strided convolutions of 31 taps halve the rate from layer to layer, transposed ones double it again, and each layer of
+the decoder also sees its partner of the encoder. Both networks work on pre-emphasised sound. Two departures: weight
+normalisation takes the place of virtual batch normalisation, and the critic gives a verdict for every frame of its
+last layer instead of one for 16,384 samples, so that crops may have any length.
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
-from scipy.signal import lfilter
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
-from ..audio.blocks import cleaning, in_windows
+from ..audio.blocks import cross_faded
 from ..errors import WavelldmError
 
 
 @dataclass(frozen=True)
 class SeganConfig:
-    """SEGAN (arXiv 1703.09452), scaled to at most 256 channels (segan.py)."""
+    """The sizes of SEGAN, scaled down to at most 256 channels."""
 
     sr: int = 16_000
     widths: tuple = (16, 32, 32, 64, 64, 128, 128, 256)  # channels of each layer, twice as slow as the one before
@@ -31,28 +32,18 @@ class SeganConfig:
 
 
 def emphasise(wav: Tensor, amount: float, before: Tensor | None = None) -> Tensor:
-    """y[n] = x[n] - amount x[n - 1], (..., N) -> (..., N); `before` (..., 1) is the sample that came earlier, else 0."""
+    """y[n] = x[n] - amount x[n - 1], (..., N) -> (..., N); `before` (..., 1) is the sample before, else 0."""
     before = torch.zeros_like(wav[..., :1]) if before is None else before
-    return wav - amount * torch.cat([before, wav[..., :-1]], dim=-1)
+    return wav - amount * torch.cat([before, wav], dim=-1)[..., : wav.shape[-1]]
 
 
-def emphasised(blocks, amount: float):
-    """`emphasise` for wav blocks (C, any)."""
-    last = None
-    for block in blocks:
-        if block.shape[1]:
-            yield emphasise(block, amount, last)
-            last = block[:, -1:]
-
-
-def deemphasised(blocks, amount: float):
-    """The inverse, on the first half of rows (2 C, any): x[n] = y[n] + amount x[n - 1]."""
-    state = None
-    for rows in blocks:
-        wav, others = rows.chunk(2)
-        state = torch.zeros(len(wav), 1).numpy() if state is None else state
-        out, state = lfilter([1.0], [1.0, -amount], wav.cpu().numpy(), zi=state)
-        yield torch.cat([torch.from_numpy(out).to(wav), others])
+def deemphasise(wav: Tensor, amount: float, before: Tensor | None = None) -> Tensor:
+    """The inverse, x[n] = y[n] + amount x[n - 1]: 1 / (1 - a z^-1) is the product of all 1 + (a z^-1)^(2^k)."""
+    reach, n = 1, wav.shape[-1]
+    while reach < n and amount**reach > 1e-9:
+        wav = wav + amount**reach * F.pad(wav, (reach, 0))[..., :n]
+        reach *= 2
+    return wav if before is None else wav + before * amount ** torch.arange(1, n + 1, device=wav.device)
 
 
 class Segan(nn.Module):
@@ -71,10 +62,10 @@ class Segan(nn.Module):
         pairs = list(zip(sizes, sizes[1:]))
         self.down = nn.ModuleList(nn.Conv1d(a, b, c.kernel, 2, half) for a, b in pairs)
         self.bend_down = nn.ModuleList(nn.PReLU(b) for _, b in pairs)
-        doubled = lambda i, b: 2 * b if i or c.latent else b  # beside it stands a skip, or at the bottom z
-        self.up = nn.ModuleList(
-            nn.ConvTranspose1d(doubled(i, b), a, c.kernel, 2, half, 1) for i, (a, b) in enumerate(reversed(pairs))
-        )
+        self.up = nn.ModuleList()
+        for i, (a, b) in enumerate(reversed(pairs)):
+            inputs = 2 * b if i or c.latent else b  # beside the layer below stands a skip, or at the bottom z
+            self.up.append(nn.ConvTranspose1d(inputs, a, c.kernel, 2, half, 1))
         self.bend_up = nn.ModuleList(nn.PReLU(a) for a, _ in reversed(pairs[1:]))
         for conv in [*self.down, *self.up]:  # quiet sound would drown in random biases
             nn.init.xavier_normal_(conv.weight)
@@ -84,13 +75,25 @@ class Segan(nn.Module):
     def sr(self) -> int:
         return self.config.sr
 
+    @property
+    def window(self) -> int:
+        """Samples that are cleaned at a time."""
+        return self.config.window
+
+    @property
+    def overlap(self) -> int:
+        """Samples that two neighbouring windows share."""
+        return self.config.window // 4
+
     def draw(self, batch: int, samples: int, generator: torch.Generator | None = None) -> Tensor | None:
-        """z (B, widths[-1], frames) for so many samples, or None for a network without."""
+        """z (batch, widths[-1], frames) for so many samples, or None for a network without."""
+        if not self.config.latent:
+            return None
         shape = batch, self.config.widths[-1], -(-samples // 2 ** len(self.config.widths))
-        return torch.randn(shape, generator=generator) if self.config.latent else None
+        return torch.randn(shape, generator=generator)
 
     def generate(self, noisy: Tensor, z: Tensor | None = None) -> Tensor:
-        """Pre-emphasised noisy (B, 1, n) [, z (B, D, frames)] -> pre-emphasised and cleaned (B, 1, n), as one piece."""
+        """Pre-emphasised noisy (B, 1, n) [, z (B or 1, D, frames)] -> cleaned, pre-emphasised still, in one piece."""
         if (z is None) == self.config.latent:
             raise WavelldmError("this generator " + ("needs a z; see Segan.draw" if z is None else "takes no z"))
         n, x, skips = noisy.shape[-1], noisy, []
@@ -101,27 +104,20 @@ class Segan(nn.Module):
         skips[-1] = z
         for i, conv in enumerate(self.up):
             beside = skips.pop()
-            x = conv(x if beside is None else torch.cat([x, beside.to(x)], dim=1))
+            x = conv(x if beside is None else torch.cat([x, beside.to(x).expand(len(x), -1, -1)], dim=1))
             x = self.bend_up[i](x) if i < len(self.bend_up) else torch.tanh(x)
         return x[..., :n]
 
+    def clean(self, noisy: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Pre-emphasised noisy (B, 1, n) -> cleaned, pre-emphasised still, in one piece, all with the same z."""
+        return self.generate(noisy, self.draw(1, noisy.shape[-1], generator))
+
     @torch.no_grad()
-    def stream(self, blocks, steps: int = 1, seed: int = 0, background: float = 0.0):
-        """wav blocks (C, any) -> rows (2 C, any): the cleaned sound, and the gain of its highest bins. Overlapping windows,
-        whose joints fade before the emphasis is taken off; the same seed gives the same z."""
-        if steps != 1:
-            raise WavelldmError("SEGAN cleans in one step; leave --steps out")
-        c, generator = self.config, torch.Generator().manual_seed(seed)
-
-        def clean(noisy: Tensor) -> Tensor:
-            return self.generate(noisy[:, None], self.draw(len(noisy), c.window, generator))[:, 0]
-
-        rows = in_windows(emphasised(blocks, c.emphasis), c.window, c.window // 4, cleaning(clean, background))
-        yield from deemphasised(rows, c.emphasis)
-
     def forward(self, wav: Tensor) -> Tensor:
-        """As `stream` does it, so without gradients: what is trained is `generate`."""
-        return torch.cat([rows[: len(wav)] for rows in self.stream([wav[:, 0]])], dim=1)[:, None]
+        """Any length, in windows that overlap, without gradients: what is trained is `generate`."""
+        clean, emphasis = partial(self.clean, generator=torch.Generator().manual_seed(0)), self.config.emphasis
+        parts = cross_faded([emphasise(wav, emphasis)], clean, self.window, self.overlap, pad=True)
+        return deemphasise(torch.cat(list(parts), dim=-1), emphasis)
 
 
 class Critic(nn.Module):

@@ -1,19 +1,20 @@
 """A waveform denoiser conditioned on a timestep t, which is the noise level of its input.
 
-A strided convolutional encoder, the embedded t added at the bottleneck, a decoder of transposed convolutions. On the cosine
-schedule every t has one signal-to-noise ratio, alpha_bar / (1 - alpha_bar) (arXiv 2006.11239, eq. 4, and 2102.09672, eq. 17);
-read backwards, the ratio of a mixture is its t. In training it is known. Afterwards a small head estimates it from what the
-encoder sees, or the network's own output does, or the caller says it.
+A strided convolutional encoder, the embedded t added at the bottleneck, a decoder of transposed convolutions. On the
+cosine schedule every t has one signal-to-noise ratio, alpha_bar / (1 - alpha_bar) (arXiv 2006.11239, eq. 4, and
+2102.09672, eq. 17); read backwards, the ratio of a mixture is its t. In training it is known. Afterwards a small head
+estimates it from what the encoder sees, or the network's own output does, or the caller says it.
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from ..audio.blocks import cleaning, in_windows
+from ..audio.blocks import cross_faded
 from ..diffusion.schedule import make, snr
 from ..diffusion.unet import step_embedding
 from ..errors import WavelldmError
@@ -21,7 +22,7 @@ from ..errors import WavelldmError
 
 @dataclass(frozen=True)
 class WaveConfig:
-    """The waveform denoiser that is told, or finds out, how noisy its input is (wavedenoiser.py)."""
+    """The sizes of the waveform denoiser, and what its t means."""
 
     sr: int = 16_000
     widths: tuple = (64, 128, 256, 512)  # channels of each layer ...
@@ -42,7 +43,9 @@ LAST = len(LOG_SNR) - 1  # the t of pure noise
 
 
 def level(clean: Tensor, noise: Tensor) -> Tensor:
-    """(B, 1, N) each -> t (B,), a real number from 0 (clean) to 999 (noise): where the schedule has the ratio of their powers."""
+    """(B, 1, N) each -> t (B,), a real number from 0 (clean) to 999 (noise): where the schedule has the ratio of
+    their powers.
+    """
     powers = [x.detach().double().square().mean((1, 2)).clamp_min(1e-20) for x in (clean, noise)]
     table = LOG_SNR.to(clean.device)
     ratio = (powers[0] / powers[1]).log().clamp(table[0], table[-1])
@@ -65,11 +68,10 @@ class WaveDenoiser(nn.Module):
         half, sizes = c.kernel // 2, (1, *c.widths)
         pairs = list(zip(sizes, sizes[1:]))
         self.down = nn.ModuleList(wrap(nn.Conv1d(a, b, c.kernel, c.stride, half)) for a, b in pairs)
-        doubled = lambda i, b: 2 * b if i and c.skips else b
-        self.up = nn.ModuleList(
-            wrap(nn.ConvTranspose1d(doubled(i, b), a, c.kernel, c.stride, half, c.stride - 1))
-            for i, (a, b) in enumerate(reversed(pairs))
-        )
+        self.up = nn.ModuleList()
+        for i, (a, b) in enumerate(reversed(pairs)):
+            inputs = 2 * b if i and c.skips else b
+            self.up.append(wrap(nn.ConvTranspose1d(inputs, a, c.kernel, c.stride, half, c.stride - 1)))
         if not c.spectral:
             for conv in [*self.down, *self.up]:  # so that the sound, not the biases, is what deep layers see
                 nn.init.kaiming_normal_(conv.weight, 0.2)
@@ -86,9 +88,20 @@ class WaveDenoiser(nn.Module):
     def sr(self) -> int:
         return self.config.sr
 
+    @property
+    def window(self) -> int:
+        """Samples that are cleaned at a time: one second."""
+        return self.config.sr
+
+    @property
+    def overlap(self) -> int:
+        """Samples that two neighbouring windows share."""
+        return self.config.sr // 4
+
     def both(self, noisy: Tensor, t: Tensor | None = None, own: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """-> cleaned (B, 1, N), and the t (B,) that the network itself makes out. It uses t (B,), where given, but for the items
-        with `own` (B,) True, which use what they made out. A network whose t means nothing makes out 0."""
+        """-> cleaned (B, 1, N), and the t (B,) that the network itself makes out. It uses t (B,), where given, but
+        for the items with `own` (B,) True, which use what they made out. A network whose t means nothing makes out 0.
+        """
         n, skips = noisy.shape[-1], []
         noisy = F.pad(noisy, (0, -n % self.config.stride ** len(self.down)))
         loudness = noisy.square().mean((1, 2), keepdim=True).sqrt()  # (B, 1, 1): the network hears all equally loud
@@ -112,7 +125,11 @@ class WaveDenoiser(nn.Module):
         return x[..., :n], guess
 
     def clean(self, noisy: Tensor, steps: int = 1) -> Tensor:
-        """As one piece. After the first step t is read off what was taken away, and the noisy sound cleaned again."""
+        """In one piece. After the first step t is read off what was taken away, and the noisy sound cleaned again."""
+        if steps != 1 and not self.config.leveled:
+            raise WavelldmError(
+                "this network's t is no noise level, so further steps have nothing to tell it; leave --steps out"
+            )
         out = self(noisy)
         for _ in range(steps - 1):
             out = self(noisy, level(out, noisy - out))
@@ -122,12 +139,7 @@ class WaveDenoiser(nn.Module):
         return self.both(noisy, t)[0]
 
     @torch.no_grad()
-    def stream(self, blocks, steps: int = 1, seed: int = 0, background: float = 0.0):
-        """wav blocks (C, any) -> rows (2 C, any): the cleaned sound, and the gain of its highest bins. Segments of one second
-        share a quarter with the next. Nothing is drawn; the seed is there because other denoisers need one."""
-        if steps != 1 and not self.config.leveled:
-            raise WavelldmError(
-                "this network's t is no noise level, so further steps have nothing to tell it; leave --steps out"
-            )
-        process = cleaning(lambda noisy: self.clean(noisy[:, None], steps)[:, 0], background)
-        yield from in_windows(blocks, self.sr, self.sr // 4, process)
+    def clean_long(self, noisy: Tensor, steps: int = 1) -> Tensor:
+        """noisy (B, 1, N) -> cleaned (B, 1, N), without gradients: any length, in windows that overlap."""
+        parts = cross_faded([noisy], partial(self.clean, steps=steps), self.window, self.overlap, pad=True)
+        return torch.cat(list(parts), dim=-1)
