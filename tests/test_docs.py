@@ -86,12 +86,9 @@ def test_benchmarks_write_short_lines(monkeypatch):
 
 def blocks(language: str = "") -> list:
     """The blocks of code in a language of all documents, each with its document."""
-    pattern = re.compile(rf"^```{language}\n(.*?)^```$", re.M | re.S)
-    return [
-        pytest.param(code, id=f"{p.stem}-{i}")
-        for p in DOCUMENTS
-        for i, code in enumerate(pattern.findall(p.read_text()))
-    ]
+    fenced = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
+    found = [(path, code) for path in DOCUMENTS for name, code in fenced.findall(path.read_text()) if name == language]
+    return [pytest.param(code, id=f"{path.stem}-{i}") for i, (path, code) in enumerate(found)]
 
 
 def test_the_commands_in_the_documents_exist():
