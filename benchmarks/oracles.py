@@ -6,11 +6,10 @@
 """
 
 import argparse
-import platform
 
 import torch
 from denoise import SECONDS, SNRS, average, clips, enhancer, line, measure, of, through_codec
-from report import write_section
+from report import made_by, source, write_section
 
 from wavelldm import weights
 from wavelldm.codec.model import Codec
@@ -73,12 +72,13 @@ def main() -> None:
         lines.append(line([name, *cells]))
     text = f"""## What limits the denoiser
 
-{args.clips} clips of {SECONDS:.0f} s for each of {", ".join(levels)}: held-out voices with held-out noises of {"a manifest" if args.manifest else "the embedded corpus"}. All rows but the
-first and the last take a part of the clean speech itself. {" / ".join(scores.METRICS[s].label for s in SHOWN)}:
+{args.clips} clips of {SECONDS:.0f} s for each of {", ".join(levels)}: held-out voices with held-out
+noises of {source(args.manifest)}. All rows but the first and the last take a part of the clean speech itself.
+{" / ".join(scores.METRICS[s].label for s in SHOWN)}:
 
 {chr(10).join(lines)}
 
-Python {platform.python_version()}, torch {torch.__version__}. Made by `python benchmarks/oracles.py{" --manifest manifest.tsv" if args.manifest else ""} --clips {args.clips}`."""
+{made_by("oracles.py", args.manifest, f"--clips {args.clips}")}."""
     print(text)
     write_section("oracles", text)
 

@@ -1,24 +1,26 @@
-"""What refining by the speech prior changes, before and after, for every first denoiser; and what its network is worth, part by part.
+"""What refining by the speech prior changes, before and after, for every first denoiser; and what its network is
+worth, part by part.
 
     python benchmarks/refine.py [--manifest TABLE] [--clips 2] [--prior WEIGHTS] [--steps 10] [--only NAME ...]
     python benchmarks/refine.py --network 2000 [--manifest TABLE]
 
-`--clips` is per signal-to-noise ratio, 0 to 17.5 dB, from the same held-out voices and noises as in denoise.py. `--network` trains the prior
-with separable and with plain convolutions and with each activation, for as many steps, and compares.
+`--clips` is per signal-to-noise ratio, 0 to 17.5 dB, from the same held-out voices and noises as in denoise.py.
+`--network` trains the prior with separable and with plain convolutions and with each activation, for as many steps,
+and compares.
 """
 
 import argparse
 import csv
 import importlib.util
-import platform
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from denoise import SECONDS, SNRS, SR, average, clips, deepfilter, enhancer, line, measure
-from report import write_section
+from report import made_by, source, write_section
 from tqdm import tqdm
 
 from wavelldm import weights
@@ -52,7 +54,10 @@ NETWORKS = {
 
 
 def stages() -> dict:
-    """name -> what makes a function (noisy (1, N), clean (1, N)) -> (1, N). The last one knows the answer: what is left then is the prior's own doing."""
+    """name -> what makes a function (noisy (1, N), clean (1, N)) -> (1, N).
+
+    The last one knows the answer: what is left then is the prior's own doing.
+    """
     rows = {
         "log-MMSE": lambda: lambda noisy, clean: load("logmmse").enhance(noisy, SR),
         "SEGAN": lambda: lambda noisy, clean: load("segan").enhance(noisy, SR),
@@ -66,6 +71,15 @@ def stages() -> dict:
     return rows | {"the clean speech itself": lambda: lambda noisy, clean: clean}
 
 
+def kept(done: dict):
+    """What the first stage made of each clip, by the clip's id."""
+    return lambda noisy, clean: done[id(noisy)]
+
+
+def refined(prior, done: dict, choices: Choices):
+    return lambda noisy, clean: refine(prior, noisy, done[id(noisy)], SR, choices)
+
+
 def systems(found: list, prior, steps: list, only) -> dict:
     """(first stage, refinement, steps) -> what makes its function; the first stage runs once for every clip."""
     rows = {("noisy", "", ""): lambda: lambda noisy, clean: noisy}
@@ -74,15 +88,13 @@ def systems(found: list, prior, steps: list, only) -> dict:
             continue
         run = make()
         done = {id(noisy): run(noisy, clean) for _, noisy, clean in tqdm(found, stage, unit="clip", leave=False)}
-        rows[stage, "as it is", ""] = lambda done=done: lambda noisy, clean: done[id(noisy)]
+        rows[stage, "as it is", ""] = partial(kept, done)
         grid = [(name, etas, STEPS) for name, etas in VARIANTS.items()]
         grid += [
             (name, VARIANTS[name], n) for name in list(VARIANTS)[:1] + list(VARIANTS)[-1:] for n in steps if n != STEPS
         ]
         for name, etas, n in grid:
-            rows[stage, name, n] = lambda done=done, choices=Choices(n, *etas): (
-                lambda noisy, clean: refine(prior, noisy, done[id(noisy)], SR, choices)
-            )
+            rows[stage, name, n] = partial(refined, prior, done, Choices(n, *etas))
     return rows
 
 
@@ -159,18 +171,17 @@ def main() -> None:
     )
     args = parser.parse_args()
     torch.set_num_threads(1)
-    machine = f"Python {platform.python_version()}, torch {torch.__version__}, one thread"
-    given = " --manifest manifest.tsv" if args.manifest else ""
     if args.network:
         text = f"""## The speech prior's network
 
 {args.network} steps each of 8 crops of 1 s, the same batches, noises and learning rates; the loss is the mean squared
 error at fixed steps and noises on held-out voices.
-{"Separable" if args.preset == "base16k" else f"Preset {args.preset}. Separable"}: W H d_in + d_in d_out weights in place of W H d_in d_out.
+{"" if args.preset == "base16k" else f"Preset {args.preset}. "}Separable: W H d_in + d_in d_out weights in place of
+W H d_in d_out.
 
 {networks(args)}
 
-{machine}. Made by `python benchmarks/refine.py --network {args.network}{given}`."""
+{made_by("refine.py", args.manifest, f"--network {args.network}")}."""
         print(text)
         if args.preset == "base16k":
             write_section("prior-network", text)
@@ -181,13 +192,15 @@ error at fixed steps and noises on held-out voices.
     rows, costs = measure(systems(found, prior, args.steps, args.only), found)
     text = f"""## Refining with the speech prior
 
-Clips of {SECONDS:.0f} s, {args.clips} for each of {", ".join(usual)}: held-out voices with held-out noises of {"a manifest" if args.manifest else "the embedded corpus"}.
+Clips of {SECONDS:.0f} s, {args.clips} for each of {", ".join(usual)}: held-out voices with held-out noises of
+{source(args.manifest)}.
 The numbers of a refinement are eta_a, eta_b and, for Diffiner+, eta_c; DDPM's own step has no eta_a. "The clean
-speech itself" as the first stage gives the true noise map. CPU s per s: of the refinement alone. Prior: {count_parameters(prior) / 1e6:.2f} M parameters.
+speech itself" as the first stage gives the true noise map. CPU s per s: of the refinement alone.
+Prior: {count_parameters(prior) / 1e6:.2f} M parameters.
 
 {table(rows, costs)}
 
-{machine}. Made by `python benchmarks/refine.py{given} --clips {args.clips}`; rows of all clips in `refine.csv`."""
+{made_by("refine.py", args.manifest, f"--clips {args.clips}")}; rows of all clips in `refine.csv`."""
     print(text)
     if args.only:
         return

@@ -1,8 +1,11 @@
 """Where a benchmark's section stands in benchmarks/README.md: between two markers with its name."""
 
+import platform
 import re
 import textwrap
 from pathlib import Path
+
+import torch
 
 README = Path(__file__).parent / "README.md"
 ROOT = Path(__file__).parent.parent
@@ -26,6 +29,17 @@ def _filled(block: str, width: int) -> str:
             textwrap.fill(text, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
         )
     return "\n".join(lines)
+
+
+def source(manifest: str | None) -> str:
+    """Where the recordings of a benchmark come from, in words."""
+    return "a manifest" if manifest else "the embedded corpus"
+
+
+def made_by(script: str, manifest: str | None, *options: str) -> str:
+    """The last line under a table: versions, and the command that makes it again."""
+    command = " ".join([f"python benchmarks/{script}", *(["--manifest manifest.tsv"] if manifest else []), *options])
+    return f"Python {platform.python_version()}, torch {torch.__version__}, one thread. Made by `{command}`"
 
 
 def write_section(name: str, text: str, readme: Path = README) -> None:

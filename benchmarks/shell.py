@@ -5,7 +5,6 @@ python benchmarks/shell.py [--manifest TABLE] [--minutes 1 60]
 
 import argparse
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import soundfile as sf
-from report import write_section
+from report import made_by, write_section
 
 from wavelldm.audio import files
 from wavelldm.data import corpora, voices
@@ -96,7 +95,7 @@ def main() -> None:
             "| --- | --- | ---: | ---: | ---: | ---: |",
             *lines,
             "",
-            f"Python {platform.python_version()}. Made by `python benchmarks/shell.py{' --manifest manifest.tsv' if args.manifest else ''}`.",
+            f"{made_by('shell.py', args.manifest)}.",
         ]
     )
     print(text)

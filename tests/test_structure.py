@@ -60,7 +60,9 @@ def test_every_package_says_what_is_inside(folder):
     text = ast.get_docstring(tree) or ""
     assert len(files) > 1, f"{folder.name} holds one file: then it needs no folder"
     assert [name for name in files if not re.search(rf"\b{name}\b", text)] == [], "the docstring names every file"
-    brought = {a.asname or a.name for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.module for a in n.names}
+    brought = {
+        a.asname or a.name for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.module for a in n.names
+    }
     assert not brought & set(files), "an exported name hides the file of that name"
 
 

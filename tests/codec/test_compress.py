@@ -87,7 +87,7 @@ def test_the_margins_cover_what_a_frame_sees(name):
 
 
 def test_ten_hours_of_codes_pass_through_windows_of_bounded_size(monkeypatch):
-    """The decoder that looks the farthest, with Griffin-Lim behind it; nothing is decoded, the windows are only counted."""
+    """The decoder that looks farthest, with Griffin-Lim behind it. Nothing is decoded, windows are only counted."""
     codec = Codec(presets.preset("base16k").codec).eval()
     margin, seen = compress.decoder_margin(codec), []
     monkeypatch.setattr(codec.quantiser, "decode_codes", lambda codes: seen.append(codes.shape) or codes)

@@ -8,7 +8,10 @@ from wavelldm.codec.container import Counts, learn, pack, packed_size, unpack
 
 
 def test_three_digits_by_hand():
-    """Digit 1 holds 1 count of 2 after a 0, 1 of 2 after the first 1, then 3 of 4; last in, first out: 0 -> 1 -> 3 -> 7."""
+    """Digit 1 holds 1 count of 2 after a 0, 1 of 2 after the first 1, then 3 of 4.
+
+    Last in, first out: 0 -> 1 -> 3 -> 7.
+    """
     assert Counts([2]).encode([[1], [1], [1]]) == bytes([7])
     assert Counts([2]).decode(bytes([7]), 3) == [[1], [1], [1]]
 

@@ -27,7 +27,8 @@ def smooth(x_t, t):
 
 
 def test_the_definitions_are_the_notebooks_own():
-    names = "my_emphasis my_deemphasis out_length my_convolution Generator my_critic_loss my_pull my_level my_windows separable_weights".split()
+    names = "my_emphasis my_deemphasis out_length my_convolution Generator my_critic_loss my_pull".split()
+    names += "my_level my_windows separable_weights".split()
     for name in [*names, "my_spectrum", "my_map", "leaning", "lending", "lending_plus", "my_refine"]:
         assert HAND[name].__module__ == "12_refining_with_diffusion"
 

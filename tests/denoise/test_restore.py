@@ -51,7 +51,10 @@ def test_a_perfect_idea_of_what_was_lost_fills_it_and_touches_nothing_else():
     filled = patch(broken, clean, gaps, None, SR)
     near = torch.nn.functional.max_pool1d(gaps.float()[None], 401, 1, 200)[0] > 0
     assert torch.equal(filled[~near], broken[~near])
-    error = lambda x: (x - clean)[lost].square().mean() / clean[lost].square().mean()
+
+    def error(x):
+        return (x - clean)[lost].square().mean() / clean[lost].square().mean()
+
     assert error(broken) == 1 and error(filled) < 0.5
 
 
@@ -59,7 +62,10 @@ def test_a_missing_band_gets_the_right_energy():
     clean = speech() + 0.02 * torch.randn(1, 4 * SR, generator=torch.Generator().manual_seed(0))
     dull = band_limit(clean[None], SR, torch.tensor([3_000.0]))[0]
     bright = patch(dull, clean, torch.zeros_like(dull, dtype=torch.bool), 3_000.0, SR)
-    power = lambda x, low, high: torch.fft.rfft(x)[0, low * 4 : high * 4].abs().square().sum()
+
+    def power(x, low, high):
+        return torch.fft.rfft(x)[0, low * 4 : high * 4].abs().square().sum()
+
     assert power(dull, 3_500, 7_500) < 1e-3 * power(clean, 3_500, 7_500)
     assert 0.5 < power(bright, 3_500, 7_500) / power(clean, 3_500, 7_500) < 2
     assert abs(power(bright, 100, 2_500) / power(dull, 100, 2_500) - 1) < 0.05

@@ -100,7 +100,8 @@ def test_least_squares_by_hand():
 
 
 def test_the_task_shows_the_critic_the_right_pairs_and_weighs_l1():
-    """With a critic that answers by what it is shown: clean 3, enhanced 2 (both, if the condition is the noisy sound)."""
+    """With a critic that answers by what it is shown: clean 3, enhanced 2 (both, if the condition is the noisy
+    sound)."""
     noisy, clean = batch()
     task = SeganTask(TINY, [], l1=7.0, half=False)
     shown = []

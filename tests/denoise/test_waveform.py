@@ -77,7 +77,8 @@ def test_all_is_heard_equally_loud(skips):
     assert torch.equal(net(0 * wav), 0 * wav) and (out - wav).abs().max() > 0.01
 
 
-# --- t is the noise level -----------------------------------------------------------------------------------------------
+# --- t is the noise level
+# -----------------------------------------------------------------------------------------------
 
 
 def test_t_of_a_mixture_made_at_step_t_is_t():
@@ -151,7 +152,8 @@ def test_further_steps_read_t_off_what_was_taken_away():
         WaveDenoiser(replace(TINY, kernel=14))
 
 
-# --- switches -----------------------------------------------------------------------------------------------------------
+# --- switches
+# -----------------------------------------------------------------------------------------------------------
 
 
 def test_skips_carry_the_sound_past_the_bottleneck():
@@ -185,7 +187,8 @@ def test_segments_overlap():
     assert jumps[:, 11_990:16_010].max() < 1.5 * jumps.max()
 
 
-# --- losses -------------------------------------------------------------------------------------------------------------
+# --- losses
+# -------------------------------------------------------------------------------------------------------------
 
 
 def test_phase_loss_is_one_minus_the_cosine():
@@ -240,7 +243,8 @@ def test_warm_up_and_one_cycle_are_one_curve():
     assert rates[:peak] == sorted(rates[:peak]) and rates[peak + 1 :] == sorted(rates[peak + 1 :], reverse=True)
 
 
-# --- training -----------------------------------------------------------------------------------------------------------
+# --- training
+# -----------------------------------------------------------------------------------------------------------
 
 
 def test_one_batch_is_overfitted_and_the_best_checkpoint_is_whole(tmp_path):

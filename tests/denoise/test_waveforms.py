@@ -1,4 +1,5 @@
-"""SEGAN and the waveform denoiser from the command line: a folder of clean sound in, weights that `wavelldm denoise` takes."""
+"""SEGAN and the waveform denoiser from the command line: a folder of clean sound in, weights that `wavelldm denoise`
+takes."""
 
 import json
 

@@ -142,10 +142,14 @@ def test_ddim_at_eta_one_is_ddpm(steps):
 
 
 def test_the_noise_of_ddim_at_eta_one_is_the_posterior_of_ddpm():
-    """Every single step of all 20, from z_t = 0 and z0 = 0: what is left is the fresh noise, and its variance is DDPM's."""
+    """Every single step of all 20, from z_t = 0 and z0 = 0: what is left is the fresh noise, and its variance is
+    DDPM's."""
     schedule = make("linear", 20)
     states = []
-    nothing = lambda z, t: torch.zeros_like(z)
+
+    def nothing(z, t):
+        return torch.zeros_like(z)
+
     ddim(
         nothing, torch.zeros(1, 1, 200_000), schedule, 20, lambda i, t, z, z0: states.append((t, z)), seeded(2), eta=1.0
     )
@@ -293,7 +297,10 @@ def test_inpaint_keeps_the_known_part_whatever_the_mask():
 def test_the_known_part_carries_the_noise_of_its_step():
     schedule, known, seen = make("cosine", 50), torch.full((1, 1, 50_000), 2.0), []
     everything = torch.ones(1, 1, 1, dtype=torch.bool)
-    show = lambda i, t, z_t, z0: seen.append((t, z_t))
+
+    def show(i, t, z_t, z0):
+        return seen.append((t, z_t))
+
     inpaint(lambda z, t: torch.zeros_like(z), known, everything, schedule, 10, show, seeded(15), jump=3, resample=2)
     assert [t for t, _ in seen[:8]] == [49, 44, 39, 49, 44, 39, 34, 29]
     for t, z_t in seen[1:]:

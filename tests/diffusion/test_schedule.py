@@ -41,7 +41,9 @@ def test_linear_by_hand():
 
 
 def test_cosine_is_the_formula_until_the_clip():
-    f = lambda t: math.cos((t / 1000 + 0.008) / 1.008 * math.pi / 2) ** 2
+    def f(t):
+        return math.cos((t / 1000 + 0.008) / 1.008 * math.pi / 2) ** 2
+
     table = make("cosine").alpha_bar
     for t in (0, 1, 500, 998):
         assert table[t].item() == pytest.approx(f(t + 1) / f(0), rel=1e-9)

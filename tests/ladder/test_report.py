@@ -170,7 +170,8 @@ def test_clips_are_chosen(clip, tmp_path):
 
 def test_command_line(quick, capsys, clip, tmp_path):
     assert (
-        main.main(["ladder", str(clip), "--rungs", "phase", "griffin-lim", "--output", str(tmp_path / "o"), "--json"]) == 0
+        main.main(["ladder", str(clip), "--rungs", "phase", "griffin-lim", "--output", str(tmp_path / "o"), "--json"])
+        == 0
     )
     facts = json.loads(capsys.readouterr().out)
     assert {line["family"] for line in facts["rungs"]} == {"phase", "griffin-lim"} and "vae" in facts["skipped"]

@@ -41,7 +41,8 @@ def run(capsys, *argv):
     return code, out, err
 
 
-# --- delay and level ----------------------------------------------------------------------------------------------------
+# --- delay and level
+# ----------------------------------------------------------------------------------------------------
 
 
 def test_what_fits_is_left_alone():
@@ -108,7 +109,8 @@ def test_delay_and_level_are_taken_from_where_it_is_loudest():
     assert refiner.loudest(wav, 10**6) == slice(0, 10**6)
 
 
-# --- other rates --------------------------------------------------------------------------------------------------------
+# --- other rates
+# --------------------------------------------------------------------------------------------------------
 
 
 def test_above_the_priors_band_the_first_denoiser_is_believed(path):
@@ -150,7 +152,8 @@ def test_with_nothing_taken_away_the_noisy_file_comes_back_at_any_rate(path):
     assert torch.allclose(out, noisy, atol=1e-5)
 
 
-# --- the command --------------------------------------------------------------------------------------------------------
+# --- the command
+# --------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture

@@ -127,7 +127,8 @@ def test_windows_that_disagree_pass_into_each_other():
 
 
 def test_seen_in_windows_is_seen_whole(monkeypatch):
-    """Attention aside, which is meant to look no further than its window, a frame away from the ends of windows has the same estimate."""
+    """Attention aside, which is meant to look no further than its window, a frame away from the ends of windows has
+    the same estimate."""
     model = make()
     torch.nn.init.zeros_(model.unet.network.below.below.attention.out.weight)
     x, t = torch.randn(1, 2, 256, 150, generator=torch.Generator().manual_seed(0)), torch.tensor([500])

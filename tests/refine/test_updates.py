@@ -75,7 +75,8 @@ def test_with_endless_noise_the_prior_speaks(etas):
 
 @pytest.mark.parametrize("sigma", [0.5, 1.0, 2.0])
 def test_a_known_posterior_is_recovered_in_mean_and_variance(sigma):
-    """x0 is normal with variance 1, so given y it is normal with mean y / (1 + sigma^2) and variance sigma^2 / (1 + sigma^2)."""
+    """x0 is normal with variance 1, so given y it is normal with mean y / (1 + sigma^2) and variance sigma^2 / (1 +
+    sigma^2)."""
     g = seeded(2)
     noisy = torch.randn(SHAPE, generator=g) * math.sqrt(1 + sigma**2)
     level = torch.full((64, 1, 16, 16), sigma)
@@ -87,7 +88,10 @@ def test_a_known_posterior_is_recovered_in_mean_and_variance(sigma):
 
 def test_the_noise_map_is_the_deviation_of_one_part_of_what_was_taken_away():
     noisy, cleaned = torch.randn(1, 2, 4, 5, generator=seeded()), torch.randn(1, 2, 4, 5, generator=seeded(1))
-    complex_ = lambda x: torch.complex(x[:, 0], x[:, 1])
+
+    def complex_(x):
+        return torch.complex(x[:, 0], x[:, 1])
+
     assert torch.allclose(r.noise_map(noisy, cleaned)[:, 0], (complex_(noisy) - complex_(cleaned)).abs() / math.sqrt(2))
     noise = 0.3 * torch.randn(SHAPE, generator=seeded(2))
     assert float(r.noise_map(noise, torch.zeros(SHAPE)).square().mean()) == pytest.approx(0.09, rel=0.02)
