@@ -126,7 +126,10 @@ def test_nothing_in_nothing_out(models, kind):
     assert session.push(torch.zeros(2, 0)).shape == (2, 0) and session.finish().shape == (2, 0)
     session = models[kind].stream(44_100)
     parts = [session.push(torch.zeros(0)), session.push(torch.ones(3)), session.push(torch.zeros(0))]
-    assert all(part.shape == (0,) for part in parts) and session.finish().shape == (1, 3)
+    assert all(part.shape == (0,) for part in parts) and session.finish().shape == (3,)
+    for use in (session.finish, lambda: session.push(torch.ones(3))):
+        with pytest.raises(WavelldmError, match="is finished"):
+            use()
 
 
 def test_blocks_of_another_kind_are_refused(models):
@@ -321,6 +324,16 @@ def test_many_clips_together_equal_one_by_one(models, kind, sr):
     assert models[kind].enhance([], sr) == []
 
 
+@pytest.mark.parametrize("kind", ["alone", "guided", "decoded"])
+def test_clips_with_gaps_together_equal_one_by_one(models, kind):
+    clips = [torch.from_numpy(speechlike(seconds, seed=i)).float() for i, seconds in enumerate((1.5, 2.0))]
+    for clip in clips:
+        clip[9_000:10_500] = 0
+    together = models[kind].enhance(clips, SR, Settings(restore=True))
+    for clip, out in zip(clips, together):
+        assert (out - models[kind].enhance(clip, SR, Settings(restore=True))).abs().max() < 1e-4
+
+
 def test_a_mask_network_takes_clips_of_all_lengths_at_once(models, monkeypatch):
     sizes, step = [], MaskNet.step
 
@@ -350,5 +363,7 @@ def test_sound_comes_back_to_where_it_was(monkeypatch):
     model = MaskDenoiser(MaskNet(TINY.mask))
     with pytest.raises(WavelldmError, match="on meta and .* on cpu"):
         model.enhance(torch.zeros(9, device="meta"), SR)
-    out = model.enhance(sound(9, 1).double(), SR)
-    assert out.dtype == torch.float64 and out.device.type == "cpu"
+    wav = sound(900, 1).double()
+    session = model.stream(SR)
+    for out in (model.enhance(wav, SR), torch.cat([session.push(wav), session.finish()], dim=1)):
+        assert out.dtype == torch.float64 and out.device.type == "cpu" and out.shape == wav.shape

@@ -328,24 +328,31 @@ class Session:
         self.original, self.low = Queue(), Queue()  # what waits for its cleaned twin, at both rates
         self.lengths = None if lengths is None else -(-lengths * stage_sr // sr)  # at the network's rate
         self.heard = self.lowered = 0  # samples, at both rates
+        self.finished = False
+        self.like = torch.zeros(self.channels, 0)  # an empty block of the kind that is pushed
 
     def push(self, block: Tensor) -> Tensor:
-        """(C, any), or (any,) of one channel -> what is certain by now, of the same kind: (C, any) or (any,)."""
-        rows = self._checked(block)
-        cleaned = self._through(rows.to(self.device, torch.float32), False)
-        return cleaned.reshape(*block.shape[:-1], cleaned.shape[1]).to(block.device, rows.dtype)
-
-    def finish(self) -> Tensor:
-        """(C, any): the rest."""
-        return self._through(torch.zeros(self.channels, 0, device=self.device), True)
-
-    def _checked(self, block: Tensor) -> Tensor:
+        """(C, any), or (any,) of one channel -> what is certain by now, of the same kind and on the same device."""
+        if self.finished:
+            raise WavelldmError("this session is finished; begin another one for another recording")
         rows = block[None] if block.ndim == 1 else block
         if rows.ndim != 2 or len(rows) != self.channels:
             raise AudioError(
                 f"this session takes blocks of {self.channels} channels (C, any), not {tuple(block.shape)}"
             )
-        return check_samples(rows)
+        rows = check_samples(rows)
+        self.like = rows[:, :0].reshape(*block.shape[:-1], 0)
+        return self._given_back(self._through(rows.to(self.device, torch.float32), False))
+
+    def finish(self) -> Tensor:
+        """The rest, of the same kind as the blocks that were pushed."""
+        if self.finished:
+            raise WavelldmError("this session is finished already")
+        self.finished = True
+        return self._given_back(self._through(torch.zeros(self.channels, 0, device=self.device), True))
+
+    def _given_back(self, rows: Tensor) -> Tensor:
+        return rows.reshape(*self.like.shape[:-1], rows.shape[1]).to(self.like)
 
     @torch.no_grad()
     def _through(self, block: Tensor, last: bool) -> Tensor:

@@ -157,14 +157,14 @@ class Denoiser:
         if isinstance(wav, Tensor):
             return self._together([wav], sr, settings, level)[0]
         found: list = [None] * len(wav)
-        for group in self._groups(wav):
+        for group in self._groups(wav, settings):
             for i, cleaned in zip(group, self._together([wav[i] for i in group], sr, settings, level)):
                 found[i] = cleaned
         return found
 
-    def _groups(self, clips: Sequence[Tensor]) -> list[list[int]]:
-        """The numbers of the clips that can be cleaned together."""
-        if self.pads:
+    def _groups(self, clips: Sequence[Tensor], settings: Settings) -> list[list[int]]:
+        """The numbers of the clips that can be cleaned together: all, or those of one length."""
+        if self.pads and not settings.restore:
             return [list(range(len(clips)))] if len(clips) else []
         lengths = [clip.shape[-1] for clip in clips]
         return [[i for i, n in enumerate(lengths) if n == length] for length in sorted(set(lengths))]
@@ -172,11 +172,16 @@ class Denoiser:
     def _together(self, clips: Sequence[Tensor], sr: int, settings: Settings, level: float | None) -> list[Tensor]:
         """All channels of all clips as the channels of one recording."""
         each = [self._rows(clip) for clip in clips]  # (C, N)
-        if level is None:
-            looks = [look_at([rows], sr) for rows in each]
-        else:
-            looks = [Look((float(level),) * len(rows), look_at([rows], sr).cutoffs) for rows in each]
-        look = Look(sum((x.levels for x in looks), ()), sum((x.cutoffs for x in looks), ()))
+        levels: list[float] = []
+        cutoffs: list[float | None] = []
+        for rows in each:
+            if level is None or settings.restore:
+                look = look_at([rows], sr)
+            else:
+                look = Look((LEVEL,) * len(rows), (None,) * len(rows))
+            levels += look.levels if level is None else [float(level)] * len(rows)
+            cutoffs += look.cutoffs
+        look = Look(tuple(levels), tuple(cutoffs))
         longest = max(rows.shape[1] for rows in each)
         lengths = torch.tensor([rows.shape[1] for rows in each for _ in rows], device=self.device)
         padded = torch.cat([files.fit(rows, longest) for rows in each])
