@@ -13,6 +13,7 @@ from wavelldm.audio.blocks import (
     cross_faded,
     phases,
     resample_blocks,
+    window_count,
     windows,
 )
 from wavelldm.errors import AudioError
@@ -212,6 +213,10 @@ def test_windows_are_no_more_than_needed_and_the_last_is_filled_up_if_asked_for(
     seen.clear()
     faded([torch.ones(1, 161)], process, 100, 40)
     assert [x.shape[1] for x in seen] == [100, 100, 41]
+    for n in (1, 100, 101, 160, 161, 1_000):
+        seen.clear()
+        faded([torch.ones(1, n)], process, 100, 40)
+        assert window_count(n, 100, 40) == len(seen)
 
 
 def test_cross_fade_refuses_more_than_half_and_knows_empty_streams():

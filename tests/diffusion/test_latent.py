@@ -165,10 +165,12 @@ def latents(count=8, frames=40, seed=0):
 
 @pytest.mark.parametrize("kind", list(PATHS))
 def test_one_batch_is_overfitted(tmp_path, kind):
+    """In single precision: bfloat16, which the task takes where the processor has it, leads to other figures (with v and a
+    rate of 4e-3 to 0.74 of the first score instead of 0.81). The rate is one at which v is well under its bound: 0.50."""
     held, p = latents(4), override(TINY, [*PATHS[kind], "diffusion.unet.dims=64,96"])
-    task = DiffusionTask(p, Codec(p.codec), held, held)
+    task = DiffusionTask(p, Codec(p.codec), held, held, half=False)
     batch = held.batch(0, 4, 40)
-    plan = loop.Plan(steps=150, lr=4e-3, warmup=10, valid_every=150, ema=0.9)
+    plan = loop.Plan(steps=150, lr=1e-3, warmup=10, valid_every=150, ema=0.9)
     before = task.validate(task.networks["model"])
     result = loop.fit(task, lambda start: iter([batch] * 200), plan, tmp_path, progress=False)
     (row,) = csv.DictReader(open(tmp_path / "log.csv"))
@@ -184,7 +186,7 @@ def test_one_batch_is_overfitted(tmp_path, kind):
 @pytest.mark.parametrize("decoder", ["istft", "source"])
 def test_what_is_decoded_can_count_too(tmp_path, decoder):
     held, p = latents(4), override(TINY, ["diffusion.unet.dims=64,96", f"codec.decoder={decoder}"])
-    task = DiffusionTask(p, Codec(p.codec), held, held, decoded=2.0)
+    task = DiffusionTask(p, Codec(p.codec), held, held, half=False, decoded=2.0)
     batch, plan = held.batch(0, 4, 40), loop.Plan(steps=60, lr=4e-3, warmup=5, valid_every=60, ema=0.9)
     before = task.validate(task.networks["model"])
     loop.fit(task, lambda start: iter([batch] * 99), plan, tmp_path, progress=False)

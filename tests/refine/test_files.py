@@ -179,6 +179,18 @@ def test_refine_writes_the_same_kind_of_file_and_never_overwrites(capsys, files,
     )
 
 
+def test_a_flac_of_unknown_length_is_refined(capsys, files, path):
+    """So encoders write it that read from a pipe: the header's 36 bits of samples are 0."""
+    noisy, enhanced = files
+    data = bytearray(noisy.read_bytes())
+    data[21] &= 0xF0
+    data[22:26] = bytes(4)
+    noisy.write_bytes(data)
+    code, out, err = run(capsys, "refine", noisy, enhanced, "--prior", path, "--steps", 2, "--json")
+    assert code == 0, err
+    assert json.loads(out)["seconds"] == 1.0 and audio.info(noisy.with_suffix(".refined.flac")).frames == SR
+
+
 def test_every_option_reaches_the_refiner(capsys, files, path, monkeypatch):
     seen = []
     monkeypatch.setattr(

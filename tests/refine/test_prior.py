@@ -103,29 +103,6 @@ def test_eps_with_a_schedule_that_ends_in_nothing_but_noise_is_refused():
         p.SpeechPrior(replace(TINY, predicts="x"))
 
 
-@pytest.mark.parametrize("total", [1, 10, 11, 16, 17, 40, 43])
-def test_overlapping_windows_add_up(total):
-    x = torch.randn(2, total, generator=torch.Generator().manual_seed(0))
-    seen = []
-
-    def same(part):
-        seen.append(part.shape[-1])
-        return part[:1]
-
-    assert torch.allclose(p.overlapped(same, x, 10, 4), x[:1], atol=1e-6)
-    assert max(seen) <= 10 and len(seen) == max(1, -(-(total - 4) // 6))
-
-
-def test_windows_that_disagree_pass_into_each_other():
-    levels = iter([0.0, 1.0, 3.0])
-    out = p.overlapped(lambda part: torch.full_like(part, next(levels)), torch.zeros(1, 22), 10, 4)[0]
-    assert (
-        out.diff().min() >= 0
-        and out.diff().max() <= 2 / 4
-        and out[[0, 5, 10, 11, 16, 21]].tolist() == [0, 0, 1, 1, 3, 3]
-    )
-
-
 def test_seen_in_windows_is_seen_whole(monkeypatch):
     """Attention aside, which is meant to look no further than its window, a frame away from the ends of windows has
     the same estimate."""
@@ -189,7 +166,7 @@ def test_the_network_sees_speech_at_its_nominal_level(monkeypatch):
     cleaned = 0.5 * wav
     model.refine_wav(wav, cleaned)
     ((noisy, sigma),) = heard
-    gain = 10 ** (p.LEVEL / 20) / float(p.active_power(cleaned[None], SR)) ** 0.5
+    gain = 10 ** (p.NOMINAL_DB / 20) / float(p.active_power(cleaned[None], SR)) ** 0.5
     assert torch.allclose(noisy, model.spectrum(gain * wav[None]), rtol=1e-3, atol=1e-4)
     assert torch.allclose(sigma, noise_map(noisy, noisy / 2), rtol=1e-3, atol=1e-4)
 
@@ -326,7 +303,7 @@ def test_trained_from_files_it_hears_clean_speech_at_many_levels_and_nothing_els
     model = weights.load(tmp_path / "run" / "tiny-prior.safetensors", SpeechPrior)
     assert result["step"] == 3 and model.config == TINY and model.deviation.std() > 0
     levels = torch.cat([active_level(wav, SR)[:, 0] for wav in heard[:3]])
-    assert levels.max() < p.LEVEL + 7 and levels.min() > p.LEVEL - 11 and levels.max() - levels.min() > 8
+    assert levels.max() < p.NOMINAL_DB + 7 and levels.min() > p.NOMINAL_DB - 11 and levels.max() - levels.min() > 8
     clips = Clips(train_items, SR)
     assert len(clips) == 1 and weights.about(tmp_path / "run" / "tiny-prior.safetensors")["kind"] == "SpeechPrior"
     with pytest.raises(WavelldmError, match="a SpeechPrior, not of a MaskNet"):

@@ -37,12 +37,14 @@ def test_every_update_keeps_the_variance_of_its_step(then, sigma):
         torch.full((64, 1, 16, 16), sigma),
         torch.randn(SHAPE, generator=g),
     )
-    outs = [r.within(x0, noisy, level, then, eta, g) for eta in (0.0, 0.4, 0.9, 1.0)]
-    outs += [r.within_plus(x0, eps, noisy, level, then, *etas, g) for etas in ((0.4, 0.6), (0.0, 1.0), (0.7, 0.0))]
+    outs = [r.with_residual(x0, noisy, level, then, eta, g) for eta in (0.0, 0.4, 0.9, 1.0)]
+    outs += [
+        r.with_residual_plus(x0, eps, noisy, level, then, *etas, g) for etas in ((0.4, 0.6), (0.0, 1.0), (0.7, 0.0))
+    ]
     along = (eps + (noisy - x0) / sigma) / math.sqrt(2)  # noise that points the way of the observation's
-    outs += [r.within_plus(x0, along, noisy, level, then, 0.4, 0.5, g)]
+    outs += [r.with_residual_plus(x0, along, noisy, level, then, 0.4, 0.5, g)]
     if s >= a * sigma:
-        outs += [r.towards(x0, noisy, level, then, eta, g) for eta in (0.0, 0.5, 0.9, 1.0)]
+        outs += [r.with_observation(x0, noisy, level, then, eta, g) for eta in (0.0, 0.5, 0.9, 1.0)]
     for out in outs:
         rest = out - a * x0
         assert abs(float(rest.mean())) < 0.03 * s and float(rest.var()) == pytest.approx(s * s, rel=0.03)
@@ -102,7 +104,10 @@ def test_with_the_map_of_the_true_noise_every_step_has_the_noise_it_says(then):
     g, a, s = seeded(3), math.sqrt(then), math.sqrt(1 - then)
     x0, noise = (torch.randn(SHAPE, generator=g) for _ in range(2))
     level = r.noise_map(x0 + noise, x0)
-    leaning, inner = r.towards(x0, x0 + noise, level, then, 0.9, g), r.within(x0, x0 + noise, level, then, 0.5, g)
+    leaning, inner = (
+        r.with_observation(x0, x0 + noise, level, then, 0.9, g),
+        r.with_residual(x0, x0 + noise, level, then, 0.5, g),
+    )
     small = s >= a * level
     rest = (torch.where(small, leaning, inner) - a * x0).square().mean(1, keepdim=True)
     for where in (small, ~small):

@@ -238,6 +238,11 @@ class CrossFade:
         return angle[1:-1].sin().square()  # (overlap,)
 
 
+def window_count(total: int, size: int, overlap: int) -> int:
+    """How many windows `CrossFade` makes of `total` samples or frames."""
+    return max(1, math.ceil((total - overlap) / (size - overlap)))
+
+
 def cross_faded(
     blocks: Iterable[Tensor], process: Callable[[Tensor], Tensor], size: int, overlap: int, pad: bool = False
 ) -> Iterator[Tensor]:

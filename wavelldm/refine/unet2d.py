@@ -1,11 +1,14 @@
-"""A U-Net over spectra: x_t (B, 2, bins, T) and step t (B,) -> a prediction (B, 2, bins, T). Real and imaginary part are two channels.
+"""A U-Net over spectra: x_t (B, 2, bins, T) and step t (B,) -> a prediction (B, 2, bins, T). Real and imaginary part are
+two channels.
 
-Residual blocks of 3 x 3 convolutions that carry the step, attention of two heads at the coarsest level (DDPM, arXiv 2006.11239, appendix B;
-for Diffiner's prior, arXiv 2210.17287). A convolution may be separable: first each channel by itself, then each bin by itself, which takes
-W H d_in + d_in d_out weights instead of W H d_in d_out (MobileNets, arXiv 1704.04861, section 3.1). Nothing but attention and
-convolutions mixes frames (the normalisation looks at one bin of one frame), so any T goes, and long sound may be cut into windows.
+Residual blocks of 3 x 3 convolutions into which the step is fed, attention of two heads at the coarsest level (DDPM,
+arXiv 2006.11239, appendix B; for Diffiner's prior, arXiv 2210.17287). A convolution may be separable: first each channel
+by itself, then each bin by itself, which takes W H d_in + d_in d_out weights instead of W H d_in d_out (MobileNets, arXiv
+1704.04861, section 3.1). Nothing but attention and convolutions mixes frames (the normalisation looks at one bin of one
+frame), so T may be anything, and long recordings may be cut into windows.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -18,7 +21,7 @@ from ..errors import WavelldmError
 
 @dataclass(frozen=True)
 class PriorConfig:
-    """The diffusion prior of clean speech over complex spectra (prior.py); one entry of dims per level, finest first."""
+    """The diffusion prior of clean speech over complex spectra; one entry of dims per level, finest first."""
 
     sr: int = 16_000
     n_fft: int = 512
@@ -54,7 +57,9 @@ def unfold(x: Tensor, patch: int) -> Tensor:
     return x.unflatten(1, (-1, patch)).transpose(2, 3).flatten(2, 3)
 
 
-def convolution(c_in: int, c_out: int, kernel=(3, 3), stride=(1, 1), separable: bool = True) -> nn.Module:
+def convolution(
+    c_in: int, c_out: int, kernel: tuple = (3, 3), stride: tuple = (1, 1), separable: bool = True
+) -> nn.Module:
     """(B, c_in, bins, T) -> (B, c_out, ceil(bins / stride), ceil(T / stride)); kernels are odd."""
     padding = tuple(k // 2 for k in kernel)
     if not separable:
@@ -72,7 +77,7 @@ class Norm(nn.LayerNorm):
 
 
 class Block(nn.Module):
-    """x + what two convolutions make of it; in between the step scales and shifts every channel."""
+    """x + two convolutions of it; between them the step scales and shifts every channel (FiLM, arXiv 1709.07871)."""
 
     def __init__(self, c_in: int, dim: int, c: PriorConfig):
         super().__init__()
@@ -82,7 +87,7 @@ class Block(nn.Module):
         self.skip = nn.Conv2d(c_in, dim, 1) if c_in != dim else nn.Identity()
         last = self.second[-1] if c.separable else self.second
         for weight in (last.weight, last.bias, self.by_step.bias):
-            nn.init.zeros_(weight)  # at first every block hands on what it gets
+            nn.init.zeros_(weight)  # at first every block is the identity
 
     def forward(self, x: Tensor, step: Tensor) -> Tensor:
         scale, shift = self.by_step(step)[:, :, None, None].chunk(2, dim=1)  # (B, dim, 1, 1) each
@@ -91,7 +96,7 @@ class Block(nn.Module):
 
 
 class Attention(nn.Module):
-    """x + what each bin of each frame asks of all others."""
+    """x + self-attention over all bins of all frames."""
 
     def __init__(self, dim: int, heads: int):
         super().__init__()
@@ -102,9 +107,8 @@ class Attention(nn.Module):
         nn.init.zeros_(self.out.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        q, k, v = (
-            self.qkv(self.norm(x)).flatten(2).unflatten(1, (3, self.heads, -1)).transpose(-1, -2).unbind(1)
-        )  # (B, heads, bins T, dim / heads)
+        qkv = self.qkv(self.norm(x)).flatten(2).unflatten(1, (3, self.heads, -1))
+        q, k, v = qkv.transpose(-1, -2).unbind(1)  # (B, heads, bins T, dim / heads)
         y = F.scaled_dot_product_attention(q, k, v).transpose(-1, -2)
         return x + self.out(y.reshape(x.shape))
 
@@ -142,23 +146,25 @@ class Level(nn.Module):
 
 
 class UNet2d(nn.Module):
-    """x_t (B, 2, bins, T), t (B,) long -> (B, 2, bins, T), any T. `patch` neighbouring bins are the channels of one place, which halves the
-    work or better; and as speech is not alike at all frequencies, every place has its own bias."""
+    """x_t (B, 2, bins, T), t (B,) long -> (B, 2, bins, T), any T. `patch` neighbouring bins are the channels of one
+    place, which halves the work or better; and as speech differs from frequency to frequency, every place has its own
+    bias."""
 
     def __init__(self, config: PriorConfig):
         super().__init__()
         c = self.config = config
         if not c.dims or not len(c.shrink_bins) == len(c.shrink_frames) == len(c.dims) - 1:
             raise WavelldmError(
-                "dims has a width for each level, shrink_bins and shrink_frames a stride from each to the next: one fewer"
+                "dims has a width for each level, shrink_bins and shrink_frames a stride from each to the next"
             )
         if c.activation not in ACTIVATIONS:
             raise WavelldmError(f"there is no activation '{c.activation}'; choose {', '.join(ACTIVATIONS)}")
         strides = list(zip(c.shrink_bins, c.shrink_frames))
-        self.multiple = int(torch.tensor(c.shrink_frames).prod()) if strides else 1  # T is padded to one of this
-        if c.bins % (c.patch * int(torch.tensor(c.shrink_bins).prod())):
+        self.multiple = math.prod(c.shrink_frames)  # T is padded to one of this
+        if c.bins % (c.patch * math.prod(c.shrink_bins)):
             raise WavelldmError(
-                f"{c.bins} bins cannot be divided by {c.patch} and {c.shrink_bins}; choose numbers that multiply to a divisor"
+                f"{c.bins} bins cannot be divided by {c.patch} and {c.shrink_bins}; "
+                "choose numbers that multiply to a divisor"
             )
         self.embed = nn.Sequential(
             nn.Linear(c.dims[0], c.embedding), nn.SiLU(), nn.Linear(c.embedding, c.embedding), nn.SiLU()

@@ -9,16 +9,16 @@ from ..data.clips import Clips
 from ..data.corpora import Material
 from ..data.degrade import Degradation
 from ..data.loader import batches, valid_pairs
-from ..refine.prior import LEVEL, PriorConfig, SpeechPrior
+from ..refine.prior import NOMINAL_DB, PriorConfig, SpeechPrior
 from ..weights import load
 from . import parallel
 from .loop import Plan, adopt, fast_half, train_to_weights
 from .presets import Preset
 
 RECIPE = Degradation(
-    noise=0.0, level=1.0, level_db=(LEVEL - 10, LEVEL + 6)
+    noise=0.0, level=1.0, level_db=(NOMINAL_DB - 10, NOMINAL_DB + 6)
 )  # within one recording levels differ as much
-NOMINAL = Degradation(noise=0.0, level=1.0, level_db=(LEVEL, LEVEL))
+NOMINAL = Degradation(noise=0.0, level=1.0, level_db=(NOMINAL_DB, NOMINAL_DB))
 LEVELS = 8  # steps t at which each validation item is looked at
 MEASURED = 32  # batches from which the deviations are taken
 
