@@ -1,11 +1,11 @@
-"""A U-Net over spectra: x_t (B, 2, bins, T) and step t (B,) -> a prediction (B, 2, bins, T). Real and imaginary part are
-two channels.
+"""A U-Net over spectra: x_t (B, 2, bins, T) and step t (B,) -> a prediction (B, 2, bins, T). The two channels are real
+and imaginary part.
 
 Residual blocks of 3 x 3 convolutions into which the step is fed, attention of two heads at the coarsest level (DDPM,
-arXiv 2006.11239, appendix B; for Diffiner's prior, arXiv 2210.17287). A convolution may be separable: first each channel
-by itself, then each bin by itself, which takes W H d_in + d_in d_out weights instead of W H d_in d_out (MobileNets, arXiv
-1704.04861, section 3.1). Nothing but attention and convolutions mixes frames (the normalisation looks at one bin of one
-frame), so T may be anything, and long recordings may be cut into windows.
+arXiv 2006.11239, appendix B; for Diffiner's prior, arXiv 2210.17287). A convolution may be separable: first each
+channel by itself, then each bin by itself, which takes W H d_in + d_in d_out weights instead of W H d_in d_out
+(MobileNets, arXiv 1704.04861, section 3.1). Nothing but attention and convolutions mixes frames (the normalisation
+looks at one bin of one frame), so T may be anything, and long recordings may be cut into windows.
 """
 
 import math
@@ -155,7 +155,8 @@ class UNet2d(nn.Module):
         c = self.config = config
         if not c.dims or not len(c.shrink_bins) == len(c.shrink_frames) == len(c.dims) - 1:
             raise WavelldmError(
-                "dims has a width for each level, shrink_bins and shrink_frames a stride from each to the next"
+                "dims has a width for each level, shrink_bins and shrink_frames have one fewer, "
+                "a stride from each level to the next"
             )
         if c.activation not in ACTIVATIONS:
             raise WavelldmError(f"there is no activation '{c.activation}'; choose {', '.join(ACTIVATIONS)}")
