@@ -27,7 +27,7 @@ def smooth(x_t, t):
 
 
 def test_the_definitions_are_the_notebooks_own():
-    names = "my_emphasis my_deemphasis out_length my_convolution Generator my_critic_loss my_pull".split()
+    names = "my_emphasis my_deemphasis out_length my_convolution Generator my_critic_loss my_generator_loss".split()
     names += "my_level my_windows separable_weights".split()
     for name in [*names, "my_spectrum", "my_map", "leaning", "lending", "lending_plus", "my_refine"]:
         assert HAND[name].__module__ == "12_refining_with_diffusion"
@@ -66,8 +66,8 @@ def test_the_generator_takes_segans_weights(widths):
 def test_the_losses_with_binary_targets():
     true, false = some(3, 1, 9), some(3, 1, 9, seed=1)
     torch.testing.assert_close(HAND["my_critic_loss"](true, false), segan.critic_loss(true, false))
-    torch.testing.assert_close(HAND["my_pull"](false), segan.adversarial_pull(false))
-    assert HAND["my_critic_loss"](torch.ones(3), torch.zeros(3)) == 0 and HAND["my_pull"](torch.ones(3)) == 0
+    torch.testing.assert_close(HAND["my_generator_loss"](false), segan.generator_loss(false))
+    assert HAND["my_critic_loss"](torch.ones(3), torch.zeros(3)) == 0 and HAND["my_generator_loss"](torch.ones(3)) == 0
 
 
 def test_the_level():

@@ -7,10 +7,10 @@ from wavelldm.denoise.segan import (
     Critic,
     Segan,
     SeganConfig,
-    adversarial_pull,
     critic_loss,
     deemphasise,
     emphasise,
+    generator_loss,
 )
 from wavelldm.errors import WavelldmError
 from wavelldm.training import loop
@@ -93,9 +93,9 @@ def test_least_squares_by_hand():
     assert critic_loss(true, false) == pytest.approx(0.5 * 0.125 + 0.5 * 0.125)
     assert critic_loss(torch.ones(3), torch.zeros(3)) == 0 and critic_loss(torch.zeros(3), torch.ones(3)) == 1
     assert (
-        adversarial_pull(torch.ones(3)) == 0
-        and adversarial_pull(torch.zeros(3)) == 0.5
-        and adversarial_pull(torch.full((3,), 0.5)) == pytest.approx(0.125)
+        generator_loss(torch.ones(3)) == 0
+        and generator_loss(torch.zeros(3)) == 0.5
+        and generator_loss(torch.full((3,), 0.5)) == pytest.approx(0.125)
     )
 
 

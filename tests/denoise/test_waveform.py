@@ -70,9 +70,9 @@ def test_it_begins_by_changing_nothing():
 @pytest.mark.parametrize("skips", [True, False])
 def test_all_is_heard_equally_loud(skips):
     net, wav = make(replace(TINY, skips=skips)), torch.randn(1, 1, 999, generator=torch.Generator().manual_seed(0))
-    out, guess = net.both(wav)
+    out, guess = net.clean_and_estimate(wav)
     for gain in (0.01, 30.0):
-        louder, same = net.both(gain * wav)
+        louder, same = net.clean_and_estimate(gain * wav)
         assert (louder - gain * out).abs().max() < 1e-4 * gain and (same - guess).abs() < 0.01
     assert torch.equal(net(0 * wav), 0 * wav) and (out - wav).abs().max() > 0.01
 
@@ -108,20 +108,20 @@ def test_training_tells_the_true_t_to_half_and_lets_the_others_guess():
     noisy, clean = batch(3)
     noisy, clean = noisy.repeat(20, 1, 1), clean.repeat(20, 1, 1)
     task, heard = WaveTask(replace(TINY, dropout=0.0), [], half=False), {}
-    both = task.networks["model"].both
+    both = task.networks["model"].clean_and_estimate
 
     def listening(wav, t, own):
         heard.update(t=t, own=own)
         return both(wav, t, own)
 
-    task.networks["model"].both = listening
+    task.networks["model"].clean_and_estimate = listening
     ((_, loss, parts),) = task.losses((noisy, clean))
     assert torch.equal(heard["t"], level(clean, noisy - clean)) and 15 < heard["own"].sum() < 45
     guess = both(noisy, heard["t"], heard["own"])[1]
     assert parts["level"].item() == pytest.approx(((guess - heard["t"]).abs().mean() / LAST).item(), rel=1e-5)
     seeds = WaveTask(replace(TINY, leveled=False), [], half=False)
-    both = seeds.networks["model"].both
-    seeds.networks["model"].both = listening
+    both = seeds.networks["model"].clean_and_estimate
+    seeds.networks["model"].clean_and_estimate = listening
     ((_, _, parts),) = seeds.losses((noisy, clean))
     t = heard["t"]
     assert (
@@ -131,10 +131,10 @@ def test_training_tells_the_true_t_to_half_and_lets_the_others_guess():
 
 def test_what_is_used_is_what_was_told_or_guessed():
     net, (noisy, _) = make(), batch()
-    guess = net.both(noisy)[1]
+    guess = net.clean_and_estimate(noisy)[1]
     told = torch.tensor([10.0, 900.0])
     assert torch.equal(net(noisy), net(noisy, guess)) and (net(noisy) - net(noisy, told)).abs().max() > 1e-5
-    mixed = net.both(noisy, told, torch.tensor([True, False]))[0]
+    mixed = net.clean_and_estimate(noisy, told, torch.tensor([True, False]))[0]
     assert torch.equal(mixed[:1], net(noisy, torch.stack([guess[0], told[1]]))[:1])
     assert torch.equal(mixed[1:], net(noisy, told)[1:])
 

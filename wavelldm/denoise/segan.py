@@ -56,17 +56,17 @@ class Segan(nn.Module):
         c = self.config = config
         if c.kernel % 2 == 0 or c.window % 2 ** len(c.widths):
             raise WavelldmError(
-                f"segan.kernel is odd, and segan.window a multiple of {2 ** len(c.widths)} for {len(c.widths)} layers"
+                f"the kernel is odd, and the window a multiple of {2 ** len(c.widths)} for {len(c.widths)} layers"
             )
         half, sizes = c.kernel // 2, (1, *c.widths)
         pairs = list(zip(sizes, sizes[1:]))
         self.down = nn.ModuleList(nn.Conv1d(a, b, c.kernel, 2, half) for a, b in pairs)
-        self.bend_down = nn.ModuleList(nn.PReLU(b) for _, b in pairs)
+        self.activation_down = nn.ModuleList(nn.PReLU(b) for _, b in pairs)
         self.up = nn.ModuleList()
         for i, (a, b) in enumerate(reversed(pairs)):
             inputs = 2 * b if i or c.latent else b  # beside the layer below stands a skip, or at the bottom z
             self.up.append(nn.ConvTranspose1d(inputs, a, c.kernel, 2, half, 1))
-        self.bend_up = nn.ModuleList(nn.PReLU(a) for a, _ in reversed(pairs[1:]))
+        self.activation_up = nn.ModuleList(nn.PReLU(a) for a, _ in reversed(pairs[1:]))
         for conv in [*self.down, *self.up]:  # quiet sound would drown in random biases
             nn.init.xavier_normal_(conv.weight)
             nn.init.zeros_(conv.bias)
@@ -98,14 +98,14 @@ class Segan(nn.Module):
             raise WavelldmError("this generator " + ("needs a z; see Segan.draw" if z is None else "takes no z"))
         n, x, skips = noisy.shape[-1], noisy, []
         x = F.pad(x, (0, -n % 2 ** len(self.down)))
-        for conv, bend in zip(self.down, self.bend_down):
-            x = bend(conv(x))
+        for conv, activation in zip(self.down, self.activation_down):
+            x = activation(conv(x))
             skips.append(x)
         skips[-1] = z
         for i, conv in enumerate(self.up):
             beside = skips.pop()
             x = conv(x if beside is None else torch.cat([x, beside.to(x).expand(len(x), -1, -1)], dim=1))
-            x = self.bend_up[i](x) if i < len(self.bend_up) else torch.tanh(x)
+            x = self.activation_up[i](x) if i < len(self.activation_up) else torch.tanh(x)
         return x[..., :n]
 
     def clean(self, noisy: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -143,6 +143,6 @@ def critic_loss(true: Tensor, false: Tensor) -> Tensor:
     return 0.5 * (true - 1).square().mean() + 0.5 * false.square().mean()
 
 
-def adversarial_pull(false: Tensor) -> Tensor:
-    """The generator wants its pairs to be taken for true ones: target 1 (eq. 4)."""
+def generator_loss(false: Tensor) -> Tensor:
+    """Least squares with the target 1 for (noisy, enhanced): the generator is to be taken for true (eq. 4)."""
     return 0.5 * (false - 1).square().mean()

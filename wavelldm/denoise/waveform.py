@@ -63,7 +63,7 @@ class WaveDenoiser(nn.Module):
         super().__init__()
         c = self.config = config
         if c.kernel % 2 == 0 or c.kernel < c.stride:
-            raise WavelldmError("wave.kernel is odd and at least as large as wave.stride; change one of them")
+            raise WavelldmError("the kernel is odd and at least as long as the stride; change one of them")
         wrap = spectral_norm if c.spectral else nn.Identity()
         half, sizes = c.kernel // 2, (1, *c.widths)
         pairs = list(zip(sizes, sizes[1:]))
@@ -80,9 +80,11 @@ class WaveDenoiser(nn.Module):
             nn.init.zeros_(self.up[-1].weight)
             nn.init.zeros_(self.up[-1].bias)
         self.dropout = nn.Dropout(c.dropout)
-        bend, width = nn.LeakyReLU(0.2), sizes[-1]
-        self.told = nn.Sequential(nn.Linear(c.embedding, width), bend, nn.Linear(width, width))
-        self.guess = nn.Sequential(nn.Linear(width, width // 2), bend, nn.Linear(width // 2, 1)) if c.leveled else None
+        activation, width = nn.LeakyReLU(0.2), sizes[-1]
+        self.step_embedding = nn.Sequential(nn.Linear(c.embedding, width), activation, nn.Linear(width, width))
+        self.level_head = None
+        if c.leveled:
+            self.level_head = nn.Sequential(nn.Linear(width, width // 2), activation, nn.Linear(width // 2, 1))
 
     @property
     def sr(self) -> int:
@@ -98,9 +100,12 @@ class WaveDenoiser(nn.Module):
         """Samples that two neighbouring windows share."""
         return self.config.sr // 4
 
-    def both(self, noisy: Tensor, t: Tensor | None = None, own: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """-> cleaned (B, 1, N), and the t (B,) that the network itself makes out. It uses t (B,), where given, but
-        for the items with `own` (B,) True, which use what they made out. A network whose t means nothing makes out 0.
+    def clean_and_estimate(
+        self, noisy: Tensor, t: Tensor | None = None, use_estimate: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """noisy (B, 1, N) -> cleaned (B, 1, N), and the network's estimate of t (B,), 0 where t means nothing.
+
+        It uses t (B,), where given, except for the items with `use_estimate` (B,) True.
         """
         n, skips = noisy.shape[-1], []
         noisy = F.pad(noisy, (0, -n % self.config.stride ** len(self.down)))
@@ -109,20 +114,22 @@ class WaveDenoiser(nn.Module):
         for conv in self.down:
             x = self.dropout(F.leaky_relu(conv(x), 0.2))
             skips.append(x)
-        guess = (
-            noisy.new_zeros(len(x))
-            if self.guess is None
-            else LAST * torch.sigmoid(self.guess(x.mean(-1))[:, 0].float())
-        )
-        used = guess.detach() if t is None else t if own is None else torch.where(own, guess.detach(), t)
-        x = x + self.told(step_embedding(used, self.config.embedding))[:, :, None]
+        if self.level_head is None:
+            estimate = noisy.new_zeros(len(x))
+        else:
+            estimate = LAST * torch.sigmoid(self.level_head(x.mean(-1))[:, 0].float())
+        if t is None:
+            t = estimate.detach()
+        elif use_estimate is not None:
+            t = torch.where(use_estimate, estimate.detach(), t)
+        x = x + self.step_embedding(step_embedding(t, self.config.embedding))[:, :, None]
         skips.pop()
         for i, conv in enumerate(self.up):
             x = conv(torch.cat([x, skips.pop()], dim=1) if i and self.config.skips else x)
             x = self.dropout(F.leaky_relu(x, 0.2)) if i < len(self.up) - 1 else x
         x = loudness * x.float()
         x = noisy + x if self.config.skips else x  # the outermost skip: the network says what to change
-        return x[..., :n], guess
+        return x[..., :n], estimate
 
     def clean(self, noisy: Tensor, steps: int = 1) -> Tensor:
         """In one piece. After the first step t is read off what was taken away, and the noisy sound cleaned again."""
@@ -136,7 +143,7 @@ class WaveDenoiser(nn.Module):
         return out
 
     def forward(self, noisy: Tensor, t: Tensor | None = None) -> Tensor:
-        return self.both(noisy, t)[0]
+        return self.clean_and_estimate(noisy, t)[0]
 
     @torch.no_grad()
     def clean_long(self, noisy: Tensor, steps: int = 1) -> Tensor:

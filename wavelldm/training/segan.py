@@ -6,7 +6,7 @@ import torch
 
 from ..codec.losses import stft_loss
 from ..data.corpora import Material
-from ..denoise.segan import Critic, Segan, SeganConfig, adversarial_pull, critic_loss, emphasise
+from ..denoise.segan import Critic, Segan, SeganConfig, critic_loss, emphasise, generator_loss
 from ..metrics.scores import validation_scores
 from ..weights import load
 from . import parallel
@@ -47,7 +47,7 @@ class SeganTask:
             verdict = critic_loss(critic(noisy, clean).float(), critic(noisy, made.detach()).float())
         yield "critic", verdict, {}
         with half:
-            parts = {"pull": adversarial_pull(critic(noisy, made).float()), "l1": (made - clean).abs().mean()}
+            parts = {"pull": generator_loss(critic(noisy, made).float()), "l1": (made - clean).abs().mean()}
         yield "generator", parts["pull"] + self.l1 * parts["l1"], {k: v.detach() for k, v in parts.items()}
 
     @torch.no_grad()

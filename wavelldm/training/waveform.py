@@ -70,7 +70,7 @@ class WaveTask:
         t = level(clean, noisy - clean) if self.config.leveled else LAST * drawn[:, 0]
         own = drawn[:, 1] < OWN if self.config.leveled else None
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
-            wav, guess = self.networks["model"].both(noisy, t, own)
+            wav, guess = self.networks["model"].clean_and_estimate(noisy, t, own)
         parts = distances(wav, clean, self.config.resolutions)
         if self.config.leveled:
             parts["level"] = (guess - t).abs().mean() / LAST
@@ -88,7 +88,7 @@ class WaveTask:
         for noisy, clean in self.valid:
             noisy, clean = noisy.to(self.device), clean.to(self.device)
             wav = model.clean_long(noisy)
-            off = (model.both(noisy)[1] - level(clean, noisy - clean)).abs().mean() / LAST
+            off = (model.clean_and_estimate(noisy)[1] - level(clean, noisy - clean)).abs().mean() / LAST
             rows.append(
                 distances(wav, clean, self.config.resolutions) | ({"level": off} if self.config.leveled else {})
             )
