@@ -294,6 +294,13 @@ def test_a_wav_file_keeps_its_header(tmp_path, format, subtype):
     assert files.info(tmp_path / "c.flac").format == "FLAC"
 
 
+@pytest.mark.parametrize("suffix", [".mp3", ".ogg", ".opus"])
+def test_a_compressed_file_can_become_a_wav_file(tmp_path, suffix):
+    files.save(tmp_path / f"a{suffix}", tone(), SR)
+    files.save(tmp_path / "b.wav", tone(), SR, like=files.info(tmp_path / f"a{suffix}"))
+    assert files.info(tmp_path / "b.wav").subtype == "PCM_16"
+
+
 @pytest.mark.parametrize(
     "format, subtype", [("WAV", "PCM_16"), ("WAVEX", "PCM_24"), ("WAV", "FLOAT"), ("WAV", "DOUBLE")]
 )

@@ -263,3 +263,21 @@ def test_where_the_output_goes(tmp_path):
         denoiser.jobs([a], a)
     with pytest.raises(WavelldmError, match="both become"):
         denoiser.jobs([a, x], out)
+
+
+def test_an_mp3_cut_short_is_cleaned_with_a_warning_and_its_true_length(tmp_path, caplog):
+    files.save(tmp_path / "a.mp3", 0.1 * torch.randn(1, 64_000, generator=torch.Generator().manual_seed(0)), 16_000)
+    data = (tmp_path / "a.mp3").read_bytes()
+    (tmp_path / "cut.mp3").write_bytes(data[: len(data) // 2])
+    facts = denoiser.load("logmmse").enhance_file(tmp_path / "cut.mp3", tmp_path / "out.wav", progress=False)
+    (message,) = caplog.messages
+    assert "cut.mp3 is cut short: its header promises 4.00 s" in message
+    assert f"holds {facts.seconds:.2f} s" in message and files.info(tmp_path / "out.wav").frames == facts.frames
+
+
+@pytest.mark.parametrize("format", ["WAV", "WAVEX", "RF64"])
+def test_a_cleaned_wav_file_has_the_header_of_the_noisy_one(tmp_path, format):
+    files.save(tmp_path / "a.wav", torch.zeros(2, 8_000), 16_000, like=files.AudioInfo(16_000, 2, 0, format, "PCM_24"))
+    denoiser.load("logmmse").enhance_file(tmp_path / "a.wav", tmp_path / "b.wav", progress=False)
+    facts = files.info(tmp_path / "b.wav")
+    assert (facts.format, facts.subtype, facts.frames) == (format, "PCM_24", 8_000)

@@ -109,7 +109,7 @@ class _SoundFile(sf.SoundFile):
 
 
 @contextmanager
-def _reading(path):
+def _reading(path: str | Path) -> Iterator[sf.SoundFile]:
     """Open a sound file; whatever goes wrong becomes one sentence."""
     path = Path(path)
     if path.is_dir():
@@ -131,7 +131,7 @@ def _reading(path):
         raise AudioError(f"{path} cannot be opened; check its permissions") from None
 
 
-def info(path) -> AudioInfo:
+def info(path: str | Path) -> AudioInfo:
     """Rate, channels, length and format of a sound file. If the header does not tell the length, it is counted."""
     with _reading(path) as file:
         frames = file.frames
@@ -141,7 +141,7 @@ def info(path) -> AudioInfo:
 
 
 def load(
-    path, sr: int | None = None, mono: bool = False, start: float = 0.0, seconds: float | None = None
+    path: str | Path, sr: int | None = None, mono: bool = False, start: float = 0.0, seconds: float | None = None
 ) -> tuple[Tensor, int]:
     """Read a sound file -> wav (C, N) float32 and its rate, resampled to `sr` if that is given."""
     with _reading(path) as file:
@@ -167,7 +167,7 @@ def load(
     return (wav, rate) if sr is None else (resample(wav, rate, sr), sr)
 
 
-def read_blocks(path, seconds: float = 30.0) -> Iterator[Tensor]:
+def read_blocks(path: str | Path, seconds: float = 30.0) -> Iterator[Tensor]:
     """Yield wav blocks (C, n) of a file of any length, rate and number of channels, in constant memory."""
     with _reading(path) as file:
         have = 0
@@ -198,7 +198,7 @@ def _pieces(file: sf.SoundFile, size: int, count: int | None = None) -> Iterator
             yield data[:n]
 
 
-def _check_finite(data: np.ndarray, path, start: int, sr: int) -> None:
+def _check_finite(data: np.ndarray, path: str | Path, start: int, sr: int) -> None:
     bad = ~np.isfinite(data).all(axis=1)
     if bad.any():
         at = (start + int(bad.argmax())) / sr
@@ -235,7 +235,7 @@ def _warn_once(text: str) -> None:
     logger.warning(text)
 
 
-def _warn_if_cut_short(path, file: sf.SoundFile, have: int) -> None:
+def _warn_if_cut_short(path: str | Path, file: sf.SoundFile, have: int) -> None:
     """Compare the `have` frames that were read with what the file promises."""
     path, sr = Path(path), file.samplerate
     if file.format == "OGG":  # the length stands nowhere, but the last page carries an end mark
@@ -329,7 +329,8 @@ def _format(path: Path, sr: int, like: AudioInfo | None) -> tuple[str, str]:
     if like is not None and fmt == "WAV" and like.format in WAV_FAMILY:
         fmt = like.format
     if like is not None and suffix != ".opus" and sf.check_format(fmt, like.subtype):
-        subtype = like.subtype
+        if fmt == like.format or like.subtype.startswith(("PCM_", "FLOAT", "DOUBLE")):  # a WAV file could hold MP3
+            subtype = like.subtype
     subtype = subtype or sf.default_subtype(fmt)
     if subtype == "OPUS" and sr not in OPUS_RATES:
         raise AudioError(
@@ -339,7 +340,7 @@ def _format(path: Path, sr: int, like: AudioInfo | None) -> tuple[str, str]:
 
 
 @contextmanager
-def writing(path, force: bool = False) -> Iterator[Path]:
+def writing(path: str | Path, force: bool = False) -> Iterator[Path]:
     """A temporary path beside `path` that takes its place at the end, whole; on any error nothing changes."""
     path = Path(path)
     if path.exists() and not force:
@@ -376,7 +377,7 @@ def writing(path, force: bool = False) -> Iterator[Path]:
                 os.unlink(part)
 
 
-def save(path, wav: Tensor, sr: int, like: AudioInfo | None = None, force: bool = False) -> Path:
+def save(path: str | Path, wav: Tensor, sr: int, like: AudioInfo | None = None, force: bool = False) -> Path:
     """Write wav (N,) or (C, N). Samples beyond full scale are clamped in integer and lossy formats, kept in float
     ones.
     """
@@ -384,7 +385,9 @@ def save(path, wav: Tensor, sr: int, like: AudioInfo | None = None, force: bool 
     return Path(path)
 
 
-def save_blocks(path, blocks: Iterable[Tensor], sr: int, like: AudioInfo | None = None, force: bool = False) -> int:
+def save_blocks(
+    path: str | Path, blocks: Iterable[Tensor], sr: int, like: AudioInfo | None = None, force: bool = False
+) -> int:
     """Write wav blocks (C, n) as one file, whole or not at all; returns the samples per channel written."""
     path, sr = Path(path), check_rate(sr, "what is to be written")
     fmt, subtype = _format(path, sr, like)

@@ -15,11 +15,12 @@ from ..audio import files
 from ..errors import DataError
 from ..paths import data_home
 from ..progress import progress_bar
+from .corpora import Item
 
 SILENT = 1e-8  # mean square (-80 dB): files below are never drawn
 
 
-def _decode(item, sr: int) -> np.ndarray:
+def _decode(item: Item, sr: int) -> np.ndarray:
     """int16 (C, N): one row, or clean and noisy. If a peak exceeds full scale, all rows are scaled down alike."""
     rows = [files.load(path, sr, mono=True)[0] for path in (item.path, item.noisy) if path is not None]
     if abs(rows[0].shape[-1] - rows[-1].shape[-1]) > 0.01 * sr:
@@ -37,7 +38,7 @@ class Clips:
     time.
     """
 
-    def __init__(self, items: Iterable, sr: int, cache: str | Path | None = None):
+    def __init__(self, items: Iterable[Item], sr: int, cache: str | Path | None = None):
         self.items, self.sr = list(items), sr
         if not self.items:
             raise DataError("there are no files to read; name a folder or manifest that holds some")

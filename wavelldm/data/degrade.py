@@ -48,7 +48,7 @@ RECIPES = {
 }
 
 
-def _draw(count: int, bounds: tuple, generator: torch.Generator, device="cpu") -> Tensor:
+def _draw(count: int, bounds: tuple, generator: torch.Generator, device: torch.device | str = "cpu") -> Tensor:
     low, high = bounds
     return (low + (high - low) * torch.rand(count, generator=generator)).to(device)  # (count,)
 

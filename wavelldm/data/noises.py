@@ -6,6 +6,8 @@ copies of a short sound at given times. Every function takes (n, sr, generator) 
 root mean square of 1. All parameters are drawn from the generator, so the same seed gives the same noise.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.random import Generator
 from scipy.fft import irfft, next_fast_len, rfft
@@ -20,7 +22,7 @@ def _unit(x: np.ndarray) -> np.ndarray:
     return (x / np.sqrt(np.mean(np.square(x, dtype=np.float64)))).astype(np.float32)
 
 
-def _coloured(n: int, sr: int, generator: Generator, gain) -> np.ndarray:
+def _coloured(n: int, sr: int, generator: Generator, gain: Callable) -> np.ndarray:
     """White noise whose spectrum is multiplied by `gain(frequencies)`, of unit power: (n,)."""
     if n < 1:
         raise AudioError(f"a noise has at least one sample, not {n}")
@@ -30,7 +32,7 @@ def _coloured(n: int, sr: int, generator: Generator, gain) -> np.ndarray:
     return _unit(irfft(spectrum * gain(frequencies), size)[:n])
 
 
-def _band(low: float, high: float, order: int = 2):
+def _band(low: float, high: float, order: int = 2) -> Callable[[np.ndarray], np.ndarray]:
     """The magnitude of a Butterworth band-pass from `low` (above 0, so that no offset passes) to `high` Hz."""
     return lambda f: 1 / np.sqrt((1 + (low / np.maximum(f, 1e-3)) ** (2 * order)) * (1 + (f / high) ** (2 * order)))
 

@@ -4,7 +4,7 @@ arrive.
 
 import glob
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 
@@ -226,8 +226,8 @@ class Denoiser:
             session = self._session(facts.sr, settings, look, AT_ONCE)
         with progress_bar(show=progress, total=facts.frames, unit="sample", unit_scale=True) as bar:
             blocks = cleaned_blocks(session, files.read_blocks(source, seconds=SECONDS), bar.update)
-            files.save_blocks(target, blocks, facts.sr, like=facts, force=force)
-        return facts
+            frames = files.save_blocks(target, blocks, facts.sr, like=facts, force=force)
+        return replace(facts, frames=frames)  # a file that was cut short holds fewer than its header says
 
 
 def cleaned_blocks(
