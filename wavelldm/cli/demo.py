@@ -86,7 +86,7 @@ def run(source=None, out="demo", model: str = "best", device: str = "cpu") -> di
             noisy, sr = files.load(source, mono=True, seconds=LONGEST)
         steps.update()
         steps.set_description("cleaning it")
-        denoiser = denoisers.load(model)
+        denoiser = denoisers.load(model, device)
         began = time.perf_counter()
         cleaned = denoiser.enhance(noisy, sr, Settings(restore=True))  # restore: the diffusion fills what is lost
         took = time.perf_counter() - began

@@ -180,8 +180,7 @@ def denoise_one(args: argparse.Namespace, model, settings, source: Path, target:
 def load(args: argparse.Namespace):
     from ..denoise import denoiser
 
-    device = usable_device(args.device)
-    return denoiser.load(args.model) if device == "cpu" else denoiser.load(args.model, device=device)
+    return denoiser.load(args.model, device=args.device)
 
 
 def denoise_standard_input(args: argparse.Namespace, settings) -> int:

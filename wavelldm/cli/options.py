@@ -120,19 +120,11 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def usable_device(name: str) -> str:
-    """`name` if torch can run there; otherwise one sentence."""
-    import torch
+def usable_device(name: str):
+    """The device of this name, if this computer has it; otherwise one sentence."""
+    from ..weights import check_device
 
-    if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", name):
-        raise WavelldmError(f"there is no device '{name}'; choose cpu, cuda, cuda:1 or mps")
-    if name == "mps" and not torch.backends.mps.is_available():
-        raise WavelldmError("this machine has no Apple GPU that torch can use; leave --device out")
-    if name.startswith("cuda"):
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if int(name.partition(":")[2] or 0) >= count:
-            raise WavelldmError(f"torch sees {count} CUDA devices here, so '{name}' cannot be used; leave --device out")
-    return name
+    return check_device(name)
 
 
 def show(args: argparse.Namespace, facts, text: str) -> None:

@@ -479,7 +479,7 @@ def load(name: str | Path = "best", device: torch.device | str = "cpu") -> Denoi
     return denoiser
 
 
-def jobs(inputs: list, output=None) -> list[tuple[Path, Path]]:
+def jobs(inputs: Sequence[str | Path], output: str | Path | None = None) -> list[tuple[Path, Path]]:
     """Which file becomes which: `x.wav` -> `x.denoised.wav` beside it, or under `output`, in folders as before."""
     found = []  # (source, its path relative to the folder it was found in)
     for name in map(Path, inputs):
