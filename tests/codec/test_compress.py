@@ -48,7 +48,7 @@ VARIANTS = {
 @pytest.mark.parametrize("n, piece", [(70_000, 9_999), (64 * 256 * 3, 64 * 256), (64 * 256 + 1, 100_000)])
 def test_in_windows_as_in_one_go(monkeypatch, name, n, piece):
     """64 frames a block; the windows overlap by what the codec sees, so nothing tells them from the whole."""
-    monkeypatch.setattr(compress, "BLOCK", 64)
+    monkeypatch.setattr(compress, "BLOCK_FRAMES", 64)
     monkeypatch.setattr(compress, "MARGINS", 1)
     codec = make(**VARIANTS[name])
     wav = speech(n / SR, 2)[:, :n]
@@ -95,11 +95,14 @@ def test_ten_hours_of_codes_pass_through_windows_of_bounded_size(monkeypatch):
         codec, "decode_window", lambda z, before, count, state: (torch.zeros(1, 1, 1).expand(1, 1, count * 256), None)
     )
     blocks = (
-        torch.zeros(2, 4, container.BLOCK, dtype=torch.long) for _ in range(10 * 3_600 * 125 // 2 // container.BLOCK)
+        torch.zeros(2, 4, container.BLOCK_FRAMES, dtype=torch.long)
+        for _ in range(10 * 3_600 * 125 // 2 // container.BLOCK_FRAMES)
     )
     made = sum(wav.shape[1] for wav in compress.decode_blocks(codec, blocks))
     longest, done = max(shape[2] for shape in seen), sum(shape[2] for shape in seen) / 2
-    assert {shape[0] for shape in seen} == {1} and longest <= max(container.BLOCK, 8 * margin) + 2 * margin < 2_000
+    assert {shape[0] for shape in seen} == {1} and longest <= max(
+        container.BLOCK_FRAMES, 8 * margin
+    ) + 2 * margin < 2_000
     assert done < 1.26 * made / 256
 
 
@@ -108,9 +111,9 @@ def test_ten_hours_pass_through_windows_of_bounded_size():
     frames = longest = 0
     for window, before, count in compress_blocks.windows((block for _ in range(3_600)), 256, margin):
         longest = max(longest, window.shape[1])
-        assert before <= margin and count <= container.BLOCK
+        assert before <= margin and count <= container.BLOCK_FRAMES
         frames += count
-    assert frames == 36_000 * SR / 256 and longest <= (container.BLOCK + 2 * margin) * 256
+    assert frames == 36_000 * SR / 256 and longest <= (container.BLOCK_FRAMES + 2 * margin) * 256
 
 
 def test_a_file_comes_back_as_the_codec_hears_it(codec, tmp_path):

@@ -28,7 +28,7 @@ def calm(h, hold=20):
 
 
 def write(path, h, codes, force=False):
-    return container.write(path, h, codes.split(container.BLOCK, dim=-1), lambda: h.samples, force)
+    return container.write(path, h, codes.split(container.BLOCK_FRAMES, dim=-1), lambda: h.samples, force)
 
 
 def joined(path):

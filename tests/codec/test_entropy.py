@@ -50,10 +50,10 @@ def test_the_channel_beside_is_a_context():
 
 def test_counts_forget():
     counts = [1, 1, 1]
-    for _ in range(10 * container.LIMIT):
+    for _ in range(10 * container.MAX_COUNT):
         learn(counts, 0)
-    assert container.LIMIT / 2 <= counts[0] <= container.LIMIT and counts[1:] == [1, 1]
-    rows = [[0]] * (2 * container.LIMIT) + [[1]] * 300
+    assert container.MAX_COUNT / 2 <= counts[0] <= container.MAX_COUNT and counts[1:] == [1, 1]
+    rows = [[0]] * (2 * container.MAX_COUNT) + [[1]] * 300
     coder = Counts([3])
     assert Counts([3]).decode(coder.encode(rows), len(rows)) == rows
 

@@ -1,3 +1,4 @@
+import contextlib
 import math
 from dataclasses import replace
 
@@ -292,3 +293,22 @@ def test_errors_say_what_to_do():
     ):
         with pytest.raises(WavelldmError, match=message):
             Codec(broken)
+
+
+@pytest.mark.parametrize("decoder", ["istft", "source", "hifigan"])
+@pytest.mark.parametrize("causal", [False, True])
+def test_everything_stays_on_its_device(decoder, causal, monkeypatch):
+    """`meta` tensors have no values: whatever leaves their device fails. There is no autocast for them."""
+    monkeypatch.setattr(torch, "autocast", lambda *device, **settings: contextlib.nullcontext())
+    c = replace(preset("tiny").codec, decoder=decoder, decoder_dim=16, upsample=(8, 8, 2, 2), causal=causal)
+    codec = Codec(replace(c, polish=0)).to("meta").eval()
+    wav = torch.zeros(2, 1, 4_000, device="meta")
+    assert {x.device.type for x in codec(wav)} == {"meta"}
+    if causal:
+        z, _ = codec.encode_step(wav, codec.initial_encoder_state(2))
+        y, state = codec.decode_step(z, codec.initial_decoder_state(2))
+        assert {x.device.type for x in (z, y, codec.decode_finish(state))} == {"meta"}
+    else:
+        z = codec.encode(wav, codec.sr)
+        y, _ = codec.decode_window(z, 2, 4, codec.initial_window_state(2))
+        assert y.device.type == "meta" and y.shape == (2, 1, 4 * codec.hop)

@@ -172,7 +172,7 @@ def test_a_search_finds_better_codes(codebooks):
 
 
 def test_a_search_goes_through_files_of_any_length(monkeypatch):
-    monkeypatch.setattr(compress, "BLOCK", 32)
+    monkeypatch.setattr(compress, "BLOCK_FRAMES", 32)
     torch.manual_seed(0)
     codec = Codec(TINY.codec).eval()
     wav = 0.1 * torch.randn(2, 90 * HOP + 5, generator=torch.Generator().manual_seed(1))

@@ -6,11 +6,12 @@ sound itself is what the codec keeps, at the codec's rate.
 
 import hashlib
 import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from .. import weights
 from ..audio import files
@@ -19,7 +20,7 @@ from ..errors import AudioError, WavelldmError
 from ..nn.layers import Conv1d, ConvTranspose1d
 from ..progress import progress_bar
 from . import container
-from .container import BLOCK, Header
+from .container import BLOCK_FRAMES, Header
 from .model import Codec
 from .search import search
 
@@ -62,28 +63,29 @@ def decoder_margin(codec: Codec) -> int:
 
 
 @torch.no_grad()
-def encode_blocks(codec: Codec, blocks, codebooks: int | None = None, steps: int = 0):
+def encode_blocks(
+    codec: Codec, blocks: Iterable[Tensor], codebooks: int | None = None, steps: int = 0
+) -> Iterator[Tensor]:
     """wav blocks (C, any) at the codec's rate -> blocks of codes (C, K, up to 512), searched for in `steps` steps."""
-    done = 0
-    for wav, before, count in windows(blocks, codec.hop, encoder_margin(codec)):
-        if steps:
-            codes = [
-                search(codec, row[None, None], steps, codebooks, done - before) for row in wav
-            ]  # one by one, to save memory
-            yield torch.cat(codes)[..., before : before + count]
-            done += count
-            continue
-        z = codec.encode(wav[:, None], codec.sr)[..., before : before + count]  # (C, D, count)
-        yield codec.quantise(z)[1][:, :codebooks]
+    done, device = 0, next(codec.parameters()).device
+    for wav, before, count in windows(blocks, codec.hop, encoder_margin(codec), BLOCK_FRAMES):
+        wav = wav.to(device)
+        if steps:  # one channel after the other, to save memory
+            rows = [search(codec, row[None, None], steps, codebooks, done - before) for row in wav]
+            yield torch.cat(rows)[..., before : before + count]
+        else:
+            z = codec.encode(wav[:, None], codec.sr)[..., before : before + count]  # (C, D, count)
+            yield codec.quantise(z)[1][:, :codebooks]
+        done += count
 
 
 @torch.no_grad()
-def decode_blocks(codec: Codec, blocks):
+def decode_blocks(codec: Codec, blocks: Iterable[Tensor]) -> Iterator[Tensor]:
     """Blocks of codes (C, K, any) -> wav blocks (C, 512 * hop or more, but for the last)."""
-    margin, states = decoder_margin(codec), None
-    for codes, before, count in windows(blocks, 1, margin, max(BLOCK, MARGINS * margin)):
+    margin, states, device = decoder_margin(codec), None, next(codec.parameters()).device
+    for codes, before, count in windows(blocks, 1, margin, max(BLOCK_FRAMES, MARGINS * margin)):
         states, rows = states or [codec.initial_window_state(1) for _ in codes], []
-        for i, channel in enumerate(codes):  # one by one, to save memory
+        for i, channel in enumerate(codes.to(device)):  # one after the other, to save memory
             z_q = codec.quantiser.decode_codes(channel[None])
             wav, states[i] = codec.decode_window(z_q, before, count, states[i])
             rows.append(wav[:, 0])
@@ -129,21 +131,24 @@ class Result:
         return f"{seconds} s of sound, {kind}, {h.size} bytes: {rates}"
 
 
-def _apart(source, target):
+def _apart(source: str | Path, target: str | Path) -> None:
     if Path(source).resolve() == Path(target).resolve():
         raise AudioError(f"{source} would overwrite itself; name another output")
 
 
 def compress_file(
-    source,
-    target,
+    source: str | Path,
+    target: str | Path,
     codec: Codec,
     codebooks: int | None = None,
     force: bool = False,
     progress: bool = True,
     steps: int = 0,
 ) -> Result:
-    """Code a sound file with the first `codebooks` codebooks (default: all) and write it as .wll. `steps`: of the search for better codes."""
+    """Code a sound file with the first `codebooks` codebooks (default: all) and write it as .wll.
+
+    `steps`: of the search for better codes, see `search`.
+    """
     _apart(source, target)
     facts, most = files.info(source), codec.quantiser.codebooks
     codebooks = most if codebooks is None else codebooks
@@ -168,7 +173,9 @@ def compress_file(
     return Result(header, header.frames)
 
 
-def decompress_file(source, target, codec: Codec | None = None, force: bool = False, progress: bool = True) -> Result:
+def decompress_file(
+    source: str | Path, target: str | Path, codec: Codec | None = None, force: bool = False, progress: bool = True
+) -> Result:
     """Decode a .wll file, by default with the weights that it names, to a sound file of the original rate and length.
 
     Of a file that is cut short, what is there is decoded: `complete` is then False.

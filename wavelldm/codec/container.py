@@ -27,8 +27,10 @@ by frame, log2(entries) bits each; the counts then start anew.
 import math
 import struct
 import zlib
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 from torch import Tensor
@@ -37,21 +39,24 @@ from ..audio.files import writing
 from ..errors import WavelldmError
 from .fsq import code_to_digits, digits_to_code
 
-STEP = 2  # what one occurrence adds; every digit starts at 1 (the estimator of Krichevsky and Trofimov, 1981)
-
-
-LIMIT = 1 << 10  # a context's counts are halved when one passes this, so that old habits fade
+MAGIC, VERSION = b"wll\0", 1
+FIXED = struct.Struct("<4sBBBB8sIIIHQQ")  # the header's fixed part
+BODY, CRC = struct.Struct("<IB"), struct.Struct("<I")
+BLOCK_FRAMES = 512  # latent frames in a block
+PLAIN, CODED = 0, 1  # how a block is written
+INCREMENT = 2  # what one occurrence adds; every digit starts at 1 (the estimator of Krichevsky and Trofimov, 1981)
+MAX_COUNT = 1 << 10  # a context's counts are halved when one passes this, so that they follow the recording
 
 
 class Counts:
     """The adaptive model of one channel: `sizes` are the levels of its digits, one for each place in a frame."""
 
-    def __init__(self, sizes):
+    def __init__(self, sizes: Iterable[int]):
         self.sizes = list(sizes)
         self.tables = {}  # (place, digit before, digit beside) -> counts
         self.before = self.alone = [0] * len(self.sizes)
 
-    def _row(self, beside):
+    def _row(self, beside: list) -> list:
         """The counts for every place of the next frame."""
         keys = zip(range(len(self.sizes)), self.before, beside)
         return [self.tables.get(k) or self.tables.setdefault(k, [1] * self.sizes[k[0]]) for k in keys]
@@ -92,8 +97,8 @@ class Counts:
 
 
 def learn(counts: list, digit: int) -> None:
-    counts[digit] += STEP
-    if counts[digit] > LIMIT:
+    counts[digit] += INCREMENT
+    if counts[digit] > MAX_COUNT:
         counts[:] = [(c + 1) // 2 for c in counts]
 
 
@@ -118,21 +123,6 @@ def unpack(data: bytes, count: int, base: int) -> list:
 
 def packed_size(count: int, base: int) -> int:
     return ((base**count - 1).bit_length() + 7) // 8  # bytes
-
-
-MAGIC, VERSION = b"wll\0", 1
-
-
-FIXED = struct.Struct("<4sBBBB8sIIIHQQ")
-
-
-BODY, CRC = struct.Struct("<IB"), struct.Struct("<I")
-
-
-BLOCK = 512  # frames
-
-
-PLAIN, CODED = 0, 1
 
 
 @dataclass(frozen=True)
@@ -180,7 +170,7 @@ def header_bytes(h: Header) -> bytes:
     return data + CRC.pack(zlib.crc32(data))
 
 
-def read_header(file, path) -> Header:
+def read_header(file: BinaryIO, path: str | Path) -> Header:
     """From an open file, which is left where the blocks begin."""
     data = file.read(FIXED.size)
     if data[:4] != MAGIC[: len(data)] or not data:
@@ -230,7 +220,9 @@ def _split(body: bytes, channels: int) -> list:
     return [*parts, body]
 
 
-def write(path, header: Header, blocks, samples, force: bool = False) -> Header:
+def write(
+    path: str | Path, header: Header, blocks: Iterable[Tensor], samples: Callable[[], int], force: bool = False
+) -> Header:
     """Write blocks of codes (C, K, 512), the last with 1 to 512 frames; returns the header that the file now has.
 
     `samples()` is asked once the blocks are through how many samples per channel the original had.
@@ -256,16 +248,16 @@ def write(path, header: Header, blocks, samples, force: bool = False) -> Header:
 
 
 def _check(codes: Tensor, h: Header, entries: int):
-    if codes.shape[:2] != (h.channels, h.codebooks) or not 1 <= codes.shape[2] <= BLOCK:
+    if codes.shape[:2] != (h.channels, h.codebooks) or not 1 <= codes.shape[2] <= BLOCK_FRAMES:
         raise WavelldmError(
-            f"a block holds codes ({h.channels} channels, {h.codebooks} codebooks, 1 to {BLOCK} frames), "
+            f"a block holds codes ({h.channels} channels, {h.codebooks} codebooks, 1 to {BLOCK_FRAMES} frames), "
             f"not {tuple(codes.shape)}"
         )
     if not 0 <= int(codes.min()) <= int(codes.max()) < entries:
         raise WavelldmError(f"a code lies outside 0 to {entries - 1}; give those of the codebooks that are kept")
 
 
-def read(path):
+def read(path: str | Path) -> tuple[Header, Iterator[Tensor]]:
     """-> Header, and an iterator over blocks of codes (C, K, up to 512).
 
     Of a file that is cut short, the iterator gives the whole blocks and ends early: the frames are then fewer than
@@ -282,14 +274,14 @@ def read(path):
 def _blocks(path: Path, h: Header, start: int):
     entries, models = math.prod(h.levels), _models(h)
     whole = path.stat().st_size >= h.size
-    total = -(-h.frames // BLOCK)
+    total = -(-h.frames // BLOCK_FRAMES)
     with open(path, "rb") as file:
         file.seek(start)
         for number in range(total):
-            frames = min(BLOCK, h.frames - number * BLOCK)
+            frames = min(BLOCK_FRAMES, h.frames - number * BLOCK_FRAMES)
+            start = number * BLOCK_FRAMES * h.hop / h.sr  # seconds
             damaged = WavelldmError(
-                f"block {number + 1} of {total} in {path} is damaged (from {number * BLOCK * h.hop / h.sr:.1f} s on); "
-                "copy the file again"
+                f"block {number + 1} of {total} in {path} is damaged (from {start:.1f} s on); copy the file again"
             )
             head = file.read(BODY.size)
             size, how = BODY.unpack(head) if len(head) == BODY.size else (0, 0)

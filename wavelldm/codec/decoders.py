@@ -50,10 +50,10 @@ class HiFiGAN(Chain):
                 f"HiFi-GAN halves {initial} channels {len(upsample)} times; choose a multiple of {2 ** len(upsample)}"
             )
 
-        def conv(width, kernel, dilation=1):
+        def conv(width: int, kernel: int, dilation: int = 1) -> nn.Module:
             return weight_norm(Conv1d(width, width, kernel, dilation=dilation, causal=causal))
 
-        def residual(width, kernel, dilation):
+        def residual(width: int, kernel: int, dilation: int) -> Residual:
             relu = nn.LeakyReLU(0.1)
             return Residual(relu, conv(width, kernel, dilation), relu, conv(width, kernel))
 
@@ -104,7 +104,7 @@ class ISTFTHead(nn.Module):
         return torch.polar(log_magnitude.clamp(max=math.log(self.n_fft / 2)).exp(), phase)
 
     def outline(self, x: Tensor) -> Tensor:
-        """(B, D, T) -> the magnitudes it is about to draw, compressed (B, n_fft / 2 + 1, T)."""
+        """(B, D, T) -> the magnitudes that it would decode, compressed (B, n_fft / 2 + 1, T)."""
         spectrum = self.spectrum(self.body(x))
         return magnitude(spectrum.real, spectrum.imag).clamp_min(1e-3) ** POWER
 

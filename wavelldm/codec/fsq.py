@@ -7,6 +7,7 @@ one integer for all d (mixed radix, first channel fastest). Everything runs in f
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +22,7 @@ def straight_through(x: Tensor, rounded: Tensor) -> Tensor:
     return rounded.detach() + (x - x.detach())
 
 
-def check_levels(levels) -> tuple:
+def check_levels(levels: Sequence[int]) -> tuple:
     if not levels or any(int(level) != level or level < 2 for level in levels):
         raise WavelldmError(f"FSQ levels are whole numbers of at least 2, not {tuple(levels)}")
     if math.prod(levels) > 2**31:
@@ -29,13 +30,13 @@ def check_levels(levels) -> tuple:
     return tuple(int(level) for level in levels)
 
 
-def digits_to_code(digits: Tensor, levels) -> Tensor:
+def digits_to_code(digits: Tensor, levels: Sequence[int]) -> Tensor:
     """(..., d) -> (...): sum of digit_i times the product of the levels before it."""
     basis = [math.prod(levels[:i]) for i in range(len(levels))]
     return (digits.long() * torch.tensor(basis, device=digits.device)).sum(-1)
 
 
-def code_to_digits(code: Tensor, levels) -> Tensor:
+def code_to_digits(code: Tensor, levels: Sequence[int]) -> Tensor:
     """(...) -> (..., d), the inverse of `digits_to_code`."""
     basis = [math.prod(levels[:i]) for i in range(len(levels))]
     size = torch.tensor(levels, device=code.device)
@@ -50,7 +51,7 @@ def whole(digits: Tensor, size: Tensor) -> Tensor:
 class FSQ(nn.Module):
     """The quantiser of the paper, with its bound (appendix A.1): tanh, and half a step of offset where L is even."""
 
-    def __init__(self, levels=(8, 8, 8, 6, 5)):
+    def __init__(self, levels: Sequence[int] = (8, 8, 8, 6, 5)):
         super().__init__()
         self.levels = check_levels(levels)
         self.register_buffer("size", torch.tensor(self.levels, dtype=torch.float32), persistent=False)  # (d,)
@@ -71,7 +72,7 @@ class FSQ(nn.Module):
     def decode(self, code: Tensor) -> Tensor:
         return self.vector(code_to_digits(code, self.levels))  # (...) -> (..., d)
 
-    def forward(self, x: Tensor):
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """x (..., d) of any size -> vector (..., d) in [-1, 1], code (...)."""
         with torch.autocast(x.device.type, enabled=False):
             half = self.size // 2
@@ -87,7 +88,7 @@ class ResidualFSQ(nn.Module):
     half a step beyond them. One straight-through step spans all stages, so their number does not scale the gradient.
     """
 
-    def __init__(self, levels=(8, 8, 8, 6, 5), stages: int = 1):
+    def __init__(self, levels: Sequence[int] = (8, 8, 8, 6, 5), stages: int = 1):
         super().__init__()
         self.levels, self.stages = check_levels(levels), stages
         size = torch.tensor(self.levels, dtype=torch.float32)
@@ -107,7 +108,7 @@ class ResidualFSQ(nn.Module):
         reach = 1 + 1 / (self.size - 1)
         return torch.tanh(x.float() / reach) * reach
 
-    def forward(self, x: Tensor, keep: Tensor | None = None):
+    def forward(self, x: Tensor, keep: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """x (..., d) -> vector (..., d), codes (..., R). `keep`, broadcast against x without d: stages to keep."""
         with torch.autocast(x.device.type, enabled=False):
             bounded = self.bound(x)
@@ -125,7 +126,7 @@ class ResidualFSQ(nn.Module):
 class GFSQ(nn.Module):
     """Grouped residual FSQ: each slice of the channels is projected to d numbers, quantised, and projected back."""
 
-    def __init__(self, dim: int = 384, groups: int = 4, residuals: int = 1, levels=(8, 8, 8, 6, 5)):
+    def __init__(self, dim: int = 384, groups: int = 4, residuals: int = 1, levels: Sequence[int] = (8, 8, 8, 6, 5)):
         super().__init__()
         if dim % groups:
             raise WavelldmError(f"{dim} latent channels do not divide into {groups} groups; choose a multiple")
@@ -136,14 +137,14 @@ class GFSQ(nn.Module):
         self.project_in = nn.ModuleList(nn.Linear(width, d) for _ in range(groups))
         self.project_out = nn.ModuleList(nn.Linear(d, width) for _ in range(groups))
 
-    def forward(self, z: Tensor, keep: Tensor | None = None):
+    def forward(self, z: Tensor, keep: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """z (B, D, T) -> z_q (B, D, T) float32, codes (B, Q, T), group-major.
 
         `keep` (B,) says how many of the Q codebooks each item keeps (see `random_keep`); the others become ABSENT.
         """
         return self.rounded(self.projected(z), keep)
 
-    def rounded(self, u: Tensor, keep: Tensor | None = None):
+    def rounded(self, u: Tensor, keep: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """u (B, T, G * d), what `projected` gives -> z_q (B, D, T), codes (B, Q, T) as above."""
         with torch.autocast(u.device.type, enabled=False):
             outs, codes = [], []

@@ -1,7 +1,9 @@
 """The codec's losses and its critics: multi-scale mel and STFT distances, MPD, MSD, least squares and feature matching.
 
-MPD and MSD follow HiFi-GAN (arXiv 2010.05646, section 2.3), the losses its equations 1 to 4; the weights are WaveLLDM's.
-"""
+MPD and MSD follow HiFi-GAN (arXiv 2010.05646, section 2.3), the losses its equations 1 to 4; the weights are
+WaveLLDM's."""
+
+from collections.abc import Iterable
 
 import torch
 import torch.nn.functional as F
@@ -63,7 +65,7 @@ class ScaleCritic(nn.Module):
         return _through(self.layers, self.out, wav)
 
 
-def _through(layers, out, x: Tensor) -> list[Tensor]:
+def _through(layers: nn.ModuleList, out: nn.Module, x: Tensor) -> list[Tensor]:
     features = []
     for layer in layers:
         x = F.leaky_relu(layer(x), 0.1)
@@ -77,7 +79,7 @@ class Critics(nn.Module):
     `width` 32 is the size in the papers (MPD up to 1024 channels); 8 trains in minutes.
     """
 
-    def __init__(self, width: int = 32, periods=(2, 3, 5, 7, 11), scales=(1, 2, 4)):
+    def __init__(self, width: int = 32, periods: tuple = (2, 3, 5, 7, 11), scales: tuple = (1, 2, 4)):
         super().__init__()
         self.critics = nn.ModuleList(
             [PeriodCritic(p, width) for p in periods] + [ScaleCritic(s, width) for s in scales]
@@ -88,7 +90,7 @@ class Critics(nn.Module):
 
 
 def critic_loss(real: list, fake: list) -> Tensor:
-    """Least squares: verdicts on real sound towards 1, on decoded sound towards 0 (HiFi-GAN eq. 1); mean over critics."""
+    """Least squares: verdicts on real sound towards 1, on decoded towards 0 (HiFi-GAN eq. 1); mean over critics."""
     return sum((1 - r[-1]).square().mean() + f[-1].square().mean() for r, f in zip(real, fake)) / len(real)
 
 
@@ -109,7 +111,7 @@ def feature_loss(real: list, fake: list) -> Tensor:
 class MelLoss(nn.Module):
     """L1 of log-mels, averaged over window lengths from short (onsets) to long (harmonics)."""
 
-    def __init__(self, sr: int, windows=(128, 256, 512, 1024, 2048)):
+    def __init__(self, sr: int, windows: tuple = (128, 256, 512, 1024, 2048)):
         super().__init__()
         self.sr = sr
         self.mels = nn.ModuleList(
@@ -120,31 +122,32 @@ class MelLoss(nn.Module):
         return sum((mel(decoded, self.sr) - mel(wav, self.sr)).abs().mean() for mel in self.mels) / len(self.mels)
 
 
-def stft_loss(decoded: Tensor, wav: Tensor, windows=(256, 512, 1024)) -> Tensor:
-    """Multi-resolution STFT distance (arXiv 1910.11480, eqs. 3 to 5): spectral convergence plus L1 of log magnitudes."""
+def stft_loss(decoded: Tensor, wav: Tensor, windows: tuple = (256, 512, 1024)) -> Tensor:
+    """Multi-resolution STFT loss (arXiv 1910.11480, eqs. 3 to 5): spectral convergence plus L1 of log magnitudes."""
     total = 0.0
     for w in windows:
         a, b = (stft(x, w, w // 4, w, "center") for x in (decoded, wav))  # (B, F, T)
         a, b = magnitude(a.real, a.imag), magnitude(b.real, b.imag)
-        convergence = (a - b).square().sum((1, 2)).clamp_min(1e-12).sqrt() / b.square().sum((1, 2)).clamp_min(
-            1e-4
-        ).sqrt()
+        apart, size = ((x.square().sum((1, 2))) for x in (a - b, b))
+        convergence = apart.clamp_min(1e-12).sqrt() / size.clamp_min(1e-4).sqrt()
         log = (a.clamp_min(1e-4).log() - b.clamp_min(1e-4).log()).abs().mean()
         total = total + convergence.mean() + log
     return total / len(windows)
 
 
-NEAR = 1 / 24  # octaves: a pitch this near the right one is taken as it is, so that the envelopes learn to live with it
+NEAR = 1 / 24  # octaves: a pitch this near the right one is used as it is, so that the envelopes learn to fit it
+PULSE_WEIGHTS = {"mel": 1.0, "loud": 10.0, "disturbance": 0.2, "estoi": 0.4, "pitch": 0.2}
 
 
-PULSE_WEIGHTS = {"mel": 1.0, "loud": 10.0, "disturbance": 0.2, "unlike": 0.4, "pitch": 0.2}
+def pulse_distances(
+    codec: Codec, z_q: Tensor, wav: Tensor, mels: Iterable[LogMel], number: Tensor | None = None
+) -> dict:
+    """What the pulse decoder makes of z_q (B, D, T) against wav (B, 1, N), five distances.
 
-
-def pulse_distances(codec: Codec, z_q: Tensor, wav: Tensor, mels, number: Tensor | None = None) -> dict:
-    """z_q (B, D, T), wav (B, 1, N) -> `mel`: L1 of log-mels in several windows (`mels`, see MelLoss), `loud`: the same of compressed ones,
-    `disturbance`, `unlike`: see perceptual.py, `pitch`: cross-entropy against the tracked pitch, the lowest one in pauses, whose
-    harmonics lie too close to be heard as a tone. The pulses take the guessed pitch where it is nearly right, else the tracked one.
-    `number` (T,): each frame's place in the noise, by default anywhere."""
+    `mel`: L1 of log-mels in several windows (`mels`, see MelLoss). `loud`: the same of compressed mels. `disturbance`,
+    `estoi`: see `metrics.differentiable`. `pitch`: cross-entropy against the tracked pitch; in pauses the lowest pitch,
+    whose harmonics lie too close to sound like a tone. The pulses take the network's pitch where it is nearly right,
+    else the tracked one. `number` (T,): each frame's place in the noise, by default anywhere."""
     head, hop = codec.decoder, codec.config.mel.hop
     path = pitch.track(pitch.scores(wav, codec.sr, hop))  # (B, T)
     voiced = path < pitch.COUNT
@@ -170,5 +173,5 @@ def pulse_distances(codec: Codec, z_q: Tensor, wav: Tensor, mels, number: Tensor
             "mel": sum((a - b).abs().mean() for a, b in pairs) / len(pairs),
             "loud": sum(((POWER * a).exp() - (POWER * b).exp()).abs().mean() for a, b in pairs) / len(pairs),
             "disturbance": disturbance(decoded, wav, codec.sr).mean(),
-            "unlike": estoi_distance(decoded, wav, codec.sr).mean(),
+            "estoi": estoi_distance(decoded, wav, codec.sr).mean(),
         }

@@ -33,7 +33,7 @@ class CodecConfig:
     levels: tuple = (8, 8, 8, 6, 5)  # FSQ levels of one codebook: 15,360 entries
     groups: int = 4  # slices of the latent's channels ...
     residuals: int = 1  # ... each quantised this many times
-    hear_pitch: bool = False  # the encoder also sees how well each pitch fits (pitch.py)
+    hear_pitch: bool = False  # the encoder also sees how well each pitch fits (audio/pitch.py)
     decoder: str = "hifigan"  # or "istft", "source"
     decoder_dim: int = 512  # channels it starts with
     decoder_depth: int = 6  # ConvNeXt blocks (istft, source)
@@ -78,9 +78,9 @@ class Coded(NamedTuple):
 
 
 def make_encoder(c: CodecConfig) -> Chain:
-    """features (B, M, F) -> z (B, D, T): stages of ConvNeXt blocks, then one strided convolution and block per stride."""
-    heard = c.mel.n_mels + (pitch.COUNT if c.hear_pitch else 0)
-    layers = [Conv1d(heard, c.dims[0], 7, causal=c.causal), ChannelNorm(c.dims[0])]
+    """features (B, M, F) -> z (B, D, T): stages of ConvNeXt blocks, then a strided convolution and block per stride."""
+    inputs = c.mel.n_mels + (pitch.COUNT if c.hear_pitch else 0)
+    layers = [Conv1d(inputs, c.dims[0], 7, causal=c.causal), ChannelNorm(c.dims[0])]
     for i, (depth, dim) in enumerate(zip(c.depths, c.dims)):
         if i > 0:
             layers += [ChannelNorm(c.dims[i - 1]), Conv1d(c.dims[i - 1], dim, 1, causal=c.causal)]
@@ -123,10 +123,9 @@ def make_decoder(c: CodecConfig) -> nn.Module:
 class Codec(nn.Module):
     """Encoder, quantiser and decoder. Any length goes in and comes out; zeros fill the last frame.
 
-    Built with `causal=True` it also streams, in both directions: `initial_encoder_state`, `encode_step` and `encode_finish`
-    make of blocks what `encode` makes of the whole, and `initial_decoder_state`, `decode_step` and `decode_finish` what
-    `decode` does. What comes out then lags `latency` samples behind what went in.
-    """
+    Built with `causal=True` it also streams, in both directions: `initial_encoder_state`, `encode_step` and
+    `encode_finish` make of blocks what `encode` makes of the whole, and `initial_decoder_state`, `decode_step` and
+    `decode_finish` what `decode` does. What comes out then lags `latency` samples behind what went in."""
 
     Config = CodecConfig
     name, hash = "untrained", None  # set by weights.load
@@ -163,8 +162,8 @@ class Codec(nn.Module):
             )
 
     def _features(self, wav: Tensor) -> Tensor:
-        """wav -> mel (B, M, F), counted from silence (-2.5) to magnitude one (2.5): for speech about mean 0, deviation 1.
-        With `hear_pitch`, below it how well each pitch fits: (B, M + S, F)."""
+        """wav -> mel (B, M, F), counted from silence (-2.5) to magnitude one (2.5): for speech about mean 0, deviation
+        1. With `hear_pitch`, below it how well each pitch fits: (B, M + S, F)."""
         with torch.autocast(wav.device.type, enabled=False):
             mel = 2.5 - 5 * self.mel(wav.float(), self.sr) / math.log(self.config.mel.floor)
             if not self.config.hear_pitch:
@@ -178,9 +177,9 @@ class Codec(nn.Module):
             raise AudioError("there are no samples to encode; give at least one")
         return self.encoder(self._features(F.pad(wav, (0, -wav.shape[-1] % self.hop))))
 
-    def quantise(self, z: Tensor, keep: Tensor | None = None):
-        """z (B, D, T) of the encoder -> z_q (B, D, T), codes (B, Q, T); `keep` (B,) as in `fsq.random_keep`. Of a z_q it makes
-        other codes: the projections before and after the rounding are no inverse of each other."""
+    def quantise(self, z: Tensor, keep: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """z (B, D, T) of the encoder -> z_q (B, D, T), codes (B, Q, T); `keep` (B,) as in `fsq.random_keep`. Of a z_q
+        it makes other codes: the projections before and after the rounding are no inverse of each other."""
         self._check_latent(z)
         return self.quantiser(z, keep)
 
@@ -200,8 +199,8 @@ class Codec(nn.Module):
         return self.decoder.initial_window_state(batch) if isinstance(self.decoder, SourceHead) else None
 
     def decode_window(self, z_q: Tensor, before: int, count: int, state: tuple | None) -> tuple[Tensor, tuple | None]:
-        """A window (B, D, T) of a longer latent -> wav (B, 1, count * hop) of its frames from `before` on, state for the
-        window whose new frames come next. The other frames are there to be seen. For codecs that are not causal."""
+        """A window (B, D, T) of a longer latent -> wav (B, 1, count * hop) of its frames from `before` on, state for
+        the window whose new frames come next. The other frames are context. For codecs that are not causal."""
         self._check_latent(z_q)
         x = self.upsampler(z_q)
         if isinstance(self.decoder, SourceHead):
@@ -212,7 +211,7 @@ class Codec(nn.Module):
         return wav[..., before * self.hop : (before + count) * self.hop], state
 
     def spectrum(self, z_q: Tensor) -> Tensor:
-        """z_q (B, D, T) -> what the iSTFT head wants to hear: complex (B, n_fft / 2 + 1, F)."""
+        """z_q (B, D, T) -> the spectrum from the iSTFT head, complex (B, n_fft / 2 + 1, F)."""
         return self.decoder.spectrum(self.decoder.body(self.upsampler(z_q)))
 
     def _check_latent(self, z: Tensor):
@@ -233,7 +232,7 @@ class Codec(nn.Module):
         return Coded(self.decode(z_q, wav.shape[-1]), z, z_q, codes)
 
     def initial_encoder_state(self, batch: int) -> tuple:
-        """Samples that the next frame needs, the encoder's own state, and how many samples its last frame has so far."""
+        """Samples that the next frame needs, the encoder's own state, and samples of the frame that is not yet full."""
         return self.encoder[0].weight.new_zeros(batch, 1, self.past), self.encoder.initial_state(batch), 0
 
     def encode_step(self, wav: Tensor, state: tuple) -> tuple[Tensor, tuple]:

@@ -1,7 +1,7 @@
-"""A decoder that knows how voices work: a pulse train at the pitch and noise, each shaped by its own envelope.
+"""The source-filter decoder: a pulse train at the pitch and noise, each shaped by its own spectral envelope.
 
-The source-filter model that DDSP (arXiv 2001.04643) and neural source-filter models (arXiv 1904.12088) put behind a network.
-What a network is slow to learn, a ladder of harmonics with phases that fit, comes for nothing; it says where and how loud.
+The model that DDSP (arXiv 2001.04643) and neural source-filter models (arXiv 1904.12088) put behind a network.
+Harmonics with phases that fit, which a network is slow to learn, are built in; the network gives pitch and envelopes.
 """
 
 import math
@@ -15,7 +15,7 @@ from ..audio.stft import POWER, hann, overlap_add
 from ..nn.layers import Chain, ChannelNorm, Conv1d, ConvNeXtBlock
 
 BANDS = 80  # points of an envelope, evenly spaced on the mel scale
-TABLE = 256  # frames of noise, again and again
+TABLE = 256  # frames of noise, which repeat
 
 
 def mel_interpolation(bands: int, bins: int, sr: int) -> Tensor:
@@ -26,7 +26,8 @@ def mel_interpolation(bands: int, bins: int, sr: int) -> Tensor:
 
 
 def pulses(f0: Tensor, turns: Tensor, sr: int, n: int) -> Tensor:
-    """Frames (B, T, n) of all harmonics of f0 (B, T) Hz below sr / 2, as cosines that meet `turns` (B, T) in the middle; power 1.
+    """Frames (B, T, n) of all harmonics of f0 (B, T) Hz below sr / 2, as cosines that meet `turns` (B, T) in the
+    middle; power 1.
 
     The sum over harmonics is Dirichlet's kernel, sin((K + 1/2) x) / (2 sin(x / 2)) - 1/2.
     """
@@ -77,12 +78,13 @@ class SourceHead(nn.Module):
         return self.pitch(y).to(wide), self.gains(y).to(wide)
 
     def outline(self, x: Tensor) -> Tensor:
-        """(B, D, T) -> the envelopes it is about to draw, compressed, and how likely each pitch is (B, 2 * bands + S, T)."""
+        """(B, D, T) -> its envelopes, compressed, and how likely each pitch is (B, 2 * bands + S, T)."""
         logits, gains = self.parts(x)
         return torch.cat([(POWER * gains).exp(), logits.softmax(1)], dim=1)
 
     def turns(self, f0: Tensor, before: Tensor | None = None) -> Tensor:
-        """Phase in the middle of each frame, in turns, float64 (B, T); `before`: pitch and phase of the frame before, (B, 2)."""
+        """Phase in the middle of each frame, in turns, float64 (B, T); `before`: pitch and phase of the frame before,
+        (B, 2)."""
         first = f0[:, :1] if before is None else before[:, :1]
         steps = (torch.cat([first, f0[:, :-1]], dim=1) + f0).double() * (self.hop / 2 / self.sr)
         if before is None:
@@ -92,7 +94,8 @@ class SourceHead(nn.Module):
         return steps.cumsum(1) % 1.0
 
     def frames(self, f0: Tensor, turns: Tensor, gains: Tensor, number: Tensor) -> Tensor:
-        """(B, T), (B, T), (B, 2 * bands, T) and each frame's place in the noise (T,) or (B, T) -> windowed frames (B, T, n_fft)."""
+        """(B, T), (B, T), (B, 2 * bands, T) and each frame's place in the noise (T,) or (B, T) -> windowed frames (B,
+        T, n_fft)."""
         start = number % TABLE * self.hop
         noise = self.noise.unfold(0, self.n_fft, 1)[start].expand(*f0.shape, -1)
         sources = torch.stack([pulses(f0, turns, self.sr, self.n_fft), noise], dim=1)  # (B, 2, T, n_fft)
@@ -101,7 +104,7 @@ class SourceHead(nn.Module):
         return torch.fft.irfft(spectrum, n=self.n_fft) * self.window
 
     def join(self, frames: Tensor) -> Tensor:
-        """Windowed frames (B, T, n_fft) -> wav (B, 1, T * hop). Only the outermost half hops are seen by a single frame."""
+        """Windowed frames (B, T, n_fft) -> wav (B, 1, T * hop). Only one frame reaches the outermost half hops."""
         side = self.delay
         total = overlap_add(frames, self.hop)
         seen = overlap_add(self.window.square().expand(frames.shape[1], -1), self.hop)
@@ -117,11 +120,11 @@ class SourceHead(nn.Module):
     def window_step(
         self, x: Tensor, before: int, count: int, state: tuple[int, Tensor]
     ) -> tuple[Tensor, tuple[int, Tensor]]:
-        """A window (B, D, T) of a longer latent -> its wav (B, 1, T * hop), state for the window whose new frames come next.
+        """A window (B, D, T) of a longer latent -> its wav (B, 1, T * hop), state for the window whose new frames come
+        next.
 
-        Frames `before` to `before + count` are new, the others overlap. Phases add up along a recording, so windows that
-        overlap must agree on them; the state carries them on.
-        """
+        Frames `before` to `before + count` are new, the others overlap. Phases add up along a recording, so windows
+        that overlap must agree on them; the state carries them on."""
         number, phase = state
         logits, gains = self.parts(x)
         f0 = pitch.hertz(logits)

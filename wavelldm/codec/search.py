@@ -1,8 +1,8 @@
 """Better codes for the same decoder: analysis by synthesis, as in CELP (Schroeder & Atal 1985), by gradient descent.
 
-An encoder guesses in one pass which codes will sound right. Here the guess is decoded, compared, and moved, again and again; the
-rounding passes gradients straight through, as in training. The bits stay as many, and whoever decodes needs to know nothing of it.
-"""
+An encoder estimates in one pass which codes will sound right. Here the estimate is decoded, compared with the recording
+and improved, step by step; the rounding passes gradients straight through, as in training. There are as many bits as
+before, and the decoder is the same."""
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from .losses import PULSE_WEIGHTS, MelLoss, pulse_distances
 from .model import Codec
 from .pulse import SourceHead
 
-RATE = 0.05  # of Adam, falling to zero on a straight line
+LEARNING_RATE = 0.05  # of Adam, falling to zero on a straight line
 
 
 def search(codec: Codec, wav: Tensor, steps: int, codebooks: int | None = None, first: int = 0) -> Tensor:
@@ -30,11 +30,11 @@ def search(codec: Codec, wav: Tensor, steps: int, codebooks: int | None = None, 
     number = first + torch.arange(u.shape[1], device=wav.device)
     with torch.enable_grad():
         u = u.clone().requires_grad_()
-        optimiser = torch.optim.Adam([u], RATE, betas=(0.9, 0.95))
+        optimiser = torch.optim.Adam([u], LEARNING_RATE, betas=(0.9, 0.95))
         for step in range(steps):
             parts = pulse_distances(codec, quantiser.rounded(u, keep)[0], wav, mels, number)
             (u.grad,) = torch.autograd.grad(sum(weight * parts[name] for name, weight in PULSE_WEIGHTS.items()), u)
-            optimiser.param_groups[0]["lr"] = RATE * (1 - step / steps)
+            optimiser.param_groups[0]["lr"] = LEARNING_RATE * (1 - step / steps)
             optimiser.step()
     with torch.no_grad():
         return quantiser.rounded(u, keep)[1][:, :count]

@@ -26,15 +26,13 @@ class DiffusionConfig:
     schedule: str = "cosine"
     steps: int = 1000
     predicts: str = "z0"  # or "v", "eps"
-    path: str = (
-        "noise"  # from pure noise to z0; "bridge": from the noisy latent; "none": a predictor, one pass, no noise
-    )
+    path: str = "noise"  # or "bridge", "none": see LatentDiffusion
     bridge_noise: float = 0.5  # deviation of the noise that a bridge adds to its noisy end
 
 
 @dataclass(frozen=True)
 class StreamState:
-    """Between two blocks of a recording: the sampler's settings, the U-Net's state at each of its steps, its noise so far."""
+    """Between two blocks of a recording: the sampler, the U-Net's state at each of its steps, the noise's place."""
 
     sampler: str
     unets: tuple
@@ -45,8 +43,8 @@ class LatentDiffusion(nn.Module):
     """z of a noisy recording -> z of a clean one, both (B, D, T) as the codec's encoder makes them: `sample`.
 
     Three paths to the same end (`config.path`). "noise": diffusion from pure noise, conditioned on the noisy latent.
-    "bridge": a straight line from the noisy latent (and a little noise) to the clean one, learnt as z0. "none": a predictor of the same size.
-    """
+    "bridge": a straight line from the noisy latent (and a little noise) to the clean one, learnt as z0. "none": a
+    predictor of the same size."""
 
     Config = DiffusionConfig
 
@@ -55,7 +53,8 @@ class LatentDiffusion(nn.Module):
         c = self.config = config
         if c.predicts not in KINDS or c.path not in PATHS:
             raise WavelldmError(
-                f"a U-Net predicts {' or '.join(KINDS)} on a path {' or '.join(PATHS)}, not '{c.predicts}' on '{c.path}'"
+                f"a U-Net predicts {' or '.join(KINDS)} on a path {' or '.join(PATHS)}, "
+                f"not '{c.predicts}' on '{c.path}'"
             )
         if c.path != "noise" and c.predicts != "z0":
             raise WavelldmError(f"on the path '{c.path}' only z0 can be predicted; set predicts=z0")
@@ -100,8 +99,8 @@ class LatentDiffusion(nn.Module):
         return (1 - way) * z0 + way * self.start(cond, eps)
 
     def denoise(self, z_t: Tensor, t: Tensor, cond: Tensor | None, guidance: float = 1.0) -> Tensor:
-        """What the network takes for z0, all normalised. `guidance` over 1 pushes away from what it would say without the
-        condition (classifier-free guidance, arXiv 2207.12598, eq. 6); 0 leaves the condition out."""
+        """What the network takes for z0, all normalised. `guidance` over 1 pushes away from what it would say without
+        the condition (classifier-free guidance, arXiv 2207.12598, eq. 6); 0 leaves the condition out."""
         prediction = self.unet(z_t, t, cond if guidance else None)
         if guidance not in (0.0, 1.0):
             without = self.unet(z_t, t, None)
@@ -156,8 +155,8 @@ class LatentDiffusion(nn.Module):
 
     @torch.no_grad()
     def step(self, z_noisy: Tensor, state: StreamState) -> tuple[Tensor, StreamState]:
-        """The next frames (B, D, any) of the noisy latent -> as many clean ones, state. Joined they equal `sample` of the
-        whole, for every sampler: noise depends on a frame's place in the recording, not on the blocks."""
+        """The next frames (B, D, any) of the noisy latent -> as many clean ones, state. Joined they equal `sample` of
+        the whole, for every sampler: noise depends on a frame's place in the recording, not on the blocks."""
         before, after, cond = iter(state.unets), [], self.normalise(z_noisy)
 
         def denoise(z_t: Tensor, t: Tensor) -> Tensor:
@@ -179,7 +178,7 @@ class LatentDiffusion(nn.Module):
         noise: FrameNoise | None = None,
         callback: Callback = None,
     ) -> Tensor:
-        """Draw anew where `missing` (B, 1, T) is True and keep the clean latent `known` (B, D, T) elsewhere (RePaint)."""
+        """Draw where `missing` (B, 1, T) is True and keep the clean latent `known` (B, D, T) elsewhere (RePaint)."""
         if self.config.path != "noise":
             raise WavelldmError("only a model that begins with pure noise can fill in what is missing")
         cond, kept = self.normalise(z_noisy), self.normalise(known)

@@ -30,7 +30,8 @@ def timesteps(schedule: Schedule, steps: int | None) -> list[int]:
 
 @dataclass
 class FrameNoise:
-    """Standard normal noise for z (B, D, T) that depends on seed, item, frame and number of the draw, and on nothing else.
+    """Standard normal noise for z (B, D, T) that depends on seed, item, frame and number of the draw, and on nothing
+    else.
 
     So a recording that comes in blocks gets the noise that it would get as a whole, and all devices get the same. The
     numbers come from a counter (Philox: Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3").
@@ -68,8 +69,8 @@ Step = Callable[[Tensor, Tensor, float, float], Tensor]  # (z_t, z0, now, then) 
 
 
 def noise_like(z: Tensor, noise: Noise = None) -> Tensor:
-    """Standard normal noise of z's shape: from a function such as `FrameNoise`, or a generator, drawn where that lives (one
-    on the CPU gives every device the same), or anew each time."""
+    """Standard normal noise of z's shape: from a function such as `FrameNoise`, or a generator, drawn where that lives
+    (one on the CPU gives every device the same), or anew each time."""
     if noise is not None and not isinstance(noise, torch.Generator):
         return noise(z)
     device = z.device if noise is None else noise.device
@@ -85,7 +86,7 @@ def estimate(denoise: Denoise, z_t: Tensor, t: int) -> Tensor:
 
 
 def run(denoise: Denoise, z_T: Tensor, schedule: Schedule, steps: int | None, callback: Callback, step: Step) -> Tensor:
-    """The loop that all share: estimate z0, show it, let `step(z_t, z0, now, then)` go from one alpha_bar to the next."""
+    """The common loop: estimate z0, show it, let `step(z_t, z0, now, then)` go from one alpha_bar to the next."""
     times = timesteps(schedule, steps)
     levels = [float(schedule.alpha_bar[t]) for t in times] + [1.0]
     z_t = z_T
@@ -98,7 +99,7 @@ def run(denoise: Denoise, z_T: Tensor, schedule: Schedule, steps: int | None, ca
 
 
 def ancestral(z_t: Tensor, z0: Tensor, now: float, then: float, generator: Noise = None) -> Tensor:
-    """A draw from q(z_then | z_now, z0) (DDPM, arXiv 2006.11239, eq. 6 and 7; `now`, `then` are values of alpha_bar)."""
+    """A draw from q(z_then | z_now, z0) (DDPM, arXiv 2006.11239, eq. 6, 7); `now`, `then` are values of alpha_bar."""
     if then == 1:
         return z0
     beta = 1 - now / then
@@ -115,7 +116,7 @@ def ddpm(
     callback: Callback = None,
     generator: Noise = None,
 ) -> Tensor:
-    """Ancestral sampling (arXiv 2006.11239, algorithm 2): fresh noise in every step, all steps unless told otherwise."""
+    """Ancestral sampling (arXiv 2006.11239, algorithm 2): fresh noise in every step, by default all steps."""
     return run(denoise, z_T, schedule, steps, callback, lambda z, z0, now, then: ancestral(z, z0, now, then, generator))
 
 
@@ -133,7 +134,7 @@ def ddim(
     if not 0 <= eta <= 1:
         raise WavelldmError(f"eta lies between 0 (no fresh noise) and 1 (as much as DDPM), not at {eta}")
 
-    def step(z_t, z0, now, then):
+    def step(z_t: Tensor, z0: Tensor, now: float, then: float) -> Tensor:
         if then == 1:
             return z0
         eps = (z_t - math.sqrt(now) * z0) / math.sqrt(1 - now)
@@ -153,11 +154,12 @@ def dpmpp_2m(
     callback: Callback = None,
     generator: Noise = None,
 ) -> Tensor:
-    """DPM-Solver++(2M) (arXiv 2211.01095, algorithm 2): as DDIM without noise, but z0 follows the line through its last two
-    estimates over lambda = log(a / s). First order in the first and the last step. Deterministic: no noise is drawn."""
+    """DPM-Solver++(2M) (arXiv 2211.01095, algorithm 2): as DDIM without noise, but z0 follows the line through its last
+    two estimates over lambda = log(a / s). First order in the first and the last step. Deterministic: no noise is
+    drawn."""
     before = None  # z0 and h of the step before
 
-    def step(z_t, z0, now, then):
+    def step(z_t: Tensor, z0: Tensor, now: float, then: float) -> Tensor:
         nonlocal before
         h = half_log_snr(then) - half_log_snr(now)
         target = z0
@@ -202,7 +204,8 @@ def bridge(
     generator: Noise = None,
 ) -> Tensor:
     """Along a straight line that ends at z0 and on which z_t lies the share (t + 1) / S of the way back: each step goes
-    towards the estimate of z0 as far as the line says (Euler's method, as in rectified flow, arXiv 2209.03003, eq. 2)."""
+    towards the estimate of z0 as far as the line says (Euler's method, as in rectified flow, arXiv 2209.03003, eq. 2).
+    """
     times = timesteps(schedule, steps)
     ways = [(t + 1) / schedule.steps for t in times] + [0.0]
     z_t = z_T
@@ -219,20 +222,21 @@ def inpaint(
     denoise: Denoise, known: Tensor, mask: Tensor, schedule: Schedule, steps: int = 100,
     callback: Callback = None, generator: Noise = None, jump: int = 5, resample: int = 10,
 ) -> Tensor:  # fmt: skip
-    """RePaint (arXiv 2201.09865, algorithm 1): fill in where `mask` is False, and keep `known` (B, D, T) where it is True.
+    """RePaint (arXiv 2201.09865, algorithm 1): fill in where `mask` is False, and keep `known` (B, D, T) where it is
+    True.
 
-    Every step replaces the known part by the known latent with as much noise as belongs there. So that both parts come to
-    fit, each stretch of `jump` steps is gone through `resample` times, with noise added again in between (appendix B): in all
-    steps * resample calls of `denoise`. The fill comes near a draw from the conditional distribution, the nearer the more
-    steps and repeats. `mask` is boolean and spreads over `known`, such as (B, 1, T).
-    """
+    Every step replaces the known part by the known latent with as much noise as belongs there. So that both parts come
+    to fit, each stretch of `jump` steps is gone through `resample` times, with noise added again in between (appendix
+    B): in all steps * resample calls of `denoise`. The fill comes near a draw from the conditional distribution, the
+    nearer the more steps and repeats. `mask` is boolean and spreads over `known`, such as (B, 1, T)."""
     if (
         mask.dtype != torch.bool
         or mask.ndim != known.ndim
         or any(m not in (1, k) for m, k in zip(mask.shape, known.shape))
     ):
         raise WavelldmError(
-            f"the mask is boolean and fits {tuple(known.shape)}, such as (B, 1, T); not {mask.dtype} {tuple(mask.shape)}"
+            f"the mask is boolean and fits {tuple(known.shape)}, such as (B, 1, T); "
+            f"not {mask.dtype} {tuple(mask.shape)}"
         )
     if jump < 1 or resample < 1:
         raise WavelldmError(f"jump and resample are whole numbers from 1 on, not {jump} and {resample}")

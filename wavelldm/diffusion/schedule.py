@@ -1,8 +1,8 @@
 """Noise schedules: how much of the signal is left after t steps, and the three ways to say what the noise was.
 
-z_t = a z0 + s eps with a = sqrt(alpha_bar_t), s = sqrt(1 - alpha_bar_t) (DDPM, arXiv 2006.11239, eq. 4). Given z_t, each
-of eps, z0 and v = a eps - s z0 (arXiv 2202.00512, appendix D) gives the other two, except that eps says nothing where a is 0.
-"""
+z_t = a z0 + s eps with a = sqrt(alpha_bar_t), s = sqrt(1 - alpha_bar_t) (DDPM, arXiv 2006.11239, eq. 4). Given z_t,
+each of eps, z0 and v = a eps - s z0 (arXiv 2202.00512, appendix D) gives the other two, except that eps says nothing
+where a is 0."""
 
 import math
 from dataclasses import dataclass
@@ -17,7 +17,8 @@ KINDS = ("eps", "z0", "v")
 
 @dataclass(frozen=True, eq=False)
 class Schedule:
-    """alpha_bar (S,), kept in float64 on the CPU: the share of the signal's power at t = 0 (nearly clean) to S - 1 (noise)."""
+    """alpha_bar (S,), kept in float64 on the CPU: the share of the signal's power at t = 0 (nearly clean) to S - 1
+    (noise)."""
 
     alpha_bar: Tensor
 
@@ -52,7 +53,8 @@ def pick(table: Tensor, t: Tensor, dtype: torch.dtype = torch.float32) -> Tensor
 
 def make(kind: str = "cosine", steps: int = 1000, zero_terminal: bool = False) -> Schedule:
     """`linear` (DDPM, section 4), `scaled_linear` (linear in the square roots, with AudioLDM's ends, arXiv 2301.12503),
-    `cosine` (arXiv 2102.09672, eq. 17). Other than 1000 linear steps are scaled, so that the noise at the end stays the same."""
+    `cosine` (arXiv 2102.09672, eq. 17). Other than 1000 linear steps are scaled, so that the noise at the end stays the
+    same."""
     if int(steps) != steps or steps < 1 + zero_terminal:
         raise WavelldmError(f"a schedule has a whole number of steps, at least {1 + zero_terminal}, not {steps}")
     if kind == "linear":
@@ -71,7 +73,7 @@ def make(kind: str = "cosine", steps: int = 1000, zero_terminal: bool = False) -
 
 
 def to_zero(alpha_bar: Tensor) -> Tensor:
-    """Shift and stretch sqrt(alpha_bar) so that it ends at 0 and begins where it did (arXiv 2305.08891, algorithm 1)."""
+    """Shift and stretch sqrt(alpha_bar) to end at 0 and begin where it did (arXiv 2305.08891, algorithm 1)."""
     a = alpha_bar.sqrt()
     return ((a - a[-1]) * a[0] / (a[0] - a[-1])) ** 2
 
@@ -93,8 +95,8 @@ def q_sample(schedule: Schedule, z0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
 def convert(schedule: Schedule, prediction: Tensor, z_t: Tensor, t: Tensor, source: str, target: str) -> Tensor:
     """What a network predicted as `source`, said as `target` ("eps", "z0" or "v"); prediction, z_t (B, D, T), t (B,).
 
-    Exact, but not equally harmless: eps -> z0 divides by a, and so blows the error of eps up where little signal is left.
-    """
+    Exact, but not equally harmless: eps -> z0 divides by a, and so blows the error of eps up where little signal is
+    left."""
     for kind in (source, target):
         if kind not in KINDS:
             raise WavelldmError(f"a prediction is one of {', '.join(KINDS)}, not '{kind}'")
@@ -109,7 +111,8 @@ def convert(schedule: Schedule, prediction: Tensor, z_t: Tensor, t: Tensor, sour
         (a == 0).any()
     ):  # the second look waits for a GPU, so only where there is such a step
         raise WavelldmError(
-            "eps says nothing about z0 where alpha_bar is 0: predict v or z0, or make the schedule without zero_terminal"
+            "eps says nothing about z0 where alpha_bar is 0: "
+            "predict v or z0, or make the schedule without zero_terminal"
         )
     return (z_t - s * prediction) / a if target == "z0" else (prediction - s * z_t) / a
 
@@ -120,11 +123,12 @@ def snr(schedule: Schedule) -> Tensor:
 
 
 def min_snr(schedule: Schedule, t: Tensor, kind: str, gamma: float = 5.0) -> Tensor:
-    """Weight (B,) of the squared error of a prediction of this kind: min(SNR, gamma) on z0 (arXiv 2303.09556, section 3.4).
+    """Weight (B,) of the squared error of a prediction of this kind: min(SNR, gamma) on z0 (arXiv 2303.09556, section
+    3.4).
 
-    The same error said as eps is SNR times smaller in z0, and as v SNR + 1 times, so the weight is divided by that. Where
-    SNR is 0 an error of z0 or v then weighs nothing: with `zero_terminal` the last step is not trained by this weight.
-    """
+    The same error said as eps is SNR times smaller in z0, and as v SNR + 1 times, so the weight is divided by that.
+    Where SNR is 0 an error of z0 or v then weighs nothing: with `zero_terminal` the last step is not trained by this
+    weight."""
     if kind not in KINDS:
         raise WavelldmError(f"a prediction is one of {', '.join(KINDS)}, not '{kind}'")
     ratio = snr(schedule)

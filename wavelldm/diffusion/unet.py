@@ -1,8 +1,8 @@
 """The latent U-Net: z_t (B, D, T), step t (B,) and condition (B, D, T) -> a prediction (B, D, T). 1-D, causal, any T.
 
 Residual blocks of causal convolutions, coarser time by strides, rotary attention at the coarsest rate (WaveLLDM, arXiv
-2508.21153, after DDPM's U-Net, arXiv 2006.11239, appendix B). The condition enters twice: beside z_t at the input, and as
-a scale and a shift per channel and frame in every block (FiLM, arXiv 1709.07871), where the step adds its own.
+2508.21153, after DDPM's U-Net, arXiv 2006.11239, appendix B). The condition enters twice: beside z_t at the input, and
+as a scale and a shift per channel and frame in every block (FiLM, arXiv 1709.07871), where the step adds its own.
 
 It streams, as `nn.layers` says: `initial_state(batch)`, then `step(z_t, t, cond, state)` with the next frames.
 """
@@ -36,14 +36,15 @@ class UNetConfig:
 
 
 def step_embedding(t: Tensor, dim: int) -> Tensor:
-    """t (B,) -> sines and cosines at dim / 2 speeds from 1 to 1 / 10,000 per step (arXiv 1706.03762, section 3.5), (B, dim)."""
+    """t (B,) -> sines and cosines at dim / 2 speeds from 1 to 1 / 10,000 per step (arXiv 1706.03762, section 3.5), (B,
+    dim)."""
     speed = torch.exp(-math.log(10_000) * torch.arange(dim // 2, device=t.device, dtype=torch.float32) / (dim // 2))
     angle = t.float()[:, None] * speed
     return torch.cat([angle.sin(), angle.cos()], dim=1)
 
 
 class Block(nn.Module):
-    """x + what two causal convolutions make of it; in between, condition and step scale and shift every channel."""
+    """x + two causal convolutions of it; between them condition and step scale and shift every channel (FiLM)."""
 
     def __init__(self, c_in: int, dim: int, c: UNetConfig):
         super().__init__()
@@ -54,7 +55,7 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(c.dropout)
         for layer in (self.by_step, self.by_cond, self.second):
             nn.init.zeros_(layer.bias)
-        nn.init.zeros_(self.second.weight)  # at first every block hands on what it gets
+        nn.init.zeros_(self.second.weight)  # at first every block is the identity
 
     def film(self, y: Tensor, time: Tensor, cond: Tensor) -> Tensor:
         scale, shift = (self.by_step(time)[:, :, None] + self.by_cond(cond)).chunk(2, dim=1)  # (B, dim, T) each
@@ -95,10 +96,10 @@ class Middle(nn.Module):
 
 
 class Level(nn.Module):
-    """One rate: blocks, what the coarser rates below make of them, and blocks again that see both.
+    """One rate: blocks, the coarser rates below, and blocks again that see the outputs of both.
 
-    A coarse frame knows the whole stride it stands for, so a causal network hands it to the next stride, not to its own.
-    """
+    A coarse frame knows the whole stride it stands for, so a causal network hands it to the next stride, not to its
+    own."""
 
     def __init__(self, dim: int, below_dim: int, below: nn.Module, c: UNetConfig):
         super().__init__()
@@ -122,7 +123,7 @@ class Level(nn.Module):
         return x
 
     def initial_state(self, batch: int) -> dict:
-        """Those of all layers, and in `ahead` what the coarse rate already gave for frames that are still to come."""
+        """Those of all layers, and in `ahead` the coarse rate's output for frames that are still to come."""
         layers = ("down", "cond_down", "below")
         state = {name: getattr(self, name).initial_state(batch) for name in layers}
         state["before"] = [block.initial_state(batch) for block in self.before]
@@ -153,9 +154,9 @@ class Level(nn.Module):
 class UNet(nn.Module):
     """z_t (B, D, T), t (B,) long, cond (B, D, T) or None -> (B, D, T).
 
-    Without a condition (all items: cond=None; single ones: where `drop` (B,) is True) a learnt vector takes its place, so
-    that one network knows both p(z) and p(z | noisy latent), which classifier-free guidance needs (arXiv 2207.12598).
-    """
+    Without a condition (all items: cond=None; single ones: where `drop` (B,) is True) a learnt vector takes its place,
+    so that one network knows both p(z) and p(z | noisy latent), which classifier-free guidance needs (arXiv
+    2207.12598)."""
 
     def __init__(self, config: UNetConfig, latent_dim: int):
         super().__init__()
@@ -197,8 +198,8 @@ class UNet(nn.Module):
         return torch.cat([z_t, cond], dim=1), self.embed(step_embedding(t, self.config.dims[0])), cond
 
     def copied(self, x: Tensor, time: Tensor) -> Tensor:
-        """Past the network: z_t and cond, each channel times a factor that depends on the step. eps and v hold all the noise
-        of z_t, and that does not fit through a network narrower than the latent."""
+        """A skip connection around the whole network: z_t and cond, each channel times a factor that depends on the
+        step. eps and v hold all the noise of z_t, and that does not fit through a network narrower than the latent."""
         return (x * self.past(time)[:, :, None]).unflatten(1, (2, -1)).sum(1)  # (B, D, T)
 
     def forward(self, z_t: Tensor, t: Tensor, cond: Tensor | None = None, drop: Tensor | None = None) -> Tensor:
