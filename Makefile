@@ -37,17 +37,18 @@ bench-codec: $(VENV)/dev ## the codec's benchmark alone
 	$(BIN)/python benchmarks/codec.py $(TABLE)
 
 train-codec: $(VENV)/dev ## train the codec that ships (MANIFEST=table.tsv); about 2.5 hours on one CPU thread
-	$(BIN)/python benchmarks/recipes.py codec $(TABLE)
+	$(BIN)/wavelldm train codec --recipe shipped $(TABLE)
 
 train-denoiser: $(VENV)/dev ## train the denoiser that ships, mask network and diffusion (MANIFEST=table.tsv); about 19 hours on one CPU thread
-	$(BIN)/python benchmarks/recipes.py denoiser $(TABLE)
-	$(BIN)/python benchmarks/recipes.py diffusion $(TABLE)
+	for network in mask diffusion; do $(BIN)/wavelldm train $$network --recipe shipped $(TABLE) || exit 1; done
 
 train-ladder: $(VENV)/dev ## train the networks of the reconstruction ladder; about 1.5 hours on one CPU thread
-	$(BIN)/python benchmarks/recipes.py ladder $(TABLE)
+	for network in vocoder autoencoder vae; do $(BIN)/wavelldm train $$network --recipe shipped $(TABLE) || exit 1; done
+	for recipe in shipped-wide shipped-words; do $(BIN)/wavelldm train vae --recipe $$recipe $(TABLE) || exit 1; done
+	$(BIN)/wavelldm train refinement --recipe shipped --vae runs/vae-shipped/vae/ladder-vae $(TABLE)
 
 train-refining: $(VENV)/dev ## train the speech prior, SEGAN and the waveform denoiser; about 1.5 hours on one CPU thread
-	$(BIN)/python benchmarks/recipes.py refining $(TABLE)
+	for network in prior segan waveform; do $(BIN)/wavelldm train $$network --recipe shipped $(TABLE) || exit 1; done
 
 clean: ## remove the environment and everything made by demo and tests
 	rm -rf $(VENV) demo out notebooks/out .pytest_cache

@@ -1,8 +1,11 @@
-"""What each recommended improvement of the waveform denoiser is worth: every switch trained alike, from the same seed; into README.md.
+"""What each recommended improvement of the waveform denoiser is worth: every switch trained alike, from the same seed;
+into README.md.
 
-    python benchmarks/ablation_wave.py [--manifest TABLE] [--steps 2000] [--set wave.widths=32,64,96,160] [--out runs/ablation_wave]
+python benchmarks/ablation_wave.py [--manifest TABLE] [--steps 2000] [--set widths=32,64,96,160] [--out
+runs/ablation_wave]
 
-Without a manifest it takes the embedded corpus. Ctrl-C and the same command go on where it stopped; what is trained is not trained again.
+Without a manifest it takes the embedded corpus. Ctrl-C and the same command go on where it stopped; what is trained is
+not trained again.
 """
 
 import argparse
@@ -17,10 +20,10 @@ from report import write_section
 from wavelldm import weights
 from wavelldm.config import override
 from wavelldm.data import corpora
-from wavelldm.denoise.waveform import WaveDenoiser
+from wavelldm.denoise.waveform import WaveConfig, WaveDenoiser
 from wavelldm.nn.layers import count_parameters
 from wavelldm.training import waveform
-from wavelldm.training.loop import Plan, fast_half
+from wavelldm.training.loop import fast_half, fit, write_weights
 from wavelldm.training.mixtures import mixtures
 from wavelldm.training.presets import preset
 
@@ -45,20 +48,23 @@ COLUMNS = {
 }
 
 
-def configured(base, choices: dict):
-    """The preset with these switches; one resolution is the middle one."""
-    windows = base.wave.resolutions if choices["resolutions"] == 3 else base.wave.resolutions[1:2]
-    return replace(
-        base, wave=replace(base.wave, resolutions=windows, **{k: choices[k] for k in ("skips", "leveled", "spectral")})
-    )
+def configured(base: WaveConfig, choices: dict) -> WaveConfig:
+    """The sizes with these switches; one resolution is the middle one."""
+    windows = base.resolutions if choices["resolutions"] == 3 else base.resolutions[1:2]
+    return replace(base, resolutions=windows, **{k: choices[k] for k in ("skips", "leveled", "spectral")})
 
 
 def trained(name: str, choices: dict, base, heard, args) -> WaveDenoiser:
     """The network that validated best."""
-    folder, chosen = args.out / name.replace(" ", "_"), configured(base, choices)
-    plan = waveform.schedule(Plan(args.steps, args.lr, ema=choices["ema"], valid_every=max(1, args.steps // 4)))
-    waveform.run(chosen, heard, plan, folder, args.batch, args.seconds, half=choices["half"])
-    return weights.load(folder / f"{chosen.name}-waveform.safetensors", WaveDenoiser)
+    folder, options = (
+        args.out / name.replace(" ", "_"),
+        waveform.WaveOptions(args.batch, args.seconds, half=choices["half"]),
+    )
+    task = waveform.WaveTask(configured(base, choices), options)
+    task.read(heard)
+    plan = task.plan(args.steps, lr=args.lr, ema=choices["ema"], valid_every=max(1, args.steps // 4))
+    fit(task, plan, folder)
+    return weights.load(write_weights(task, plan, folder, "waveform"), WaveDenoiser)
 
 
 def cost(net: WaveDenoiser) -> float:
@@ -71,8 +77,9 @@ def cost(net: WaveDenoiser) -> float:
 
 def step_cost(choices: dict, base, pair, args) -> float:
     """CPU seconds of one training step."""
-    task = waveform.WaveTask(configured(base, choices).wave, [], half=choices["half"])
+    task = waveform.WaveTask(configured(base, choices), waveform.WaveOptions(half=choices["half"]))
     crops = [x.repeat(args.batch, 1, 1)[: args.batch, :, : round(args.seconds * task.sr)] for x in pair]
+    began = 0.0
     for i in range(6):
         began = time.process_time() if i < 2 else began  # the first one is slower and does not count
         for _, loss, _ in task.losses(crops):
@@ -87,15 +94,14 @@ def row(name: str, figures: dict, *more: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    usual = waveform.WaveTask.plan(1).lr
     parser.add_argument("--manifest", help="a manifest.tsv with speech and noise (default: the embedded corpus)")
     parser.add_argument("--preset", default="base16k", help="whose waveform denoiser (default: base16k)")
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="change some of its numbers")
     parser.add_argument("--steps", type=int, default=2_000, help="of each training (default: 2000)")
     parser.add_argument("--batch", type=int, default=8, help="crops per step (default: 8)")
     parser.add_argument("--seconds", type=float, default=1.0, help="length of a crop (default: 1)")
-    parser.add_argument(
-        "--lr", type=float, default=waveform.LR, help=f"peak of the learning rate (default: {waveform.LR:g})"
-    )
+    parser.add_argument("--lr", type=float, default=usual, help=f"peak of the learning rate (default: {usual:g})")
     parser.add_argument(
         "--out", type=Path, default=Path("runs/ablation_wave"), help="folder of the runs (default: runs/ablation_wave)"
     )
@@ -104,15 +110,15 @@ def main() -> None:
     )
     args = parser.parse_args()
     torch.set_num_threads(1)
-    base, heard = override(preset(args.preset), args.set), corpora.gather(manifest=args.manifest)
-    held = mixtures(heard, base.wave.sr, args.seconds, args.batch)[1]
-    judge = waveform.WaveTask(base.wave, held)  # one loss for all rows: that of all resolutions
+    base, heard = override(preset(args.preset).waveform, args.set), corpora.gather(manifest=args.manifest)
+    held = mixtures(heard, base.sr, args.seconds, args.batch)[1]
+    judge = waveform.WaveTask(base).with_data(None, held)  # one loss for all rows: that of all resolutions
     lines = [
         "| | "
         + " | ".join(label for label, _ in COLUMNS.values())
         + " | CPU s per s | CPU s per training step | parameters |",
         "| --- |" + " ---: |" * (len(COLUMNS) + 3),
-        row("noisy", judge.validate(WaveDenoiser(base.wave).eval()), "", "", ""),  # untrained it changes nothing
+        row("noisy", judge.validate(WaveDenoiser(base).eval()), "", "", ""),  # untrained it changes nothing
     ]
     for name, choices in ROWS.items():
         if args.only and not any(word in name for word in args.only):

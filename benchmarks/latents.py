@@ -1,6 +1,7 @@
-"""What cached latents save: the seconds before a training step of the latent diffusion may begin, with and without the cache.
+"""What cached latents save: the seconds before a training step of the latent diffusion may begin, with and without the
+cache.
 
-    python benchmarks/latents.py [--manifest TABLE] [--codec voice16k]
+python benchmarks/latents.py [--manifest TABLE] [--codec voice16k]
 
 Without a manifest it takes the embedded corpus.
 """
@@ -48,7 +49,7 @@ def main() -> None:
         began = time.process_time()
         held = build(codec, speech, noise, RECIPE, 64, 4.0, cache=folder, progress=False)
         build_seconds = (time.process_time() - began) / (64 * 4.0)
-        task = DiffusionTask(preset(codec.name), codec, held, held)
+        task = DiffusionTask(preset(codec.name).diffusion, codec).with_latents(held, held)
         model, frames, step = task.networks["model"], codec.frames(round(SECONDS * codec.sr)), iter(range(10**9))
         pairs = iter(batches(speech, noise, RECIPE, codec.sr, SECONDS, BATCH))
 

@@ -32,7 +32,7 @@ from wavelldm.nn.layers import count_parameters
 from wavelldm.refine.files import Choices, refine
 from wavelldm.refine.prior import SpeechPrior
 from wavelldm.training import prior as train_prior
-from wavelldm.training.loop import Plan, update
+from wavelldm.training.loop import fit, update, write_weights
 from wavelldm.training.presets import preset
 
 HERE = Path(__file__).parent
@@ -47,9 +47,9 @@ VARIANTS = {  # eta_a, eta_b, eta_c
 }
 NETWORKS = {
     "separable, SiLU": [],
-    "separable, ReLU": ["prior.activation=relu"],
-    "separable, GELU": ["prior.activation=gelu"],
-    "plain, SiLU": ["prior.separable=false"],
+    "separable, ReLU": ["activation=relu"],
+    "separable, GELU": ["activation=gelu"],
+    "plain, SiLU": ["separable=false"],
 }
 
 
@@ -127,14 +127,16 @@ def networks(args) -> str:
         "| --- |" + " ---: |" * 5,
     ]
     for name, settings in NETWORKS.items():
-        chosen = override(preset(args.preset), settings)
-        plan = Plan(args.network, 1e-3, min(300, args.network // 10), valid_every=args.network, save_every=args.network)
+        chosen = override(preset(args.preset).prior, settings)
+        task = train_prior.PriorTask(chosen, train_prior.PriorOptions(batch, seconds))
+        often = {"valid_every": args.network, "save_every": args.network}
+        plan = task.plan(args.network, warmup=min(300, args.network // 10), **often)
         with tempfile.TemporaryDirectory() as folder:
-            train_prior.run(chosen, heard, plan, folder, batch, seconds)
+            task.read(heard)
+            fit(task, plan, folder)
             (row,) = csv.DictReader(open(Path(folder) / "log.csv"))
-            model = weights.load(next(Path(folder).glob("*.safetensors")), SpeechPrior)
+            model = weights.load(write_weights(task, plan, folder, "prior"), SpeechPrior)
         wav = 0.05 * torch.randn(batch, 1, round(seconds * SR), generator=torch.Generator().manual_seed(0))
-        task = train_prior.PriorTask(chosen.prior, [], model.deviation)
         cells = [
             f"{count_parameters(model) / 1e6:.2f}",
             f"{seconds_per_step(task, (wav,)):.2f}",

@@ -11,7 +11,7 @@ from wavelldm.codec.pulse import BANDS, SourceHead, mel_interpolation, pulses
 from wavelldm.codec.search import search
 from wavelldm.config import override
 from wavelldm.errors import WavelldmError
-from wavelldm.training.codec import CodecTask, spread_loss
+from wavelldm.training.codec import CodecOptions, CodecTask, spread_loss
 from wavelldm.training.presets import preset
 
 SR, HOP = 16_000, 256
@@ -130,7 +130,8 @@ def test_a_source_decoder_learns_the_pitch_it_is_shown():
     wav = torch.stack([sum(torch.cos(2 * math.pi * k * f * t) for k in range(1, 12)) * 0.05 for f in (110.0, 205.0)])[
         :, None
     ]
-    task = CodecTask(TINY, [(wav, wav)], half=False)
+    task = CodecTask(TINY.codec, CodecOptions(half=False))
+    task.valid = [(wav, wav)]
     model, before = task.networks["model"], task.validate(task.networks["model"])
     optimiser = torch.optim.AdamW(model.parameters(), 5e-3)
     for _ in range(60):

@@ -51,7 +51,7 @@ def test_the_magnitude_loss(gain):
     """Of the shipped preset: also where bins and bands lie below their floors."""
     torch.manual_seed(0)
     tiny = preset("tiny")
-    task = train_codec.CodecTask(replace(tiny, codec=replace(tiny.codec, polish=4)), [])
+    task = train_codec.CodecTask(replace(tiny.codec, polish=4))
     codec, wav = task.networks["model"], gain * pair(8_192)[1]
     assert HAND["MAGNITUDES"] == train_codec.MAGNITUDES and HAND["POWER"] == train_codec.POWER
     with torch.no_grad():

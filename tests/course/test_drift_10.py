@@ -11,7 +11,7 @@ from wavelldm.codec.model import Codec
 from wavelldm.config import override
 from wavelldm.diffusion.latent import LatentDiffusion
 from wavelldm.diffusion.schedule import KINDS
-from wavelldm.training.diffusion import DiffusionTask
+from wavelldm.training.diffusion import DiffusionOptions, DiffusionTask
 from wavelldm.training.latents import Latents
 from wavelldm.training.presets import preset
 
@@ -38,7 +38,8 @@ def some_latents(count=6, frames=20):
 def task_of(*settings, **more):
     torch.manual_seed(0)
     p = override(TINY, list(settings))
-    task = DiffusionTask(p, Codec(p.codec), some_latents(), some_latents(), half=False, **more)
+    task = DiffusionTask(p.diffusion, Codec(p.codec), DiffusionOptions(half=False, **more))
+    task.with_latents(some_latents(), some_latents())
     for i, weight in enumerate(task.networks["model"].unet.parameters()):
         weight.data += 0.1 * noise(*weight.shape, seed=i)
     return task

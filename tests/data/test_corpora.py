@@ -129,10 +129,10 @@ def test_measured_rooms_of_a_manifest_are_found(tmp_path, write):
         write(tmp_path / row.split()[0])
     table = tmp_path / "manifest.tsv"
     table.write_text("\n".join(["path kind label split", *rows]).replace(" ", "\t"))
-    material = corpora.gather(manifest=table)
-    assert [item.path.name for item in material.rooms] == ["hall.wav"]
-    assert material.room_responses(SR).shape == (1, SR)
-    assert [len(x) for x in (material.speech, material.noise, material.valid_speech, material.valid_noise)] == [1] * 4
+    corpus = corpora.gather(manifest=table)
+    assert [item.path.name for item in corpus.rooms] == ["hall.wav"]
+    assert corpus.room_responses(SR).shape == (1, SR)
+    assert [len(x) for x in (corpus.speech, corpus.noise, corpus.valid_speech, corpus.valid_noise)] == [1] * 4
     table.write_text("\n".join(["path kind label split", *rows[:-1]]).replace(" ", "\t"))
     assert corpora.gather(manifest=table).room_responses(SR) is None
 
@@ -142,9 +142,9 @@ def test_what_a_user_gives_decides_where_the_material_comes_from(tmp_path, write
     for i in range(12):
         write(tmp_path / "clean" / f"{i}.wav")
         write(tmp_path / "noisy" / f"{i}.wav")
-    material = corpora.gather(tmp_path / "clean", tmp_path / "noisy")
+    corpus = corpora.gather(tmp_path / "clean", tmp_path / "noisy")
     assert (
-        material.recorded and material.noise is None and len(material.speech) == 11 and len(material.valid_speech) == 1
+        corpus.recorded and corpus.noise is None and len(corpus.speech) == 11 and len(corpus.valid_speech) == 1
     )
     for wrong in ({"clean": "a", "manifest": "b"}, {"noisy": "a"}):
         with pytest.raises(DataError, match="give"):

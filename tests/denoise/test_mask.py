@@ -9,7 +9,7 @@ from wavelldm.denoise.mask import MaskConfig, MaskNet, band_edges, banks
 from wavelldm.errors import WavelldmError
 from wavelldm.training import loop
 from wavelldm.training.mask import MaskTask, si_sdr, spectral_loss
-from wavelldm.training.net2net import begin_as
+from wavelldm.training.net2net import widen_from
 
 SMALL = MaskConfig(width=16, blocks=1)
 
@@ -140,24 +140,24 @@ def test_a_deeper_network_goes_on_where_a_shallower_one_was_and_learns():
     wav = torch.randn(1, 1, 4_000)
     with torch.no_grad():
         assert (shallow(wav) - deep(wav)).abs().max() > 1e-3
-        begin_as(deep, shallow)
+        widen_from(deep, shallow)
         assert torch.equal(shallow(wav), deep(wav))
     deep(wav).square().sum().backward()
     assert deep.blocks[-1].norm.weight.grad.abs().max() > 0, "from zero on, the new blocks must be able to leave it"
     with pytest.raises(WavelldmError, match="has more blocks"):
-        begin_as(shallow, deep)
+        widen_from(shallow, deep)
 
 
 def test_a_network_with_taps_goes_on_where_one_without_was_and_learns():
     mask, taps = make(replace(SMALL, taps=0, ahead=0)), make()
     wav = torch.randn(1, 1, 4_000)
     with torch.no_grad():
-        begin_as(taps, mask)
+        widen_from(taps, mask)
         assert (mask(wav) - taps(wav)).abs().max() < 1e-6
     taps(wav).square().sum().backward()
     assert (taps.last.bias.grad[3:].abs() > 0).all()
     with pytest.raises(WavelldmError, match="other taps"):
-        begin_as(mask, taps)
+        widen_from(mask, taps)
 
 
 @pytest.mark.parametrize("ahead", [1, 2])
@@ -165,7 +165,7 @@ def test_a_network_that_sees_ahead_goes_on_where_one_that_does_not_was_and_learn
     now, then = make(replace(SMALL, ahead=0)), make(replace(SMALL, ahead=ahead))
     wav = torch.randn(1, 1, 4_000)
     with torch.no_grad():
-        begin_as(then, now)
+        widen_from(then, now)
         assert (now(wav) - then(wav)).abs().max() < 1e-6
     then(wav).square().sum().backward()
     later = 3 + 2 * SMALL.taps
@@ -173,9 +173,9 @@ def test_a_network_that_sees_ahead_goes_on_where_one_that_does_not_was_and_learn
         then.first.weight.grad[:, 9:].abs().sum((0, 2, 3)) > 0
     ).all()
     with pytest.raises(WavelldmError, match="more frames ahead"):
-        begin_as(now, then)
+        widen_from(now, then)
     with pytest.raises(WavelldmError, match="other taps"):
-        begin_as(then, make(replace(SMALL, taps=0)))
+        widen_from(then, make(replace(SMALL, taps=0)))
 
 
 @pytest.mark.parametrize("times", [2, 3])
@@ -183,7 +183,7 @@ def test_a_wider_network_goes_on_where_a_narrower_one_was_and_its_copies_part(ti
     narrow, wide = make(), make(replace(SMALL, width=SMALL.width * times), 1)
     wav = torch.randn(1, 1, 4_000)
     with torch.no_grad():
-        begin_as(wide, narrow)
+        widen_from(wide, narrow)
         assert (narrow(wav) - wide(wav)).abs().max() < 1e-5
     wide(wav).square().sum().backward()
     for weight in (wide.blocks[0].mix.weight, wide.blocks[0].gru.weight_hh_l0, wide.up.weight):  # what each copy writes
@@ -193,7 +193,7 @@ def test_a_wider_network_goes_on_where_a_narrower_one_was_and_its_copies_part(ti
         first, second = copies.unbind(1 if weight is wide.up.weight else 0)[:2]
         assert (first - second).norm() > 0.05 * first.norm()
     with pytest.raises(WavelldmError, match="16 channels.*multiple"):
-        begin_as(make(replace(SMALL, width=24)), narrow)
+        widen_from(make(replace(SMALL, width=24)), narrow)
 
 
 def test_losses_are_zero_for_the_same_and_grow_with_the_error():
@@ -213,10 +213,10 @@ def test_one_batch_is_overfitted_and_goes_round_as_weights(tmp_path):
     t = torch.arange(8_000) / 16_000
     clean = 0.2 * torch.sin(2 * torch.pi * torch.tensor([200.0, 310.0])[:, None, None] * t)
     noisy = clean + 0.1 * torch.randn(clean.shape, generator=g)
-    task = MaskTask(SMALL, [(noisy, clean)])
+    task = MaskTask(SMALL).with_data(lambda start: iter([(noisy, clean)] * 99), [(noisy, clean)])
     before = task.validate(task.networks["model"])
     plan = loop.Plan(steps=60, lr=5e-3, warmup=5, valid_every=60, ema=0.8)
-    loop.fit(task, lambda start: iter([(noisy, clean)] * 99), plan, tmp_path, progress=False)
+    loop.fit(task, plan, tmp_path, progress=False)
     after = task.validate(task.networks["model"])
     assert after["valid_si_sdr"] > before["valid_si_sdr"] + 6 and after["valid_spectral"] < before["valid_spectral"]
     path = weights.save(tmp_path / "m", task.networks["model"], steps=60)

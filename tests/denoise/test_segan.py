@@ -15,9 +15,10 @@ from wavelldm.denoise.segan import (
 from wavelldm.errors import WavelldmError
 from wavelldm.training import loop
 from wavelldm.training.presets import preset
-from wavelldm.training.segan import BETAS, SeganTask, schedule
+from wavelldm.training.segan import SeganOptions, SeganTask
 
 TINY = preset("tiny").segan
+FULL = SeganOptions(half=False)
 
 
 def make(config=TINY, seed=0):
@@ -103,7 +104,7 @@ def test_the_task_shows_the_critic_the_right_pairs_and_weighs_l1():
     """With a critic that answers by what it is shown: clean 3, enhanced 2 (both, if the condition is the noisy
     sound)."""
     noisy, clean = batch()
-    task = SeganTask(TINY, [], l1=7.0, half=False)
+    task = SeganTask(TINY, SeganOptions(l1=7.0, half=False))
     shown = []
 
     class Fixed(torch.nn.Module):
@@ -118,13 +119,13 @@ def test_the_task_shows_the_critic_the_right_pairs_and_weighs_l1():
     made = task.networks["model"].generate(emphasise(noisy, 0.95))
     l1 = (made - emphasise(clean, 0.95)).abs().mean()
     assert (first, second) == ("critic", "generator") and shown == [(True, False), (False, False), (False, True)]
-    assert verdict == pytest.approx(0.5 * 4 + 0.5 * 4) and parts["pull"] == pytest.approx(0.5)
+    assert verdict == pytest.approx(0.5 * 4 + 0.5 * 4) and parts["adversarial"] == pytest.approx(0.5)
     assert total.item() == pytest.approx(0.5 + 7 * l1.item(), rel=1e-5)
-    assert SeganTask(TINY, []).l1 == 100
+    assert SeganTask(TINY).l1 == 100
 
 
 def test_critic_and_generator_each_get_their_own_gradients():
-    task = SeganTask(TINY, [], half=False)
+    task = SeganTask(TINY, FULL)
     for group, loss, _ in task.losses(batch()):
         for network in task.networks.values():
             network.zero_grad()
@@ -139,7 +140,7 @@ def test_critic_and_generator_each_get_their_own_gradients():
 def test_the_critic_learns_to_tell_pairs_apart():
     torch.manual_seed(0)
     critic, (noisy, clean) = Critic(TINY), batch()
-    optimiser = torch.optim.AdamW(critic.parameters(), 3e-3, BETAS)
+    optimiser = torch.optim.AdamW(critic.parameters(), 3e-3, SeganTask.plan(1).betas)
     for _ in range(80):
         optimiser.zero_grad()
         critic_loss(critic(noisy, clean), critic(noisy, noisy)).backward()
@@ -147,13 +148,13 @@ def test_the_critic_learns_to_tell_pairs_apart():
     assert critic(noisy, clean).mean() > critic(noisy, noisy).mean() + 0.4
 
 
-PLAN = schedule(loop.Plan(steps=6, lr=1e-3, warmup=2, valid_every=3, save_every=2))
+PLAN = SeganTask.plan(6, lr=1e-3, warmup=2, valid_every=3, save_every=2)
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path):
     config = replace(TINY, latent=True)  # z is drawn, and has to be drawn the same
     stream = lambda first: (batch(seed=i) for i in range(first, 99))
-    task = lambda: SeganTask(config, [batch(samples=9_000)], half=False)
+    task = lambda batches: SeganTask(config, FULL).with_data(batches, [batch(samples=9_000)])
 
     def broken(first):
         for i, x in enumerate(stream(first), first):
@@ -161,10 +162,10 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path):
                 raise OSError("power cut")
             yield x
 
-    loop.fit(task(), stream, PLAN, tmp_path / "whole", progress=False)
+    loop.fit(task(stream), PLAN, tmp_path / "whole", progress=False)
     with pytest.raises(OSError):
-        loop.fit(task(), broken, PLAN, tmp_path / "parts", progress=False)
-    loop.fit(task(), stream, PLAN, tmp_path / "parts", progress=False)
+        loop.fit(task(broken), PLAN, tmp_path / "parts", progress=False)
+    loop.fit(task(stream), PLAN, tmp_path / "parts", progress=False)
     a, b = (loop.load_checkpoint(tmp_path / x / "last.pt")["networks"] for x in ("whole", "parts"))
     for network in ("model", "critic"):
         for name in a[network]:
@@ -173,10 +174,10 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path):
 
 def test_one_batch_is_overfitted(tmp_path):
     pair = batch()
-    task = SeganTask(TINY, [pair], half=False)
+    task = SeganTask(TINY, FULL).with_data(lambda first: iter([pair] * 99), [pair])
     before = task.validate(task.networks["model"])
-    plan = schedule(loop.Plan(steps=60, lr=3e-3, warmup=5, valid_every=60, ema=0.8))
-    loop.fit(task, lambda first: iter([pair] * 99), plan, tmp_path, progress=False)
+    plan = SeganTask.plan(60, lr=3e-3, warmup=5, valid_every=60, ema=0.8)
+    loop.fit(task, plan, tmp_path, progress=False)
     after = task.validate(task.networks["model"])
     assert after["valid_l1"] < 0.4 * before["valid_l1"] and after["valid_si_sdr"] > 5
     assert task.samples(task.networks["model"])["cleaned"].shape == (1, 4_096)

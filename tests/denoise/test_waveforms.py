@@ -64,14 +64,14 @@ def test_the_signal_to_noise_ratio_is_exact(folders):
     assert measured.min() > -5.1 and measured.max() < 20.1 and measured.std() > 4  # without --snr: the recipe's range
     with pytest.raises(DataError, match="LOW to HIGH"):
         mixtures(heard, SR, 1.0, 4, snr=(5, 0))
-    recorded = corpora.Material(heard.speech, None, heard.valid_speech, None, True)
+    recorded = corpora.Corpus(heard.speech, None, heard.valid_speech, None, True)
     with pytest.raises(DataError, match="leave --snr out"):
         mixtures(recorded, SR, 1.0, 4, snr=(0, 5))
 
 
 @pytest.mark.parametrize("network", ["segan", "waveform"])
 def test_from_a_folder_of_clean_sound_to_a_cleaned_file(folders, network, capsys, monkeypatch):
-    monkeypatch.setattr("wavelldm.training.mixtures.HELD", 2)
+    monkeypatch.setattr("wavelldm.training.mixtures.VALID_SECONDS", 0.5)
     out = folders / network
     argv = f"train {network} --preset tiny --batch_size 2 --seconds 0.256 --steps 2 --snr 5 15 --no-half --json"
     paths = ["--clean_data_path", str(folders / "clean"), "--output", str(out)]
@@ -87,7 +87,7 @@ def test_from_a_folder_of_clean_sound_to_a_cleaned_file(folders, network, capsys
     assert files.info(folders / f"{network}.denoised.wav") == files.info(folders / f"{network}.wav")
     assert main.main([*argv.replace("--steps 2", "--steps 3").split(), *paths]) == 0  # goes on
     longer = ["--start", str(out / f"tiny-{network}.safetensors"), "--output", str(folders / "again")]
-    wrong = ["--set", "segan.widths=8,16" if network == "segan" else "waveform.widths=8,16"]
+    wrong = ["--set", "widths=8,16"]
     assert main.main([*argv.split(), *paths[:2], *longer, *wrong]) == 1
     assert "another size" in capsys.readouterr().err
 

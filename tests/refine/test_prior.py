@@ -14,7 +14,7 @@ from wavelldm.refine.prior import SpeechPrior
 from wavelldm.refine.updates import noise_map
 from wavelldm.training import loop
 from wavelldm.training.presets import preset
-from wavelldm.training.prior import PriorTask, deviations
+from wavelldm.training.prior import PriorOptions, PriorTask, deviations
 
 SR = 16_000
 TINY = preset("tiny").prior
@@ -216,7 +216,7 @@ def buzzes(count=4, n=16 * 256, seed=0):
 def task(kind="v", seed=0, **change):
     config = replace(TINY, **KINDS[kind], **change)
     held = [(buzzes(),)]
-    return PriorTask(config, held, deviations(config, held), seed=seed, half=False)
+    return PriorTask(config, PriorOptions(half=False), seed=seed).measure(held).with_data(None, held)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -224,7 +224,8 @@ def test_one_batch_is_overfitted(tmp_path, kind):
     job = task(kind, dims=(16, 24, 32))
     batch, plan = (buzzes(),), loop.Plan(steps=60, lr=5e-3, warmup=5, valid_every=60, ema=0.9)
     before = job.validate(job.networks["model"])
-    result = loop.fit(job, lambda start: iter([batch] * 60), plan, tmp_path, progress=False)
+    job.batches = lambda start: iter([batch] * 60)
+    result = loop.fit(job, plan, tmp_path, progress=False)
     (row,) = csv.DictReader(open(tmp_path / "log.csv"))
     assert result["best"] < {"v": 0.5, "z0": 0.5, "eps": 0.3}[kind] * before["score"]
     assert {"score", "at_begin", "at_end", "prior"} <= set(row)
@@ -261,7 +262,8 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(tmp_path):
     def run(folder, *ends):
         for end in ends:
             job, plan = task(), loop.Plan(steps=6, warmup=2, valid_every=3, save_every=min(end, 5))
-            loop.fit(job, lambda start: ((buzzes(seed=k),) for k in range(start, end)), plan, folder, progress=False)
+            job.batches = lambda start, end=end: ((buzzes(seed=k),) for k in range(start, end))
+            loop.fit(job, plan, folder, progress=False)
         return loop.load_checkpoint(folder / "last.pt")
 
     once, twice = run(tmp_path / "once", 6), run(tmp_path / "twice", 3, 6)
@@ -276,8 +278,7 @@ def test_trained_from_files_it_hears_clean_speech_at_many_levels_and_nothing_els
     from wavelldm.audio import files
     from wavelldm.audio.levels import active_level
     from wavelldm.data import corpora
-    from wavelldm.data.corpora import Material
-    from wavelldm.training import prior
+    from wavelldm.data.corpora import Corpus
 
     for name, split in (("a", "train"), ("b", "valid")):
         files.save(
@@ -290,16 +291,10 @@ def test_trained_from_files_it_hears_clean_speech_at_many_levels_and_nothing_els
         PriorTask, "error", lambda self, model, wav, t, eps: heard.append(wav) or error(self, model, wav, t, eps)
     )
     plan = loop.Plan(steps=3, warmup=1, valid_every=3)
-    result = prior.run(
-        preset("tiny"),
-        Material(train_items, None, held, None, False),
-        plan,
-        tmp_path / "run",
-        batch=8,
-        seconds=0.5,
-        progress=False,
-        half=False,
-    )
+    job = PriorTask(TINY, PriorOptions(batch_size=8, seconds=0.5, half=False))
+    job.read(Corpus(train_items, None, held, None, False))
+    result = loop.fit(job, plan, tmp_path / "run", progress=False)
+    loop.write_weights(job, plan, tmp_path / "run", "tiny-prior")
     model = weights.load(tmp_path / "run" / "tiny-prior.safetensors", SpeechPrior)
     assert result["step"] == 3 and model.config == TINY and model.deviation.std() > 0
     levels = torch.cat([active_level(wav, SR)[:, 0] for wav in heard[:3]])

@@ -1,19 +1,16 @@
-import json
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from wavelldm import weights
 from wavelldm.audio import files
-from wavelldm.cli import main
 from wavelldm.codec.model import Codec
 from wavelldm.data.clips import Clips
 from wavelldm.data.corpora import Item
 from wavelldm.data.degrade import Degradation
 from wavelldm.data.loader import batches
-from wavelldm.denoise.mask import MaskNet
-from wavelldm.diffusion.latent import LatentDiffusion
 from wavelldm.errors import DataError
 from wavelldm.training import latents
 from wavelldm.training.presets import preset
@@ -61,7 +58,10 @@ def test_what_is_kept_is_what_the_encoder_says(made):
 def test_the_cache_is_used_again_and_made_anew_when_anything_changes(made):
     codec, *_, folder = made
     build(made)
-    count = lambda: len(list((folder / "l").iterdir()))
+
+    def count():
+        return len(list((folder / "l").iterdir()))
+
     before = {p: p.stat().st_mtime_ns for p in (folder / "l").rglob("*.npy")}
     build(made)
     assert count() == 1 and {p: p.stat().st_mtime_ns for p in (folder / "l").rglob("*.npy")} == before
@@ -78,42 +78,59 @@ def test_the_cache_is_used_again_and_made_anew_when_anything_changes(made):
 
 
 def test_a_disk_too_small_is_named_before_anything_is_written(made):
-    with pytest.raises(DataError, match="make room or ask for fewer"):
+    with pytest.raises(DataError, match="make room, or ask for fewer hours"):
         build(made, count=10**9)
 
 
-def test_from_folders_to_a_denoiser_on_the_command_line(tmp_path, capsys, monkeypatch):
-    """Codec, diffusion over its latents, mask network guided by it: the seed's flags, and weights that load."""
-    monkeypatch.setenv("WAVELLDM_DATA", str(tmp_path / "data"))
-    t = torch.arange(24_000) / SR
-    for i in range(12):
-        clean = 0.1 * sum(torch.sin(2 * torch.pi * k * (100 + 9 * i) * t) / k for k in range(1, 8))[None]
-        files.save(tmp_path / "clean" / f"{i}.wav", clean, SR)
-        files.save(tmp_path / "noisy" / f"{i}.wav", clean + 0.02 * torch.randn(clean.shape), SR)
-    monkeypatch.chdir(tmp_path)
-    common = "--preset tiny --clean_data_path clean --noisy_data_path noisy --add_random_cutting --batch_size 4 --lr 2e-5 --use_scheduler --num_workers 0 --json"
-    for network, more in (
-        ("codec", "--steps 2 --seconds 0.5"),
-        ("diffusion", "--steps 2 --codec runs/codec/tiny.safetensors --hours 0.01"),
-        (
-            "mask",
-            "--steps 2 --seconds 0.5 --codec runs/codec/tiny.safetensors --diffusion runs/diffusion/tiny-diffusion.safetensors",
-        ),
-    ):
-        assert main.main(["train", network, *common.split(), *more.split()]) == 0, network
-        assert json.loads(capsys.readouterr().out)["step"] == 2
-    assert weights.load("runs/diffusion/tiny-diffusion.safetensors", LatentDiffusion).deviation.min() > 0
-    mask = weights.load("runs/mask/tiny-mask.safetensors", MaskNet)
-    assert mask.config.latent_dim == preset("tiny").codec.latent_dim
-    wrong = [
-        "train",
-        "mask",
-        *common.split(),
-        "--steps",
-        "1",
-        "--start",
-        "runs/mask/tiny-mask.safetensors",
-        "--output",
-        "runs/other",
+def written(folder, seed):
+    """Two files at the same relative paths in every project, with other sounds in them."""
+    rng = np.random.default_rng(seed)
+    for kind in ("speech", "noise"):
+        files.save(
+            folder / kind / "a.wav", torch.from_numpy(0.1 * rng.standard_normal((1, SR))).float(), SR, force=True
+        )
+    return [Clips([Item(Path(kind) / "a.wav")], SR, folder) for kind in ("speech", "noise")]
+
+
+def test_two_projects_with_the_same_relative_paths_do_not_share_a_cache(made, tmp_path, monkeypatch):
+    codec, names = made[0], []
+    for seed, project in enumerate(("first", "second")):
+        (tmp_path / project).mkdir()
+        monkeypatch.chdir(tmp_path / project)
+        names.append(latents.fingerprint(codec, *written(tmp_path / project, seed), RECIPE, None, 20, 0.5))
+    names.append(latents.fingerprint(codec, *written(tmp_path / "second", 7), RECIPE, None, 20, 0.5))  # re-recorded
+    assert len(set(names)) == 3
+
+
+def test_every_setting_names_another_cache(made):
+    codec, speech, noise, _ = made
+    rooms = torch.tensor([[1.0, 0.5], [1.0, 0.0]])
+    names = [
+        latents.fingerprint(codec, speech, noise, RECIPE, None, 20, 0.5),
+        latents.fingerprint(codec, speech, noise, RECIPE, None, 20, 0.25),
+        latents.fingerprint(codec, speech, None, RECIPE, None, 20, 0.5),
+        latents.fingerprint(codec, speech, noise, replace(RECIPE, reverb=0.1), None, 20, 0.5),
+        latents.fingerprint(codec, speech, noise, RECIPE, rooms, 20, 0.5),
+        latents.fingerprint(codec, speech, noise, RECIPE, rooms.flip(0), 20, 0.5),
+        latents.fingerprint(codec, Clips(speech.items[:2], SR, made[3]), noise, RECIPE, None, 20, 0.5),
     ]
-    assert main.main(wrong) == 1 and "guided by a latent" in capsys.readouterr().err
+    assert len(set(names)) == len(names)
+    with torch.no_grad():
+        next(codec.encoder.parameters()).add_(1e-5)  # less than 16 bits tell apart
+    assert latents.fingerprint(codec, speech, noise, RECIPE, None, 20, 0.5) not in names
+
+
+def test_workers_change_nothing(made):
+    alone, helped = build(made, cache=made[3] / "a"), build(made, cache=made[3] / "b", workers=1)
+    assert np.array_equal(alone.noisy, helped.noisy) and np.array_equal(alone.clean, helped.clean)
+
+
+def test_what_was_interrupted_leaves_nothing_behind(made, monkeypatch):
+    def cut(*_):
+        raise OSError("power cut")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(latents, "encode", cut)
+        with pytest.raises(OSError):
+            build(made)
+    assert list((made[3] / "l").iterdir()) == []

@@ -11,17 +11,19 @@ from torch import nn
 from wavelldm.errors import WavelldmError
 from wavelldm.training import loop
 from wavelldm.training.loop import Plan
+from wavelldm.training.options import Options
 
 
-class Line:
+class Line(loop.Task):
     """The smallest task: fit y = 3x with one weight and some dropout noise."""
 
-    def __init__(self):
-        torch.manual_seed(0)
+    sr = 8_000
+
+    def __init__(self, batches=None):
+        super().__init__(Options())
         self.networks = {"model": nn.Linear(1, 1)}
         self.groups = {"line": ["model"]}
-
-    sr = 8_000
+        self.with_data(batches or endless, [])
 
     def samples(self, model):
         return {"a sound": torch.zeros(1, 800)}
@@ -37,7 +39,7 @@ class Line:
         return {"score": (model(x) - 3).abs().item()}
 
 
-def batches(start):
+def endless(start):
     step = start
     while True:
         yield (torch.randn(8, 1, generator=torch.Generator().manual_seed(step)),)
@@ -52,7 +54,7 @@ def weights(folder):
 
 
 def test_it_learns_and_keeps_the_best(tmp_path):
-    result = loop.fit(Line(), batches, PLAN, tmp_path, progress=False)
+    result = loop.fit(Line(), PLAN, tmp_path, progress=False)
     assert result["step"] == 60 and result["best"] < 0.1
     best = torch.load(tmp_path / "best.pt", weights_only=True)
     rows = list(csv.DictReader(open(tmp_path / "log.csv")))
@@ -63,17 +65,17 @@ def test_it_learns_and_keeps_the_best(tmp_path):
 
 @pytest.mark.parametrize("stop", [10, 37])
 def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, stop):
-    loop.fit(Line(), batches, PLAN, tmp_path / "whole", progress=False)
+    loop.fit(Line(), PLAN, tmp_path / "whole", progress=False)
 
     def broken(start):
-        for i, batch in enumerate(batches(start), start):
+        for i, batch in enumerate(endless(start), start):
             if i == stop:
                 raise OSError("power cut")
             yield batch
 
     with pytest.raises(OSError):
-        loop.fit(Line(), broken, PLAN, tmp_path / "parts", progress=False)
-    loop.fit(Line(), batches, PLAN, tmp_path / "parts", progress=False)
+        loop.fit(Line(broken), PLAN, tmp_path / "parts", progress=False)
+    loop.fit(Line(), PLAN, tmp_path / "parts", progress=False)
     a, b = weights(tmp_path / "whole"), weights(tmp_path / "parts")
     for part in ("networks", "average"):
         left = a[part]["model"] if part == "networks" else a[part]
@@ -86,15 +88,15 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, stop):
 
 def test_ctrl_c_ends_the_step_and_saves(tmp_path):
     def pressing(start):
-        for i, batch in enumerate(batches(start), start):
+        for i, batch in enumerate(endless(start), start):
             if i == 23:
                 os.kill(os.getpid(), signal.SIGINT)
             yield batch
 
     assert threading.current_thread() is threading.main_thread()
-    result = loop.fit(Line(), pressing, PLAN, tmp_path, progress=False)
+    result = loop.fit(Line(pressing), PLAN, tmp_path, progress=False)
     assert result["stopped"] and result["step"] == 24 == weights(tmp_path)["step"]
-    assert loop.fit(Line(), batches, PLAN, tmp_path, progress=False)["step"] == 60
+    assert loop.fit(Line(), PLAN, tmp_path, progress=False)["step"] == 60
 
 
 def test_the_rate_rises_joins_and_falls():
@@ -111,21 +113,21 @@ def test_a_loss_that_explodes_is_refused(tmp_path):
     task.losses = lambda batch: iter([("line", task.networks["model"](*batch).sum() * math.inf, {})])
     before = task.networks["model"].weight.clone()
     with pytest.raises(WavelldmError, match="lower the learning rate"):
-        loop.fit(task, batches, PLAN, tmp_path, progress=False)
+        loop.fit(task, PLAN, tmp_path, progress=False)
     assert torch.equal(task.networks["model"].weight, before)
 
 
 def test_broken_and_foreign_checkpoints_are_named(tmp_path):
-    loop.fit(Line(), batches, PLAN, tmp_path, progress=False)
+    loop.fit(Line(), PLAN, tmp_path, progress=False)
     whole = (tmp_path / "last.pt").read_bytes()
     (tmp_path / "last.pt").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(WavelldmError, match="not a whole checkpoint"):
-        loop.fit(Line(), batches, PLAN, tmp_path, progress=False)
+        loop.fit(Line(), PLAN, tmp_path, progress=False)
     (tmp_path / "last.pt").write_bytes(whole)
     other = Line()
     other.networks["model"] = nn.Linear(2, 1)
     with pytest.raises(WavelldmError, match="another model"):
-        loop.fit(other, batches, PLAN, tmp_path, progress=False)
+        loop.fit(other, PLAN, tmp_path, progress=False)
 
 
 def test_the_average_follows_the_weights():
@@ -136,3 +138,16 @@ def test_the_average_follows_the_weights():
         loop.follow(a, b, 0.9, step)
         gaps.append((a.weight - target).abs().item())
     assert gaps[-1] < 1e-2 * gaps[0] + 1e-7 and gaps == sorted(gaps, reverse=True)
+
+
+@pytest.mark.parametrize("wrong", [{"steps": 0}, {"valid_every": 0}, {"save_every": -1}, {"lr": 0.0}, {"ema": 1.0}])
+def test_a_plan_that_cannot_be_followed_is_refused(wrong):
+    with pytest.raises(WavelldmError, match=next(iter(wrong)).replace("lr", "learning rate")):
+        Plan(**wrong)
+
+
+def test_options_have_limits():
+    assert Options(batch_size=1, num_workers=0).seconds == 1.0
+    for wrong in ({"batch_size": 0}, {"seconds": 0.0}, {"num_workers": -1}):
+        with pytest.raises(WavelldmError, match=f"{next(iter(wrong))} is"):
+            Options(**wrong)

@@ -1,233 +1,183 @@
-"""`wavelldm train`: train a network."""
+"""`wavelldm train NETWORK`: train a network. Each has its own options, which come from its task once it is named."""
 
 import argparse
+from dataclasses import Field, fields, replace
+from pathlib import Path
+from textwrap import fill
 
-from .options import command, show
+from ..errors import WavelldmError
+from ..training import NETWORKS, task_of
+from .options import EXIT, SEED, Manual, Parser, command, number, show, whole
+
+DATA = (
+    "The data are folders of clean speech, a manifest, or, if none are given, the embedded corpus. Ctrl-C saves; the "
+    "same command goes on where it stopped."
+)
+ABOUT = (
+    f"Train a network. {DATA} First the codec, then the diffusion over its latents, then perhaps a mask network that "
+    "the diffusion guides; all others stand alone. The folder of a run gets the weights, checkpoints, log.csv and "
+    "TensorBoard logs; `wavelldm denoise --model` takes the weights. Every network also takes --json and --debug."
+)
+EXAMPLES = """examples:
+  wavelldm train codec --preset tiny --steps 300
+  wavelldm train diffusion --preset tiny --codec runs/codec/tiny --steps 300
+  wavelldm denoise noisy.wav --model runs/diffusion/tiny-diffusion
+  wavelldm train mask --preset tiny --diffusion runs/diffusion/tiny-diffusion --steps 300
+  wavelldm train diffusion --clean_data_path clean --noisy_data_path noisy --add_random_cutting \\
+      --batch_size 16 --lr 2e-5 --use_scheduler --epochs 100 --num_workers 16
+  torchrun --nproc-per-node 4 -m wavelldm train codec --manifest table.tsv     four GPUs
+
+The options of a network: wavelldm train NETWORK --help"""
+OPEN = {"all": ("num_workers", "half"), "diffusion": ("codec",), "refinement": ("vae",)}  # what no recipe decides
+PLANNED = ("preset", "set", "lr", "use_scheduler", "epochs", "steps", "ema", "seed")  # what all recipes do
+
+
+class NetworkParser(Parser):
+    """Learns the options of its network when it is used, as torch is imported for that."""
+
+    network: str | None = None
+
+    def parse_known_args(self, args=None, namespace=None):
+        if self.network is not None:
+            add_options(self, self.network)
+            self.network = None
+        return super().parse_known_args(args, namespace)
 
 
 def add(commands) -> None:
-    sub = command(
-        commands,
+    train = commands.add_parser(
         "train",
-        run_train,
-        "train a network",
-        "Train a network on folders of clean speech (with noisy recordings under the same names, if you have them), on a manifest, or, "
-        "with no data given, on the embedded corpus. First the codec, then the diffusion over its latents, then the mask network that "
-        "the diffusion guides; the prior of clean speech, SEGAN and the waveform denoiser stand alone. Ctrl-C saves; the same command goes on where it stopped. OUT gets the weights, checkpoints, "
-        "log.csv and TensorBoard logs. Several GPUs: torchrun --nproc-per-node N -m wavelldm train ...",
-        "  wavelldm train codec --preset tiny --steps 300\n"
-        "  wavelldm train diffusion --codec runs/codec/tiny --preset tiny --steps 300\n"
-        "  wavelldm train mask --diffusion runs/diffusion/tiny-diffusion --codec runs/codec/tiny --preset tiny --steps 300\n"
-        "  wavelldm train waveform --clean_data_path clean --preset wave48k\n"
-        "  wavelldm train diffusion --clean_data_path clean --noisy_data_path noisy --add_random_cutting --batch_size 16 "
-        "--lr 2e-5 --use_scheduler --epochs 100 --num_workers 16",
+        help="train a network",
+        description=fill(ABOUT, 106),
+        formatter_class=Manual,
+        epilog=f"{EXAMPLES}\n\n{EXIT}",
+        allow_abbrev=False,
     )
-    sub.add_argument(
-        "network",
-        choices=(
-            "codec",
-            "diffusion",
-            "mask",
-            "prior",
-            "segan",
-            "waveform",
-            "vocoder",
-            "vae",
-            "refinement",
-            "autoencoder",
-        ),
+    train.set_defaults(parser=train)
+    networks = train.add_subparsers(
+        title="networks", metavar="NETWORK", dest="network", required=True, parser_class=NetworkParser
     )
-    sub.add_argument(
-        "--preset",
-        help="which numbers to start from: see `wavelldm info` (default: voice16k for codec and diffusion, base16k for mask, prior, SEGAN, waveform, ladder for vocoder, VAE, refinement, autoencoder)",
-    )
-    sub.add_argument(
-        "--set", nargs="+", default=[], metavar="KEY=VALUE", help="change some of them, such as mel.n_mels=80"
-    )
-    sub.add_argument("--clean_data_path", help="a folder of clean speech, or of VoiceBank+DEMAND")
-    sub.add_argument("--noisy_data_path", help="a folder of noisy recordings of it, under the same names")
-    sub.add_argument("--manifest", help="a manifest.tsv instead of folders")
-    sub.add_argument(
-        "--add_random_cutting", action="store_true", help="hear speech with dropouts of 50 to 450 ms as well"
-    )
-    sub.add_argument("--batch_size", type=int, default=16, help="crops per step (default: 16)")
-    sub.add_argument(
-        "--seconds",
-        type=float,
-        help="length of a crop (default: 1 for the codec, 1.5 for the diffusion, 2 for the mask, 1.024 for the prior and SEGAN, 1 for the waveform)",
-    )
-    sub.add_argument(
-        "--lr",
-        type=float,
-        help="learning rate after the warm-up (default: 0.001; for segan 0.0002, for waveform 0.0001)",
-    )
-    sub.add_argument(
-        "--use_scheduler",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="let it fall along a cosine; waveform: OneCycle (default)",
-    )
-    length = sub.add_mutually_exclusive_group()
-    length.add_argument("--epochs", type=float, default=100.0, help="how often to hear everything (default: 100)")
-    length.add_argument("--steps", type=int, help="or how many steps")
-    sub.add_argument(
-        "--codec", default="voice16k", help="diffusion, mask: weights of the codec, by name or path (default: voice16k)"
-    )
-    sub.add_argument(
-        "--hours",
-        type=float,
-        default=20.0,
-        help="diffusion: hours of noisy and clean latents to keep on disk, 0.4 GB each (default: 20)",
-    )
-    sub.add_argument(
-        "--diffusion", help="mask: weights of the diffusion that guides it (default: none, the mask network alone)"
-    )
-    sub.add_argument("--vae", help="refinement: weights of the VAE whose mels it repairs, by name or path")
-    sub.add_argument("--start", help="weights to begin with, of the same preset")
-    sub.add_argument(
-        "--decoded",
-        type=float,
-        default=0.0,
-        help="diffusion: weight of what is decoded beside the latent itself (default: 0)",
-    )
-    sub.add_argument(
-        "--critics",
-        type=int,
-        default=0,
-        metavar="WIDTH",
-        help="codec: width of MPD and MSD: 32 as in the papers, 0 for none (default)",
-    )
-    sub.add_argument(
-        "--snr",
-        type=float,
-        nargs=2,
-        metavar=("LOW", "HIGH"),
-        help="segan, waveform: mix noise at these dB on active speech (default: -5 to 20)",
-    )
-    sub.add_argument(
-        "--l1", type=float, default=100.0, help="segan: weight of the distance beside the critic's pull (default: 100)"
-    )
-    sub.add_argument(
-        "--ema",
-        type=float,
-        default=0.999,
-        help="how slowly the averaged weights follow: 0 for no average (default: 0.999)",
-    )
-    sub.add_argument(
-        "--num_workers",
-        type=int,
-        default=0,
-        help="processes that load data (default: 0, which is fastest up to some 1000 x real time)",
-    )
-    sub.add_argument(
-        "--half",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="compute in bfloat16 where that is faster (default)",
-    )
-    sub.add_argument("--seed", type=int, default=0, help="same seed, same run (default: 0)")
-    sub.add_argument("-o", "--output", help="the folder of the run (default: runs/NETWORK)")
+    for name, (_, _, what) in NETWORKS.items():
+        parser = command(networks, name, run_train, what, f"Train {what}. {DATA}")
+        parser.network = name
 
 
-def run_train(args) -> None:
-    from .. import config, weights
-    from ..codec.model import Codec
+def add_options(parser: argparse.ArgumentParser, network: str) -> None:
+    """The options of one network's command. Those that a recipe decides have no default, so that it shows who gave
+    them."""
+    from ..training.recipes import RECIPES
+
+    task, left_out = task_of(network), argparse.SUPPRESS
+    usual = task.plan(1000)
+    parser.add_argument("--clean_data_path", metavar="FOLDER", help="clean speech, or a folder of VoiceBank+DEMAND")
+    if task.hears_noise:
+        noisy = "noisy recordings of it, under the same names"
+        parser.add_argument("--noisy_data_path", metavar="FOLDER", help=noisy)
+    parser.add_argument("--manifest", metavar="FILE", help="a manifest.tsv instead of folders")
+    if task.hears_rooms:
+        rooms = "measured room responses, in place of those of a manifest; half of the rooms are then measured"
+        parser.add_argument("--rooms", metavar="FOLDER", help=rooms)
+    sizes = f"which sizes to start from, see `wavelldm info` (default: {task.preset})"
+    parser.add_argument("--preset", default=left_out, metavar="NAME", help=sizes)
+    changes = "change single sizes, such as " + " or ".join(examples_of(task))
+    parser.add_argument("--set", nargs="+", action="extend", default=left_out, metavar="KEY=VALUE", help=changes)
+    recipes = f"train as weights that ship were trained: {', '.join(RECIPES[network])}"
+    parser.add_argument("--recipe", choices=list(RECIPES[network]), metavar="NAME", help=recipes)
+    for field in fields(task.Options):
+        add_field(parser, field)
+    rate = f"the highest learning rate (default: {usual.lr:g})"
+    parser.add_argument("--lr", type=number(above=0), default=left_out, metavar="RATE", help=rate)
+    falls = "let it rise and fall with the steps; otherwise it stays after the warm-up (default: it falls)"
+    parser.add_argument("--use_scheduler", action=argparse.BooleanOptionalAction, default=left_out, help=falls)
+    length = parser.add_mutually_exclusive_group()
+    epochs = "how often to hear everything (default: 100)"
+    length.add_argument("--epochs", type=number(above=0), default=left_out, metavar="N", help=epochs)
+    length.add_argument("--steps", type=whole(1), default=left_out, metavar="N", help="or how many steps")
+    average = f"how slowly the averaged weights follow; 0: no average (default: {usual.ema:g})"
+    parser.add_argument("--ema", type=number(0, 0.999999), default=left_out, metavar="SHARE", help=average)
+    parser.add_argument("--seed", type=SEED, default=left_out, metavar="N", help="same seed, same run (default: 0)")
+    device = "where to compute: cpu, cuda or mps (default: cuda if there is one, else cpu)"
+    parser.add_argument("--device", metavar="NAME", help=device)
+    parser.add_argument("-o", "--output", metavar="FOLDER", help=f"of the run (default: runs/{network})")
+
+
+def examples_of(task) -> list[str]:
+    """Two sizes of a network's config, as one would set them."""
+    config = task.Network.Config
+    numbers = [f for f in fields(config) if isinstance(f.default, int) and not isinstance(f.default, bool)]
+    return [f"{f.name}={f.default}" for f in numbers[-2:]]
+
+
+def add_field(parser: argparse.ArgumentParser, field: Field) -> None:
+    """A field of a task's options as an option of the command line."""
+    name, told, common = f"--{field.name}", field.metadata, {"default": argparse.SUPPRESS}
+    if isinstance(field.default, bool):
+        action = argparse.BooleanOptionalAction if field.default else "store_true"
+        default = " (default)" if field.default else ""
+        parser.add_argument(name, action=action, help=told["help"] + default, **common)
+        return
+    kinds = {int: whole(told["least"] or 0), float: number(told["least"], above=told["above"]), str: str}
+    metavar = told["metavar"] or "N"
+    default = "" if field.default is None else f" (default: {field.default})"
+    nargs = len(metavar) if isinstance(metavar, tuple) else None
+    parser.add_argument(
+        name, type=kinds[told["kind"]], nargs=nargs, metavar=metavar, help=told["help"] + default, **common
+    )
+
+
+def run_train(args: argparse.Namespace) -> None:
     from ..data import corpora
-    from ..diffusion.latent import LatentDiffusion
-    from ..training import codec as train_codec
-    from ..training import diffusion as train_diffusion
-    from ..training import ladder as train_ladder
-    from ..training import loop, mask, presets, segan, waveform
-    from ..training import prior as train_prior
+    from ..training import parallel
 
-    ladder = args.network in train_ladder.KINDS
-    preset = config.override(
-        presets.preset(
-            args.preset or ("ladder" if ladder else "voice16k" if args.network in ("codec", "diffusion") else "base16k")
-        ),
-        args.set,
-    )
-    heard = corpora.gather(args.clean_data_path, args.noisy_data_path, args.manifest)
-    seconds = (
-        args.seconds
-        or {
-            "codec": 1.0,
-            "diffusion": 1.5,
-            "mask": 2.0,
-            "prior": 1.024,
-            "segan": 1.024,
-            "waveform": 1.0,
-            **train_ladder.SECONDS,
-        }[args.network]
-    )
-    folder = args.output or f"runs/{args.network}"
-    sr = getattr(getattr(preset, args.network), "sr", None) or (preset.vae.mel.sr if ladder else preset.codec.sr)
-    steps = args.steps or train_codec.steps_for(args.epochs, heard, sr, args.batch_size, seconds)
-    lr = args.lr or {"segan": segan.LR, "waveform": waveform.LR}.get(args.network, 1e-3)
-    plan = loop.Plan(
-        steps, lr, min(500, steps // 10), final=0.02 if args.use_scheduler else 1.0, ema=args.ema, seed=args.seed
-    )
-    common = {"batch": args.batch_size, "seconds": seconds}
-    if args.network == "codec":
-        result = train_codec.run(
-            preset, heard, plan, folder, **common, critic_width=args.critics, cutting=args.add_random_cutting, start=args.start,
-            workers=args.num_workers, half=args.half,
-        )  # fmt: skip
-    elif args.network == "segan":
-        plan = segan.schedule(plan)
-        result = segan.run(
-            preset,
-            heard,
-            plan,
-            folder,
-            **common,
-            l1=args.l1,
-            snr=args.snr,
-            start=args.start,
-            workers=args.num_workers,
-            half=args.half,
-        )
-    elif args.network == "waveform":
-        plan = waveform.schedule(plan) if args.use_scheduler else plan
-        result = waveform.run(
-            preset,
-            heard,
-            plan,
-            folder,
-            **common,
-            snr=args.snr,
-            start=args.start,
-            workers=args.num_workers,
-            half=args.half,
-        )
-    elif ladder:
-        result = train_ladder.run(
-            args.network, preset, heard, plan, folder, **common, vae=args.vae, codec=args.codec, start=args.start
-        )
-    elif args.network == "prior":
-        result = train_prior.run(
-            preset, heard, plan, folder, **common, start=args.start, workers=args.num_workers, half=args.half
-        )
-    elif args.network == "diffusion":
-        codec = weights.load(args.codec, Codec)
-        result = train_diffusion.run(
-            preset, codec, heard, plan, folder, **common, hours=args.hours, cutting=args.add_random_cutting,
-            decoded=args.decoded, start=args.start, half=args.half,
-        )  # fmt: skip
-    else:
-        diffusion = weights.load(args.diffusion, LatentDiffusion) if args.diffusion else None
-        codec = weights.load(args.codec, Codec) if diffusion else None
-        result = mask.run(
-            preset,
-            heard,
-            plan,
-            folder,
-            **common,
-            codec=codec,
-            diffusion=diffusion,
-            start=args.start,
-            workers=args.num_workers,
-        )
+    with parallel.joined(args.device) as device:
+        noisy, rooms = getattr(args, "noisy_data_path", None), getattr(args, "rooms", None)
+        corpus = parallel.in_turn(lambda: corpora.gather(args.clean_data_path, noisy, args.manifest))
+        if rooms is not None:
+            if corpus.recorded:
+                raise WavelldmError("recorded pairs have the rooms they have; leave --rooms out")
+            corpus = replace(corpus, rooms=corpora.folder(rooms))
+        train = by_recipe if args.recipe else by_options
+        result, folder = train(args, corpus, device)
+        first = parallel.rank() == 0
     state = "stopped; the same command goes on" if result["stopped"] else "done"
     best = "not validated yet" if result["best"] is None else f"best score {result['best']:.4f}"
-    show(args, result, f"{state}: step {result['step']} of {steps}, {best}, in {folder}")
+    if first:
+        show(args, result, f"{state}: step {result['step']} of {result['steps']}, {best}, in {folder}")
+
+
+def by_options(args: argparse.Namespace, corpus, device) -> tuple[dict, Path]:
+    """One run, as the options say."""
+    from ..training import loop, parallel, presets, recipes
+
+    task_class, given = task_of(args.network), vars(args)
+    sizes = presets.preset(given.get("preset", task_class.preset))
+    options = task_class.Options(**{f.name: given[f.name] for f in fields(task_class.Options) if f.name in given})
+    if options.batch_size % parallel.world():
+        raise WavelldmError(f"{parallel.world()} processes cannot share batches of {options.batch_size} evenly")
+    task = task_class.create(sizes, given.get("set", []), options, device, given.get("seed", 0))
+    if options.start is not None:
+        task.start_from(options.start)
+    task.read(corpus)
+    steps = given["steps"] if "steps" in given else task.steps_of(given.get("epochs", 100.0), corpus)
+    changes = {name: given[name] for name in ("lr", "ema") if name in given}
+    if not given.get("use_scheduler", True):
+        changes |= {"final": 1.0, "rise": 0.0}
+    plan, folder = task.plan(steps, **changes), Path(args.output or f"runs/{args.network}")
+    result = loop.fit(task, plan, folder)
+    loop.write_weights(task, plan, folder, recipes.weights_name(args.network, sizes.name))
+    return result, folder
+
+
+def by_recipe(args: argparse.Namespace, corpus, device) -> tuple[dict, Path]:
+    """The runs of a recipe, which decides all numbers."""
+    from ..training import recipes
+
+    names, free = [f.name for f in fields(task_of(args.network).Options)], OPEN["all"] + OPEN.get(args.network, ())
+    decided = [name for name in (*PLANNED, *names) if name in vars(args) and name not in free]
+    if decided or getattr(args, "rooms", None):
+        raise WavelldmError(
+            f"the recipe decides --{(decided or ['rooms'])[0]}; leave it out, or train without --recipe"
+        )
+    options = {name: vars(args)[name] for name in free if name in vars(args)}
+    folder = Path(args.output or f"runs/{args.network}-{args.recipe}")
+    return recipes.follow(args.network, args.recipe, corpus, folder, device, **options), folder

@@ -91,7 +91,7 @@ class ISTFTHead(nn.Module):
     ):
         super().__init__()
         if causal and polish:
-            raise WavelldmError("Griffin-Lim looks into the future; a causal codec needs codec.polish=0")
+            raise WavelldmError("Griffin-Lim looks into the future; a causal codec needs polish=0")
         self.n_fft, self.hop, self.delay, self.polish = n_fft, hop, (n_fft - hop) // 2, polish
         blocks = (ConvNeXtBlock(width, expansion, causal) for _ in range(depth))
         self.body = Chain(Conv1d(dim, width, 3, causal=causal), ChannelNorm(width), *blocks, ChannelNorm(width))

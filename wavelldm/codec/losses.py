@@ -139,15 +139,13 @@ NEAR = 1 / 24  # octaves: a pitch this near the right one is used as it is, so t
 PULSE_WEIGHTS = {"mel": 1.0, "loud": 10.0, "disturbance": 0.2, "estoi": 0.4, "pitch": 0.2}
 
 
-def pulse_distances(
-    codec: Codec, z_q: Tensor, wav: Tensor, mels: Iterable[LogMel], number: Tensor | None = None
-) -> dict:
-    """What the pulse decoder makes of z_q (B, D, T) against wav (B, 1, N), five distances.
+def pulse_decode(codec: Codec, z_q: Tensor, wav: Tensor, number: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """What the pulse decoder makes of z_q (B, D, T), to be trained against wav (B, 1, N): its sound (B, 1, N), and the
+    loss of its pitch.
 
-    `mel`: L1 of log-mels in several windows (`mels`, see MelLoss). `loud`: the same of compressed mels. `disturbance`,
-    `estoi`: see `metrics.differentiable`. `pitch`: cross-entropy against the tracked pitch; in pauses the lowest pitch,
-    whose harmonics lie too close to sound like a tone. The pulses take the network's pitch where it is nearly right,
-    else the tracked one. `number` (T,): each frame's place in the noise, by default anywhere."""
+    That is a cross-entropy against the tracked pitch; in pauses the lowest pitch, whose harmonics lie too close to
+    sound like a tone. The pulses take the network's pitch where it is nearly right, else the tracked one. `number`
+    (T,): each frame's place in the noise, by default anywhere."""
     head, hop = codec.decoder, codec.config.mel.hop
     path = pitch.track(pitch.scores(wav, codec.sr, hop))  # (B, T)
     voiced = path < pitch.COUNT
@@ -167,11 +165,26 @@ def pulse_distances(
             -0.5 * (torch.arange(pitch.COUNT, device=wav.device)[:, None] - path[:, None]).square()
         )  # (B, S, T)
         missed = -(near / near.sum(1, keepdim=True) * logits.log_softmax(1)).sum(1)
-        pairs = [(mel(decoded, codec.sr), mel(wav, codec.sr)) for mel in mels]
+    return decoded, missed.mean()
+
+
+def listening_distances(decoded: Tensor, wav: Tensor, sr: int, mels: Iterable[LogMel]) -> dict:
+    """(B, 1, N) each -> `mel`: L1 of log-mels in several windows (`mels`, see MelLoss). `loud`: the same of compressed
+    mels. `disturbance`, `estoi`: see `metrics.differentiable`."""
+    with torch.autocast(wav.device.type, enabled=False):
+        pairs = [(mel(decoded, sr), mel(wav, sr)) for mel in mels]
         return {
-            "pitch": missed.mean(),
             "mel": sum((a - b).abs().mean() for a, b in pairs) / len(pairs),
             "loud": sum(((POWER * a).exp() - (POWER * b).exp()).abs().mean() for a, b in pairs) / len(pairs),
-            "disturbance": disturbance(decoded, wav, codec.sr).mean(),
-            "estoi": estoi_distance(decoded, wav, codec.sr).mean(),
+            "disturbance": disturbance(decoded, wav, sr).mean(),
+            "estoi": estoi_distance(decoded, wav, sr).mean(),
         }
+
+
+def pulse_distances(
+    codec: Codec, z_q: Tensor, wav: Tensor, mels: Iterable[LogMel], number: Tensor | None = None
+) -> dict:
+    """What the pulse decoder makes of z_q (B, D, T) against wav (B, 1, N): the five distances of PULSE_WEIGHTS, see
+    `pulse_decode` and `listening_distances`."""
+    decoded, missed = pulse_decode(codec, z_q, wav, number)
+    return {"pitch": missed, **listening_distances(decoded, wav, codec.sr, mels)}

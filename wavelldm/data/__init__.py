@@ -6,7 +6,7 @@ noisy/clean files.
 """
 
 from .clips import Clips
-from .corpora import Item, Material, folder, folders, gather, hold_out, paired, read_manifest, room_responses, voicebank
+from .corpora import Corpus, Item, folder, folders, gather, hold_out, paired, read_manifest, room_responses, voicebank
 from .degrade import RECIPES, Degradation
 from .loader import batches, valid_pairs
 from .pairs import write_pairs
@@ -17,7 +17,7 @@ __all__ = [
     "Clips",
     "Degradation",
     "Item",
-    "Material",
+    "Corpus",
     "batches",
     "build_corpus",
     "folder",

@@ -129,7 +129,7 @@ def room_responses(items: list[Item], sr: int, seconds: float = 1.0) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Material:
+class Corpus:
     """What a network is trained and validated on."""
 
     speech: list[Item]  # recorded pairs if `recorded`
@@ -149,7 +149,7 @@ def gather(
     noisy: str | Path | None = None,
     manifest: str | Path | None = None,
     minutes: float = 5.0,
-) -> Material:
+) -> Corpus:
     """Choose the reader for: a folder of clean speech, perhaps with one of its noisy recordings under the same names; a
     manifest; a VoiceBank+DEMAND folder given as `clean`; or nothing, which stands for `minutes` of the embedded corpus.
     """
@@ -158,17 +158,17 @@ def gather(
     if noisy and not clean:
         raise DataError("noisy recordings need the same recordings clean; give --clean_data_path too")
     if clean and (Path(clean) / "clean_trainset_28spk_wav").is_dir():
-        return Material(voicebank(clean), None, voicebank(clean, "valid"), None, True)
+        return Corpus(voicebank(clean), None, voicebank(clean, "valid"), None, True)
     if clean and noisy:
         train, valid = hold_out(paired(clean, noisy))
-        return Material(train, None, valid, None, True)
+        return Corpus(train, None, valid, None, True)
     table = manifest or voices.build_corpus(minutes=minutes)
     if clean:
         train, valid = hold_out(folder(clean))
     else:
         train, valid = _items_of(table, "train", "speech"), _items_of(table, "valid", "speech")
     noise, valid_noise = _items_of(table, "train", "noise"), _items_of(table, "valid", "noise")
-    return Material(train, noise, valid, valid_noise, False, _items_of(table, "train", "rir"))
+    return Corpus(train, noise, valid, valid_noise, False, _items_of(table, "train", "rir"))
 
 
 def _items_of(table: str | Path, split: str, kind: str) -> list[Item]:

@@ -1,74 +1,108 @@
-"""What training the codec means: four losses, critics that may join late, validation on held-out crops."""
+"""How the codec is trained: mel and STFT distances, critics that may join late, validation on held-out crops."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..audio.stft import POWER, stft
-from ..codec import losses as voice
 from ..codec.fsq import random_keep
-from ..codec.losses import LOSS_WEIGHTS, Critics, MelLoss, adversarial_loss, critic_loss, feature_loss, stft_loss
-from ..codec.model import Codec
+from ..codec.losses import (
+    LOSS_WEIGHTS,
+    PULSE_WEIGHTS,
+    Critics,
+    MelLoss,
+    adversarial_loss,
+    critic_loss,
+    feature_loss,
+    listening_distances,
+    pulse_decode,
+    pulse_distances,
+    stft_loss,
+)
+from ..codec.model import Codec, CodecConfig
 from ..data.clips import Clips
-from ..data.corpora import Material
+from ..data.corpora import Corpus
 from ..data.degrade import Degradation
 from ..data.loader import batches, valid_pairs
 from ..errors import WavelldmError
-from ..weights import load
 from . import parallel
-from .loop import Plan, adopt, fast_half, train_to_weights
-from .presets import Preset
+from .loop import Task
+from .options import CUTTING, HalfOptions, option
 
 CONTINUOUS = 0.15  # share of items decoded from z itself, so that the decoder also knows continuous latents
 MAGNITUDES = {"bins": 4.0, "bands": 40.0}  # weights; about one over the variance of each in speech, bins a third of it
 DROPPED = 0.15  # share of items with fewer codebooks than there are
-SPREAD = 0.5  # weight of the spread loss beside those of voice.WEIGHTS
+SPREAD = 0.5  # weight of the spread loss beside those of PULSE_WEIGHTS
+PULSE_CRITICS = {"adversarial": 0.02, "features": 0.04}  # beside a mel distance of weight 1, as in LOSS_WEIGHTS
+HELD_OUT = 48  # crops to validate on, twice as long as those to train on
+
+
+@dataclass(frozen=True)
+class CodecOptions(HalfOptions):
+    critics: int = option(0, "width of the critics MPD and MSD: 32 as in the papers, 0 for none", least=0)
+    add_random_cutting: bool = option(False, CUTTING)
 
 
 def spread_loss(u: Tensor) -> Tensor:
-    """How far numbers (B, T, d) are from having mean 0, deviation 1 and nothing to do with each other: then tanh spreads
-    them evenly over the levels, and codes carry all the bits that they cost."""
+    """How far numbers (B, T, d) are from having mean 0, deviation 1 and nothing to do with each other: then tanh
+    spreads them evenly over the levels, and codes carry all the bits that they cost."""
     u = u.flatten(0, 1).float()
     u, mean = u - u.mean(0), u.mean(0)
     covariance = u.T @ u / len(u)
     return (covariance - torch.eye(len(covariance), device=u.device)).square().mean() + mean.square().mean()
 
 
-class CodecTask:
-    """Trains a codec to give back what it is given. Batches are (noisy, clean); with `hear_noisy` every second item is noisy.
+class CodecTask(Task):
+    """Trains a codec to give back what it is given. Batches are (noisy, clean); with `hear_noisy` every second item is
+    noisy.
 
-    Without critics (critic_width 0) only the mel and STFT losses count, which is how a run starts when computing is scarce.
+    Without critics only the mel and STFT losses count, which is how a run starts when computing is scarce.
     """
+
+    network, Network, Options, preset = "codec", Codec, CodecOptions, "voice16k"
 
     def __init__(
         self,
-        preset: Preset,
-        valid: list,
-        critic_width: int = 0,
-        hear_noisy: bool = False,
-        device="cpu",
+        config: CodecConfig,
+        options: CodecOptions = CodecOptions(),
+        device: torch.device | str = "cpu",
         seed: int = 0,
-        half: bool = True,
+        hear_noisy: bool = False,
     ):
-        torch.manual_seed(seed)
-        self.sr, self.valid, self.hear_noisy = preset.codec.sr, valid, hear_noisy
-        self.device = torch.device(device)
-        self.half = half and fast_half(self.device)
+        super().__init__(options, device, seed)
+        self.sr, self.hear_noisy = config.sr, hear_noisy
         self.mel_loss = MelLoss(self.sr).to(device)
-        self.networks = {"model": Codec(preset.codec).to(device)}
-        self.groups = {"codec": ["model"]}
-        self.polished = (
-            preset.codec.polish > 0
-        )  # then only magnitudes are learnt, and nothing passes through Griffin-Lim
-        self.voiced = preset.codec.decoder == "source"
-        self.weights = voice.PULSE_WEIGHTS | {"spread": SPREAD} if self.voiced else LOSS_WEIGHTS | MAGNITUDES
-        if critic_width and self.polished:
-            raise WavelldmError(
-                "critics listen to the head's own phases; train with codec.polish=0, or without critics"
-            )
-        if critic_width:
-            self.networks["critics"] = Critics(critic_width).to(device)
+        self.networks, self.groups = {"model": Codec(config).to(device)}, {"codec": ["model"]}
+        self.polished = config.polish > 0  # then only magnitudes are learnt, and nothing passes through Griffin-Lim
+        self.pulsed = config.decoder == "source"
+        self.weights = LOSS_WEIGHTS | MAGNITUDES
+        self.score_weights = MAGNITUDES if self.polished else {"mel": 1.0}
+        if self.pulsed:
+            self.weights = PULSE_WEIGHTS | PULSE_CRITICS | {"spread": SPREAD}
+            self.score_weights = {k: v for k, v in PULSE_WEIGHTS.items() if k != "pitch"}
+        if options.critics and self.polished:
+            raise WavelldmError("critics listen to the head's own phases; train with polish=0, or without critics")
+        if options.critics:
+            self.networks["critics"] = Critics(options.critics).to(device)
             self.groups["critics"] = ["critics"]
+
+    def read(self, corpus: Corpus) -> None:
+        o = self.options
+        cutting = 0.5 if o.add_random_cutting else 0.0
+        recipe = Degradation(noise=1.0 if corpus.recorded else 0.0, snr=None, level=1.0, dropout=cutting)
+
+        def decode() -> tuple[Clips, list]:
+            held = valid_pairs(corpus.valid_speech, None, recipe, self.sr, 2 * o.seconds, o.batch_size, count=HELD_OUT)
+            return Clips(corpus.speech, self.sr), held
+
+        speech, self.valid = parallel.in_turn(decode)
+        self.hear_noisy = corpus.recorded or o.add_random_cutting
+        self.batches = lambda first: batches(
+            speech, None, recipe, self.sr, o.seconds, o.batch_size, self.seed, o.num_workers, first
+        )
 
     def distances(self, decoded: Tensor, wav: Tensor) -> dict:
         return {"mel": self.mel_loss(decoded, wav), "stft": stft_loss(decoded, wav)}
@@ -83,14 +117,13 @@ class CodecTask:
             mels = [(x.transpose(1, 2) @ codec.mel.bank).clamp_min(c.floor) ** POWER for x in (ours, real)]
         return {"bins": F.mse_loss(*sizes), "bands": F.mse_loss(*mels)}
 
-    def losses(self, batch):
+    def losses(self, batch: tuple) -> Iterator:
         noisy, clean = (x.to(self.device) for x in batch)  # (B, 1, N)
-        wav = clean
+        wav, everybody = clean, len(clean) * parallel.world()
         if self.hear_noisy:
-            odd = torch.arange(len(wav), device=self.device)[:, None, None] % 2 == 1
-            wav = torch.where(odd, noisy, clean)
+            odd = parallel.share((torch.arange(everybody)[:, None, None] % 2 == 1,))[0]
+            wav = torch.where(odd.to(self.device), noisy, clean)
         codec, critics = self.networks["model"], self.networks.get("critics")
-        everybody = len(wav) * parallel.world()
         keep, chance = parallel.share(
             (random_keep(everybody, codec.quantiser.codebooks, DROPPED), torch.rand(everybody, 1, 1))
         )
@@ -98,15 +131,16 @@ class CodecTask:
         with half:
             z = codec.encode(wav, self.sr)
             z_q = torch.where(chance.to(self.device) < CONTINUOUS, z.float(), codec.quantise(z, keep)[0])
+            decoded = None
             if self.polished:
                 parts = self.magnitudes(codec, z_q, wav)
-            elif self.voiced:
-                parts = voice.pulse_distances(codec, z_q, wav, self.mel_loss.mels) | {
-                    "spread": spread_loss(codec.quantiser.projected(z))
-                }
+            elif self.pulsed:
+                decoded, missed = pulse_decode(codec, z_q, wav)
+                parts = {"pitch": missed, "spread": spread_loss(codec.quantiser.projected(z))}
+                parts |= listening_distances(decoded, wav, self.sr, self.mel_loss.mels)
             else:
                 decoded = codec.decode(z_q, wav.shape[-1]).float()
-        if not (self.polished or self.voiced):
+        if not (self.polished or self.pulsed):
             parts = self.distances(decoded, wav)
         if critics is not None:
             with half:
@@ -123,7 +157,7 @@ class CodecTask:
 
     @torch.no_grad()
     def validate(self, model: Codec) -> dict:
-        """Mel and STFT distance on held-out crops at all codebooks, and how often codes differ: 1 if none ever repeats."""
+        """Distances on held-out crops at all codebooks, and how often codes differ: 1 if none ever repeats."""
         rows, codes = [], []
         for _, wav in self.valid:
             wav = wav.to(self.device)
@@ -131,19 +165,12 @@ class CodecTask:
             parts = self.distances(coded.wav, wav)
             if self.polished:
                 parts |= self.magnitudes(model, coded.z_q, wav)
-            elif self.voiced:
-                parts |= voice.pulse_distances(model, coded.z_q, wav, self.mel_loss.mels)
+            elif self.pulsed:
+                parts |= pulse_distances(model, coded.z_q, wav, self.mel_loss.mels)
             rows.append([float(v) for v in parts.values()])
             codes.append(coded.codes.transpose(0, 1).flatten(1))  # (Q, B * T)
         figures = dict(zip(parts, (sum(column) / len(rows) for column in zip(*rows))))
-        weights = (
-            MAGNITUDES
-            if self.polished
-            else {k: v for k, v in voice.PULSE_WEIGHTS.items() if k != "pitch"}
-            if self.voiced
-            else {"mel": 1.0}
-        )
-        score = sum(weight * figures[k] for k, weight in weights.items())
+        score = sum(weight * figures[k] for k, weight in self.score_weights.items())
         used = torch.cat(codes, dim=1)
         share = sum(len(row.unique()) for row in used) / used.numel()
         return {"score": score, **{f"valid_{k}": v for k, v in figures.items()}, "distinct_codes": share}
@@ -152,40 +179,3 @@ class CodecTask:
     def samples(self, model: Codec) -> dict:
         wav = self.valid[0][1][:1].to(self.device)
         return {"original": wav[0].cpu(), "decoded": model(wav).wav[0].cpu()}
-
-
-def run(
-    preset: Preset,
-    material: Material,
-    plan: Plan,
-    folder,
-    batch: int = 16,
-    seconds: float = 1.0,
-    critic_width: int = 0,
-    cutting: bool = False,
-    start: str | None = None,
-    workers: int = 0,
-    progress: bool = True,
-    half: bool = True,
-) -> dict:
-    """Train a codec in `folder`, or go on where it stopped; the result is in best.pt. Returns what `train.fit` does.
-
-    `start`: weights to begin with, of the same size."""
-    device, sr = parallel.begin(), preset.codec.sr
-    recipe = Degradation(noise=1.0 if material.recorded else 0.0, snr=None, level=1.0, dropout=0.5 if cutting else 0.0)
-    speech = parallel.in_turn(lambda: Clips(material.speech, sr))
-    valid = valid_pairs(material.valid_speech, None, recipe, sr, 2 * seconds, batch, count=48)
-    hear_noisy = material.recorded or cutting
-    task = CodecTask(preset, valid, critic_width, hear_noisy, device, plan.seed, half)
-    if start:
-        adopt(task.networks["model"], load(start, Codec), start)
-
-    def stream(start: int):
-        return batches(speech, None, recipe, sr, seconds, batch, plan.seed, workers, start)
-
-    return train_to_weights(task, stream, plan, folder, preset.name, progress=progress)
-
-
-def steps_for(epochs: float, material: Material, sr: int, batch: int, seconds: float) -> int:
-    """How many steps hear as much sound as there is, `epochs` times."""
-    return max(1, round(epochs * Clips(material.speech, sr).seconds / (batch * seconds)))

@@ -1,22 +1,27 @@
-"""What training the latent diffusion means: noise in, the network's guess at it out, squared error; on cached latents."""
+"""How the latent diffusion is trained: noise in, the network's guess at it out, squared error; on cached latents."""
 
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from itertools import count
 
 import torch
 from torch import Tensor
 
 from ..codec.model import Codec
+from ..config import override
 from ..data.clips import Clips
-from ..data.corpora import Material
+from ..data.corpora import Corpus
 from ..data.degrade import Degradation
-from ..diffusion.latent import LatentDiffusion
+from ..diffusion.latent import DiffusionConfig, LatentDiffusion
 from ..diffusion.samplers import FrameNoise
 from ..diffusion.schedule import convert
 from ..errors import WavelldmError
 from ..weights import load
 from . import parallel
 from .latents import Latents, build
-from .loop import Plan, adopt, fast_half, train_to_weights
+from .loop import Task, adopt
+from .mixtures import RECORDED
+from .options import CUTTING, HalfOptions, option
 from .presets import Preset
 
 # What the network learns to undo; what is missing altogether, in time or in frequency, is part of it.
@@ -27,32 +32,97 @@ VALID = Degradation(snr=(0.0, 17.5), level=1.0)
 DROP = 0.1  # share of items without their condition
 LAST = 0.5  # share of items at the last step, if what is decoded counts: from there a single step has to get it right
 LEVELS = 8  # steps t at which each validation item is looked at
+CLIP, HELD_OUT = 4.0, 64  # seconds of a clip whose latents are kept, and how many such clips are held out
+CUT = 0.5  # share of items with gaps, if random cutting is asked for
 
 
-class DiffusionTask:
-    """Batches are latents (noisy, clean) as the codec makes them. With `decoded` > 0 not only the latent counts, but also,
-    times that, what the decoder's head makes of it: directions that nobody hears then weigh less (not for HiFi-GAN)."""
+@dataclass(frozen=True)
+class DiffusionOptions(HalfOptions):
+    seconds: float = option(1.5, "length of a crop", above=0)
+    codec: str = option("voice16k", "weights of the codec whose latents are learnt, by name or path", metavar="WEIGHTS")
+    hours: float = option(20.0, "hours of noisy and clean latents to keep on disk, 0.4 GB each", above=0)
+    add_random_cutting: bool = option(False, CUTTING)
+    decoded: float = option(0.0, "weight of a loss on what is decoded, beside that on the latent itself", least=0)
+
+
+class DiffusionTask(Task):
+    """Batches are latents (noisy, clean) as the codec makes them. With `decoded` > 0 not only the latent counts, but
+    also, times that, what the decoder's head makes of it: directions that nobody hears then weigh less (not for
+    HiFi-GAN)."""
+
+    network, Network, Options, preset = "diffusion", LatentDiffusion, DiffusionOptions, "voice16k"
+    hears_rooms = True
 
     def __init__(
-        self, preset: Preset, codec: Codec, train: Latents, valid: Latents, device="cpu", seed: int = 0, half: bool = True,
-        decoded: float = 0.0,
-    ):  # fmt: skip
-        if decoded and not hasattr(codec.decoder, "outline"):
+        self,
+        config: DiffusionConfig,
+        codec: Codec,
+        options: DiffusionOptions = DiffusionOptions(),
+        device: torch.device | str = "cpu",
+        seed: int = 0,
+    ):
+        super().__init__(options, device, seed)
+        if options.decoded and not hasattr(codec.decoder, "outline"):
             raise WavelldmError("this codec's decoder draws no outline to compare; leave the decoded loss out")
-        torch.manual_seed(seed)
-        self.decoded = decoded
-        self.codec, self.sr, self.device = codec.to(device).eval().requires_grad_(False), codec.sr, torch.device(device)
-        self.half = half and fast_half(self.device)
-        model = LatentDiffusion(preset.diffusion).to(device)
-        model.measure(train.mean.to(device), train.deviation.to(device))
-        self.networks, self.groups = {"model": model}, {"unet": ["model"]}
-        whole = min(len(valid.clean), 64)
+        if config.latent_dim != codec.config.latent_dim:
+            raise WavelldmError(
+                f"the codec's latents have {codec.config.latent_dim} channels and the diffusion is set to "
+                f"{config.latent_dim}; leave latent_dim out"
+            )
+        self.decoded, self.sr = options.decoded, codec.sr
+        self.codec = codec.to(device).eval().requires_grad_(False)
+        self.networks, self.groups = {"model": LatentDiffusion(config).to(device)}, {"unet": ["model"]}
+        self.needs = {"codec": codec}
+
+    @classmethod
+    def create(
+        cls,
+        preset: Preset,
+        changes: list[str],
+        options: DiffusionOptions,
+        device: torch.device | str = "cpu",
+        seed: int = 0,
+    ) -> "DiffusionTask":
+        codec = load(options.codec, Codec, device)
+        config = replace(preset.diffusion, latent_dim=codec.config.latent_dim)
+        return cls(override(config, changes), codec, options, device, seed)
+
+    def read(self, corpus: Corpus) -> None:
+        """Encode a corpus, or find the latents that were encoded before."""
+        o, recorded = self.options, corpus.recorded
+        rooms = None if recorded else corpus.room_responses(self.sr)
+        recipe, valid_recipe = (RECORDED, RECORDED) if recorded else (RECIPE, VALID)
+        if o.add_random_cutting:
+            recipe = replace(recipe, dropout=CUT)
+        number = max(1, round(o.hours * 3600 / CLIP))
+
+        def encode() -> tuple[Latents, Latents]:
+            speech = [Clips(items, self.sr) for items in (corpus.speech, corpus.valid_speech)]
+            noise = [None if recorded else Clips(items, self.sr) for items in (corpus.noise, corpus.valid_noise)]
+            train = build(
+                self.codec, speech[0], noise[0], recipe, number, CLIP, self.seed, rooms=rooms, workers=o.num_workers
+            )
+            return train, build(self.codec, speech[1], noise[1], valid_recipe, HELD_OUT, CLIP, self.seed, valid=True)
+
+        self.with_latents(*parallel.in_turn(encode))
+
+    def with_latents(self, train: Latents, valid: Latents) -> "DiffusionTask":
+        """Train and validate on latents that are at hand."""
+        o, whole = self.options, min(len(valid.clean), HELD_OUT)
+        self.networks["model"].measure(train.mean.to(self.device), train.deviation.to(self.device))
         self.valid = [
-            torch.from_numpy(part[:whole].astype("float32")).to(device) for part in (valid.noisy, valid.clean)
+            torch.from_numpy(part[:whole].astype("float32")).to(self.device) for part in (valid.noisy, valid.clean)
         ]
+        frames = min(self.codec.frames(round(o.seconds * self.sr)), train.clean.shape[2])
+        self.batches = lambda first: (train.batch(step, o.batch_size, frames, self.seed) for step in count(first))
+        return self
+
+    def start_from(self, name: str) -> None:
+        """Begin with the U-Net of these weights; the statistics are those of the latents at hand."""
+        adopt(self.networks["model"].unet, load(name, LatentDiffusion).unet, name)
 
     def error(self, model: LatentDiffusion, noisy: Tensor, clean: Tensor, t: Tensor, eps: Tensor, drop: Tensor | None):
-        """Mean squared error per item (B,) of what the network predicts at step t (B,); and its estimate of z0, scaled."""
+        """Mean squared error of each item (B,) at step t (B,), and the network's estimate of z0, scaled."""
         predicts = model.config.predicts
         z0, cond = model.normalise(clean), model.normalise(noisy)
         z_t = model.between(z0, cond, t, eps)
@@ -67,7 +137,7 @@ class DiffusionTask:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
             return self.codec.decoder.outline(self.codec.upsampler(z)).float()
 
-    def losses(self, batch):
+    def losses(self, batch: tuple) -> Iterator:
         noisy, clean = (x.to(self.device) for x in batch)  # (B, D, T)
         model, last = self.networks["model"], self.networks["model"].schedule.steps - 1
         everybody = len(clean) * parallel.world()
@@ -92,7 +162,8 @@ class DiffusionTask:
 
     @torch.no_grad()
     def validate(self, model: LatentDiffusion) -> dict:
-        """The training loss at fixed steps and noises, and how far one step and five end from the clean latent (1: as far as the mean)."""
+        """The training loss at fixed steps and noises, and how far one step and five end from the clean latent (1: as
+        far as the mean)."""
         noisy, clean = self.valid
         generator = torch.Generator().manual_seed(1)
         last = model.schedule.steps - 1
@@ -123,55 +194,3 @@ class DiffusionTask:
         return {
             name: self.codec.decode(z)[0].cpu() for name, z in (("noisy", noisy), ("clean", clean), ("denoised", drawn))
         }
-
-
-def prepare(
-    codec: Codec,
-    material: Material,
-    recipe: Degradation,
-    seconds: float,
-    hours: float,
-    seed: int = 0,
-    cutting: bool = False,
-):
-    """Latents to train on (`hours` of them) and to validate on, from the cache or encoded now."""
-    sr = codec.sr
-    if material.recorded:
-        recipe = Degradation(snr=None, dropout=0.5 if cutting else 0.0)
-    speech, noise = Clips(material.speech, sr), None if material.recorded else Clips(material.noise, sr)
-    train = build(codec, speech, noise, recipe, max(1, round(hours * 3600 / seconds)), seconds, seed)
-    valid_recipe = Degradation(snr=None) if material.recorded else VALID
-    held = Clips(material.valid_speech, sr), None if material.recorded else Clips(material.valid_noise, sr)
-    return train, build(codec, *held, valid_recipe, 64, seconds, seed, valid=True)
-
-
-def run(
-    preset: Preset,
-    codec: Codec,
-    material: Material,
-    plan: Plan,
-    folder,
-    batch: int = 16,
-    seconds: float = 1.5,
-    hours: float = 20.0,
-    cutting: bool = False,
-    decoded: float = 0.0,
-    start: str | None = None,
-    progress: bool = True,
-    half: bool = True,
-) -> dict:
-    """Train the diffusion in `folder`, or go on where it stopped; the result is in best.pt. Returns what `train.fit` does.
-
-    `start`: weights to begin with, of the same size."""
-    device = parallel.begin()
-    codec = codec.to(device)
-    train, valid = parallel.in_turn(lambda: prepare(codec, material, RECIPE, 4.0, hours, plan.seed, cutting))
-    task = DiffusionTask(preset, codec, train, valid, device, plan.seed, half, decoded)
-    if start:
-        adopt(task.networks["model"].unet, load(start, LatentDiffusion).unet, start)
-    frames = min(codec.frames(round(seconds * codec.sr)), train.clean.shape[2])
-
-    def stream(first: int):
-        return (train.batch(step, batch, frames, plan.seed) for step in count(first))
-
-    return train_to_weights(task, stream, plan, folder, f"{preset.name}-diffusion", {"codec": codec}, progress)

@@ -1,8 +1,7 @@
-"""One plain training loop for every network of the course: warm-up, clipping, EMA, validation, resume, Ctrl-C.
+"""One task and one training loop for every network: warm-up, clipping, averaged weights, validation, resume, Ctrl-C.
 
-A *task* says what is trained: `networks` (name -> module, "model" among them), `groups` (which networks each loss trains),
-`losses(batch)`, a generator of (group, loss, figures to log), `validate(model)` -> figures with "score", lower is better,
-and `samples(model)` -> sounds (name -> (1, N)) at the rate `sr`. Several processes train together, see parallel.py.
+A `Task` says what is trained on what, `Plan` for how long and how fast, `fit` does it. Several processes train
+together, see parallel.py.
 """
 
 import copy
@@ -11,41 +10,129 @@ import math
 import pickle
 import signal
 import time
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from ..audio.files import writing
+from ..config import override
+from ..data.clips import Clips
+from ..data.corpora import Corpus
 from ..errors import WavelldmError
 from ..plots import decibels
-from ..weights import save
+from ..progress import progress_bar
+from ..weights import load, save
 from . import parallel
+from .options import Options
+from .presets import Preset
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How long, how large, how fast."""
+    """How long a network is trained, and how fast it learns."""
 
     steps: int = 20_000
-    lr: float = 5e-4
-    warmup: int = 500  # steps of linear rise
-    rise: float = 0.0  # share of the other steps on which OneCycle climbs to lr; 0: the warm-up alone does
-    final: float = 0.02  # of lr, reached by a cosine at the last step
-    betas: tuple = (0.9, 0.99)
-    weight_decay: float = 1e-2
-    clip: float = 1.0  # largest gradient norm
-    ema: float = 0.999  # weight of the past in the averaged model
-    valid_every: int = 500
-    save_every: int = 250
-    seed: int = 0
+    lr: float = 1e-3  # the highest learning rate
+    warmup: int = 500  # steps at the beginning, on which the rate rises in a straight line
+    rise: float = 0.0  # share of the other steps on which OneCycle climbs to lr; 0: there is the warm-up alone
+    final: float = 0.02  # the rate at the last step, as a share of lr; a cosine leads there. 1: it does not fall
+    betas: tuple = (0.9, 0.99)  # of AdamW: how much of the past its averages of gradients keep
+    weight_decay: float = 1e-2  # of AdamW
+    clip: float = 1.0  # the largest norm of the gradient
+    ema: float = 0.999  # how much of the past the averaged model keeps; 0: no average
+    valid_every: int = 500  # steps between two validations
+    save_every: int = 250  # steps between two checkpoints
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "valid_every", "save_every"):
+            if getattr(self, name) < 1:
+                raise WavelldmError(f"{name} is 1 or more, not {getattr(self, name)}")
+        if not (self.lr > 0 and 0 <= self.ema < 1):
+            raise WavelldmError(
+                f"the learning rate is greater than 0 and ema from 0 to below 1, not {self.lr} and {self.ema}"
+            )
+
+
+class Task:
+    """What training one network means. A subclass makes its networks, reads its data and says what the losses are.
+
+    After `__init__` a task has `networks` (name -> module, "model" among them) and `groups` (which networks each loss
+    trains); after `read`, or with data at hand `with_data`, also `batches` and held-out `valid` batches.
+    """
+
+    network: ClassVar[str]  # its name on the command line, and of its config in a preset
+    Network: ClassVar[type[nn.Module]]  # the class of "model"
+    Options: ClassVar[type[Options]] = Options
+    preset: ClassVar[str] = "base16k"  # whose sizes are taken if nobody names others
+    hears_noise: ClassVar[bool] = True  # False: noise and noisy recordings of the speech are of no use to it
+    hears_rooms: ClassVar[bool] = False  # True: speech is trained on as it sounds in rooms
+
+    networks: dict[str, nn.Module]
+    groups: dict[str, list[str]]
+    sr: int
+    batches: Callable[
+        [int], Iterator
+    ]  # batches(first) yields batches (tuples of tensors) from step `first` on, for ever
+    valid: list
+    needs: dict[str, nn.Module]  # loaded networks that the trained one cannot be used without
+
+    def __init__(self, options: Any, device: torch.device | str = "cpu", seed: int = 0):
+        torch.manual_seed(seed)
+        self.options, self.device, self.seed = options, torch.device(device), seed
+        self.half = getattr(options, "half", False) and fast_half(self.device)
+        self.valid, self.needs = [], {}
+
+    @classmethod
+    def create(
+        cls, preset: Preset, changes: list[str], options: Any, device: torch.device | str = "cpu", seed: int = 0
+    ) -> "Task":
+        """The task with the sizes of a preset, `changes` ("width=32") made to them; loads the networks that it builds
+        on."""
+        return cls(override(getattr(preset, cls.network), changes), options, device, seed)
+
+    @classmethod
+    def plan(cls, steps: int, **changes: Any) -> Plan:
+        """The usual plan of this network for so many steps, with some of its fields changed."""
+        return Plan(**{"steps": steps, "warmup": min(500, steps // 10)} | changes)
+
+    def read(self, corpus: Corpus) -> None:
+        """Get ready to train and validate on a corpus: sets `batches` and `valid`."""
+        raise NotImplementedError
+
+    def with_data(self, batches: Callable[[int], Iterator], valid: list) -> "Task":
+        """Train and validate on batches that are at hand, instead of a corpus."""
+        self.batches, self.valid = batches, valid
+        return self
+
+    def losses(self, batch: tuple) -> Iterator[tuple[str, Tensor, dict]]:
+        """Yield (group, loss, figures to log), one for each group; each loss is followed at once by its update."""
+        raise NotImplementedError
+
+    def validate(self, model: nn.Module) -> dict:
+        """Figures of the averaged model on held-out data; "score" chooses the best checkpoint, lower is better."""
+        raise NotImplementedError
+
+    def samples(self, model: nn.Module) -> dict:
+        """Sounds to listen to: name -> wav (1, N)."""
+        return {}
+
+    def start_from(self, name: str) -> None:
+        """Begin with weights of the same sizes."""
+        adopt(self.networks["model"], load(name, self.Network), name)
+
+    def steps_of(self, epochs: float, corpus: Corpus) -> int:
+        """How many steps hear as much speech as there is, `epochs` times."""
+        per_step = self.options.batch_size * self.options.seconds
+        return max(1, round(epochs * Clips(corpus.speech, self.sr).seconds / per_step))
 
 
 def fast_half(device: torch.device) -> bool:
-    """Whether bfloat16 is worth it: on a GPU, and on processors that multiply it natively (a third faster, measured)."""
+    """Whether bfloat16 is worth it: on a GPU, and on processors that multiply it natively (a third faster)."""
     native = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
     return device.type == "cuda" or native()
 
@@ -56,7 +143,8 @@ CYCLE_START = 1 / 25  # of lr: where OneCycle begins
 def learning_rate(step: int, plan: Plan) -> float:
     """Linear warm-up to lr, joined without a jump to a cosine that ends at final * lr (arXiv 1608.03983, eq. 5).
 
-    With `rise` the warm-up ends at lr / 25, and OneCycle (arXiv 1708.07120) follows: a cosine up to lr, and the one down.
+    With `rise` the warm-up ends at lr / 25, and OneCycle (arXiv 1708.07120) follows: a cosine up to lr, and the one
+    down.
     """
     start = CYCLE_START if plan.rise else 1.0
     if step < plan.warmup:
@@ -79,7 +167,7 @@ def follow(average: nn.Module, model: nn.Module, decay: float, step: int) -> Non
 
 
 @contextmanager
-def interruptible():
+def interruptible() -> Iterator[list]:
     """Within it Ctrl-C only raises a flag, so that a step ends and the run is saved; a second Ctrl-C stops at once."""
     asked = []
 
@@ -114,14 +202,15 @@ def load_checkpoint(path: Path) -> dict:
 
 
 class Log:
-    """A CSV file of figures by step, and TensorBoard with sounds where it is installed; on resume, rows past the checkpoint go."""
+    """A CSV file of figures by step, and TensorBoard with sounds where it is installed; on resume, rows past the
+    checkpoint go."""
 
     def __init__(self, path: Path, step: int):
         self.path, self.rows, self.fields = path, [], ["step"]
         try:
             from torch.utils.tensorboard import SummaryWriter
 
-            self.board = SummaryWriter(path.parent / "tensorboard", purge_step=step)
+            self.board = SummaryWriter((path.parent / "tensorboard").absolute(), purge_step=step)
         except ImportError:
             self.board = None
         if path.exists() and step > 0:
@@ -146,8 +235,12 @@ class Log:
             writer.writeheader()
             writer.writerows(self.rows)
 
+    def close(self) -> None:
+        if self.board is not None:
+            self.board.close()
 
-def resume(path: Path, task, optimisers: dict, average: nn.Module) -> tuple[int, float]:
+
+def resume(path: Path, task: Task, optimisers: dict, average: nn.Module) -> tuple[int, float]:
     """Put everything back where last.pt left it -> the step and the best score so far."""
     state = load_checkpoint(path)
     try:
@@ -162,12 +255,13 @@ def resume(path: Path, task, optimisers: dict, average: nn.Module) -> tuple[int,
     return state["step"], state["best"]
 
 
-def fit(task, batches, plan: Plan, folder, progress: bool = True) -> dict:
-    """Train until plan.steps; `batches(start)` yields batches (tuples of tensors) from that step on. Resumes what lies in `folder`.
+def fit(task: Task, plan: Plan, folder: str | Path, progress: bool = True) -> dict:
+    """Train until plan.steps, or go on with the run that lies in `folder`.
 
-    Writes last.pt (everything needed to go on), best.pt (the same of the step that validated best, with the averaged model, its
-    score, the plan and the learning rate) and log.csv. A run that was stopped and resumed equals one that was not: batches and
-    random numbers depend on the seed and the step alone.
+    Writes last.pt (everything needed to go on), best.pt (the same of the step that validated best, with the averaged
+    model, its score, the plan and the learning rate) and log.csv. A run that was stopped and resumed equals one that
+    was not: batches and random numbers depend on the seed and the step alone. Returns the step reached, the steps
+    planned, whether it was stopped, and the best score.
     """
     folder, first = Path(folder), parallel.rank() == 0
     folder.mkdir(parents=True, exist_ok=True)
@@ -193,10 +287,12 @@ def fit(task, batches, plan: Plan, folder, progress: bool = True) -> dict:
 
     log = Log(folder / "log.csv", step) if first else None
     since, figures = time.perf_counter(), {}
-    bar = tqdm(total=plan.steps, initial=step, unit="step", disable=not (progress and first), mininterval=1.0)
-    with interruptible() as asked, bar:
-        for batch in batches(step) if step < plan.steps else ():
-            torch.manual_seed(plan.seed * 1_000_003 + step)  # dropout and the like: from the seed and the step alone
+    bar = progress_bar(
+        show=progress and first, total=plan.steps, initial=step, unit="step", leave=True, mininterval=1.0
+    )
+    with interruptible() as asked, bar, closing(log) if first else nullcontext():
+        for batch in task.batches(step) if step < plan.steps else ():
+            torch.manual_seed(task.seed * 1_000_003 + step)  # dropout and the like: from the seed and the step alone
             rate = learning_rate(step, plan)
             for group, loss, extra in task.losses(parallel.share(batch)):
                 update(optimisers[group], loss, rate, plan.clip)
@@ -222,7 +318,8 @@ def fit(task, batches, plan: Plan, folder, progress: bool = True) -> dict:
             if ended:
                 break
     parallel.wait()  # nobody hangs up while another still measures
-    return {"step": step, "best": best if math.isfinite(best) else None, "stopped": step < plan.steps}
+    found = {"step": step, "steps": plan.steps, "stopped": step < plan.steps}
+    return found | {"best": best if math.isfinite(best) else None}
 
 
 def update(optimiser: torch.optim.Optimizer, loss: Tensor, rate: float, clip: float) -> None:
@@ -241,8 +338,8 @@ def update(optimiser: torch.optim.Optimizer, loss: Tensor, rate: float, clip: fl
     optimiser.step()
 
 
-def adopt(model, other, name) -> None:
-    """Begin with the weights of `other`, which were read from `name`."""
+def adopt(model: nn.Module, other: nn.Module, name: str) -> None:
+    """Give a model the weights of another one, which were read from `name`."""
     try:
         model.load_state_dict(other.state_dict())
     except RuntimeError:
@@ -251,18 +348,15 @@ def adopt(model, other, name) -> None:
         ) from None
 
 
-def train_to_weights(
-    task, batches, plan: Plan, folder, name: str, needs: dict | None = None, progress: bool = True
-) -> dict:
-    """`train.fit` in `folder`, then FOLDER/NAME.safetensors, which `weights.load` takes. Returns what `fit` does."""
-    try:
-        result = fit(task, batches, plan, folder, progress)
-    finally:
-        first = parallel.rank() == 0
-        parallel.end()
-    if first and result["best"] is not None:
-        best, model = load_checkpoint(Path(folder) / "best.pt"), task.networks["model"]
-        model.load_state_dict(best["model"])
-        facts = {"steps": best["step"], "score": round(best["score"], 4), "plan": asdict(plan)}
-        save(Path(folder) / name, model, needs=needs, force=True, **facts)
-    return result
+def write_weights(task: Task, plan: Plan, folder: str | Path, name: str, eight_bits: bool = False) -> Path | None:
+    """The averaged model of best.pt -> FOLDER/NAME.safetensors, which `weights.load` takes. None if nothing was
+    validated."""
+    folder = Path(folder)
+    if parallel.rank() > 0 or not (folder / "best.pt").exists():
+        return None
+    best, model = load_checkpoint(folder / "best.pt"), task.networks["model"]
+    model.load_state_dict(best["model"])
+    numbers = {k: v for k, v in asdict(task.options).items() if not isinstance(v, str)}
+    facts = {"steps": best["step"], "score": round(best["score"], 4), "seed": task.seed}
+    facts |= {"plan": asdict(plan), "options": numbers}
+    return save(folder / name, model, needs=task.needs, force=True, eight_bits=eight_bits, **facts)

@@ -1,29 +1,33 @@
-"""What training the mask network means: compressed spectra, SI-SDR and what PESQ and ESTOI hear; alone or guided by a latent."""
+"""How the mask network is trained: compressed spectra, SI-SDR and what PESQ and ESTOI hear; alone or guided by a
+latent."""
 
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from ..audio.stft import magnitude
 from ..codec.model import Codec
-from ..data.clips import Clips
-from ..data.corpora import Material
+from ..config import override
+from ..data.corpora import Corpus
 from ..data.degrade import Degradation
-from ..data.loader import batches, valid_pairs
 from ..denoise.mask import MaskConfig, MaskNet
 from ..diffusion.latent import LatentDiffusion
 from ..diffusion.samplers import FrameNoise
+from ..errors import WavelldmError
 from ..metrics.differentiable import disturbance, estoi_distance
-from ..weights import load
-from . import parallel
-from .loop import Plan, train_to_weights
-from .net2net import begin_as
+from ..weights import check_needs, load, needed
+from .loop import Task
+from .mixtures import mixtures
+from .net2net import widen_from
+from .options import Options, option
 from .presets import Preset
 
 RECIPE = Degradation(snr=(-5.0, 20.0), reverb=0.2, level=1.0, band=0.05, clip=0.05)
 VALID = Degradation(snr=(0.0, 17.5))
-WEIGHTS = {"spectral": 1.0, "si_sdr": -0.1, "disturbance": 1.0, "unlike": 4.0}
+HELD_OUT = 48  # crops to validate on
+WEIGHTS = {"spectral": 1.0, "si_sdr": -0.1, "disturbance": 1.0, "estoi": 4.0}
 
 
 def spectral_loss(net: MaskNet, wav: Tensor, clean: Tensor) -> Tensor:
@@ -44,18 +48,74 @@ def si_sdr(wav: Tensor, clean: Tensor) -> Tensor:
     return 10 * ((target.square().sum(1) + 1e-8) / ((wav - target).square().sum(1) + 1e-8)).log10()
 
 
-def weighed(parts: dict):
+def weighed(parts: dict) -> Tensor | float:
     return sum(weight * parts[name] for name, weight in WEIGHTS.items())
 
 
-class MaskTask:
-    """`guide`: a function from noisy wav (B, 1, N) to the latent (B, D, T) that the network may look at, or None."""
+@dataclass(frozen=True)
+class MaskOptions(Options):
+    seconds: float = option(2.0, "length of a crop", above=0)
+    diffusion: str | None = option(
+        None, "weights of the diffusion that guides it; without, it works alone", str, metavar="WEIGHTS"
+    )
+    codec: str | None = option(
+        None, "with --diffusion: the codec it was trained with, if that is not found by itself", str, metavar="WEIGHTS"
+    )
 
-    def __init__(self, config: MaskConfig, valid: list, guide=None, device="cpu", seed: int = 0):
-        torch.manual_seed(seed)
-        self.sr, self.valid, self.guide, self.device = config.sr, valid, guide, torch.device(device)
-        self.networks = {"model": MaskNet(config).to(device)}
-        self.groups = {"mask": ["model"]}
+
+class MaskTask(Task):
+    """Batches are (noisy, clean). `guide`: a function from noisy wav (B, 1, N) to the latent (B, D, T) that the network
+    may look at, or None."""
+
+    network, Network, Options, hears_rooms = "mask", MaskNet, MaskOptions, True
+
+    def __init__(
+        self,
+        config: MaskConfig,
+        options: MaskOptions = MaskOptions(),
+        device: torch.device | str = "cpu",
+        seed: int = 0,
+        guide: Callable[[Tensor], Tensor] | None = None,
+    ):
+        super().__init__(options, device, seed)
+        self.sr, self.guide = config.sr, guide
+        self.networks, self.groups = {"model": MaskNet(config).to(device)}, {"mask": ["model"]}
+
+    @classmethod
+    def create(
+        cls,
+        preset: Preset,
+        changes: list[str],
+        options: MaskOptions,
+        device: torch.device | str = "cpu",
+        seed: int = 0,
+    ) -> "MaskTask":
+        if options.diffusion is None:
+            if options.codec is not None:
+                raise WavelldmError("a codec is of use only beside the diffusion that guides; give --diffusion too")
+            return cls(override(preset.mask, changes), options, device, seed)
+        diffusion = load(options.diffusion, LatentDiffusion, device)
+        codec = load(options.codec or needed(options.diffusion, "codec"), Codec, device)
+        check_needs(options.diffusion, "codec", codec)
+        config = override(replace(preset.mask, latent_dim=diffusion.config.latent_dim), changes)
+        if (config.latent_dim, config.sr, config.hop) != (diffusion.config.latent_dim, codec.sr, codec.hop):
+            raise WavelldmError(
+                f"the latent has {diffusion.config.latent_dim} channels every {codec.hop} samples at {codec.sr} Hz and "
+                f"the mask network is set to {config.latent_dim}, {config.hop} and {config.sr}; make them equal"
+            )
+        task = cls(config, options, device, seed, guide_of(codec, diffusion))
+        task.needs = {"codec": codec, "diffusion": diffusion}
+        return task
+
+    def read(self, corpus: Corpus) -> None:
+        o = self.options
+        self.batches, self.valid = mixtures(
+            corpus, self.sr, o.seconds, o.batch_size, self.seed, o.num_workers, None, RECIPE, VALID, HELD_OUT
+        )
+
+    def start_from(self, name: str) -> None:
+        """Begin as these weights, which may lack a guide, blocks, taps, frames ahead or copies of channels."""
+        widen_from(self.networks["model"], load(name, MaskNet), name)
 
     @torch.no_grad()
     def latent(self, noisy: Tensor) -> Tensor | None:
@@ -67,10 +127,10 @@ class MaskTask:
             "spectral": spectral_loss(net, wav, clean),
             "si_sdr": si_sdr(wav, clean).clamp(-20, 40).mean(),
             "disturbance": disturbance(wav, clean, self.sr).mean(),
-            "unlike": estoi_distance(wav, clean, self.sr).mean(),
+            "estoi": estoi_distance(wav, clean, self.sr).mean(),
         }
 
-    def losses(self, batch):
+    def losses(self, batch: tuple) -> Iterator:
         noisy, clean = (x.to(self.device) for x in batch)  # (B, 1, N)
         parts = self.distances(self.networks["model"], noisy, clean)
         yield "mask", weighed(parts), {k: v.detach() for k, v in parts.items()}
@@ -87,7 +147,7 @@ class MaskTask:
         return {"noisy": noisy[0].cpu(), "clean": clean[0].cpu(), "cleaned": model(noisy, self.latent(noisy))[0].cpu()}
 
 
-def guide_of(codec: Codec, diffusion: LatentDiffusion):
+def guide_of(codec: Codec, diffusion: LatentDiffusion) -> Callable[[Tensor], Tensor]:
     """noisy wav (B, 1, N) -> what the diffusion makes of its latent in one step, scaled (B, D, ceil(N / hop))."""
 
     def guide(noisy: Tensor) -> Tensor:
@@ -95,50 +155,3 @@ def guide_of(codec: Codec, diffusion: LatentDiffusion):
         return diffusion.normalise(diffusion.sample(codec.encode(noisy, codec.sr), 1, noise=noise))
 
     return guide
-
-
-def run(
-    preset: Preset,
-    material: Material,
-    plan: Plan,
-    folder,
-    batch: int = 4,
-    seconds: float = 2.0,
-    codec: Codec | None = None,
-    diffusion: LatentDiffusion | None = None,
-    start: str | None = None,
-    workers: int = 0,
-    progress: bool = True,
-) -> dict:
-    """Train the mask network in `folder`, or go on where it stopped; the result is in best.pt. Returns what `train.fit` does.
-
-    With a codec and a diffusion their estimate guides it. `start`: weights to begin with; a guide, further blocks, taps, frames ahead
-    and copies of channels may be new to them, and change nothing at first.
-    """
-    device, sr = parallel.begin(), preset.mask.sr
-    if diffusion is not None:
-        preset = replace(preset, mask=replace(preset.mask, latent_dim=preset.diffusion.latent_dim))
-        codec, diffusion = codec.to(device), diffusion.to(device)
-    recipe = Degradation(snr=None) if material.recorded else RECIPE
-    speech = Clips(material.speech, sr)
-    noise = None if material.recorded else Clips(material.noise, sr)
-    valid_recipe = Degradation(snr=None) if material.recorded else VALID
-    valid = valid_pairs(material.valid_speech, material.valid_noise, valid_recipe, sr, 4.0, 8, count=48)
-    task = MaskTask(
-        preset.mask, valid, guide_of(codec, diffusion) if diffusion is not None else None, device, plan.seed
-    )
-    if start:
-        begin_as(task.networks["model"], load(start, MaskNet), start)
-
-    def stream(first: int):
-        return batches(speech, noise, recipe, sr, seconds, batch, plan.seed, workers, first)
-
-    return train_to_weights(
-        task,
-        stream,
-        plan,
-        folder,
-        f"{preset.name}-mask",
-        {"codec": codec, "diffusion": diffusion} if diffusion is not None else None,
-        progress,
-    )

@@ -1,9 +1,10 @@
-"""The noisy and clean crops that the waveform denoisers learn from: clean speech of any folder, and noise at a known ratio."""
+"""Noisy and clean crops to train denoisers on: speech and noise mixed at a known ratio, or recorded pairs."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from ..data.clips import Clips
-from ..data.corpora import Material
+from ..data.corpora import Corpus
 from ..data.degrade import Degradation
 from ..data.loader import batches, valid_pairs
 from ..errors import DataError
@@ -11,30 +12,44 @@ from . import parallel
 
 RECIPE = Degradation(snr=(-5.0, 20.0), level=1.0)
 VALID = Degradation(snr=(0.0, 17.5), level=1.0, level_db=(-26.0, -26.0))
-HELD = 24  # held-out crops of 4 s
 RECORDED = Degradation(snr=None)  # pairs that were recorded stay as they are
+HELD_OUT = 24  # held-out crops of VALID_SECONDS
+VALID_SECONDS, VALID_BATCH = 4.0, 8
 
 
 def mixtures(
-    material: Material, sr: int, seconds: float, batch: int, seed: int = 0, workers: int = 0, snr: tuple | None = None
-):
-    """-> a function from a step to the batches (noisy, clean) from there on, and the held-out ones.
+    corpus: Corpus,
+    sr: int,
+    seconds: float,
+    batch: int,
+    seed: int = 0,
+    workers: int = 0,
+    snr: tuple[float, float] | None = None,
+    recipe: Degradation = RECIPE,
+    valid_recipe: Degradation = VALID,
+    held_out: int = HELD_OUT,
+) -> tuple[Callable[[int], Iterator], list]:
+    """-> a function from a step to the batches (noisy, clean) from there on, and held-out batches.
 
-    `snr`: other bounds in dB, on active speech, than those of the recipes; the ratio is drawn between them and met exactly.
+    `snr`: other bounds in dB, on active speech, than those of the recipes; the ratio is drawn between them and met
+    exactly.
     """
-    if snr is not None and (material.recorded or snr[0] > snr[1]):
+    if snr is not None and (corpus.recorded or snr[0] > snr[1]):
         raise DataError(
             "recorded pairs have the ratio they have; leave --snr out"
-            if material.recorded
+            if corpus.recorded
             else "--snr goes from LOW to HIGH"
         )
-    recipe, valid_recipe = (RECORDED, RECORDED) if material.recorded else (RECIPE, VALID)
+    if corpus.recorded:
+        recipe, valid_recipe = RECORDED, RECORDED
     if snr is not None:
         recipe, valid_recipe = (replace(r, snr=tuple(snr)) for r in (recipe, valid_recipe))
-    speech, noise = parallel.in_turn(
-        lambda: (Clips(material.speech, sr), None if material.recorded else Clips(material.noise, sr))
-    )
-    held = parallel.in_turn(
-        lambda: valid_pairs(material.valid_speech, material.valid_noise, valid_recipe, sr, 4.0, 8, count=HELD)
-    )
-    return lambda first: batches(speech, noise, recipe, sr, seconds, batch, seed, workers, first), held
+    rooms = corpus.room_responses(sr) if recipe.reverb else None
+
+    def decode() -> tuple[Clips, Clips | None, list]:
+        speech, noise = Clips(corpus.speech, sr), None if corpus.recorded else Clips(corpus.noise, sr)
+        held = corpus.valid_speech, corpus.valid_noise
+        return speech, noise, valid_pairs(*held, valid_recipe, sr, VALID_SECONDS, VALID_BATCH, count=held_out)
+
+    speech, noise, valid = parallel.in_turn(decode)
+    return lambda first: batches(speech, noise, recipe, sr, seconds, batch, seed, workers, first, rooms), valid

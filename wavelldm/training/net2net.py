@@ -1,7 +1,8 @@
-"""Begin a larger mask network as a smaller one that is trained already: at first both do the same (Net2Net, arXiv 1511.05641).
+"""Begin a larger mask network as a smaller one that is trained already: at first both do the same (Net2Net, arXiv
+1511.05641).
 
-More channels: each stands several times, and whatever reads it shares its weight unevenly among the copies, so that their
-gradients differ. More blocks, taps of the filter, frames ahead, or a guide: they add nothing yet.
+More channels: each stands several times, and whatever reads it shares its weight unevenly among the copies, so that
+their gradients differ. More blocks, taps of the filter, frames ahead, or a guide: they add nothing yet.
 """
 
 import torch
@@ -45,18 +46,20 @@ def widened(name: str, x: Tensor, shape: tuple) -> Tensor:
     return x
 
 
-def begin_as(model: MaskNet, other: MaskNet, name: str = "the other network") -> None:
-    """Give `model` the weights of `other`, which may lack a guide, have fewer blocks, taps or frames ahead, or an even part of the channels."""
+def widen_from(model: MaskNet, other: MaskNet, name: str = "the other network") -> None:
+    """Give `model` the weights of `other`, which may lack a guide, have fewer blocks, taps or frames ahead, or an even
+    part of the channels."""
     wanted, begun = model.state_dict(), other.state_dict()
     ours, its = model.config, other.config
     filtered = its.taps == ours.taps and its.ahead <= ours.ahead or its.taps == its.ahead == 0
     if set(begun) - set(wanted) or not filtered:
         raise WavelldmError(
-            f"{name} is guided by a latent or has more blocks, other taps or more frames ahead; give --diffusion too, or set mask.blocks, mask.taps and mask.ahead"
+            f"{name} is guided by a latent or has more blocks, other taps or more frames ahead; give --diffusion too, "
+            "or --set blocks, taps and ahead"
         )
     if ours.width % its.width or ours.bands != its.bands:
         raise WavelldmError(
-            f"{name} has {its.width} channels on {its.bands} bands; set mask.width to a multiple, and the same bands"
+            f"{name} has {its.width} channels on {its.bands} bands; --set width to a multiple, and the same bands"
         )
     grown = {key: widened(key, x, wanted[key].shape) for key, x in begun.items()}
     missing = model.load_state_dict(grown, strict=False).missing_keys

@@ -1,28 +1,50 @@
 """Several processes, one training run: `torchrun --nproc-per-node 2 -m wavelldm train ...`.
 
-Data-parallel training by hand: every process takes every W-th item of the same global batch, and the gradients are averaged
-before each update, so that all hold the same weights all the time, those that one process alone would have computed.
+Data-parallel training by hand: every process takes every W-th item of the same global batch, and the gradients are
+averaged before each update, so that all hold the same weights all the time, those that one process alone would have
+computed.
 """
 
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from ..errors import WavelldmError
+from ..weights import check_device
 
-def begin() -> torch.device:
-    """Join the others if torchrun started this process; returns the device that is ours."""
-    cuda = torch.cuda.is_available()
-    local = int(os.environ.get("LOCAL_RANK", 0))
-    if "WORLD_SIZE" in os.environ and int(os.environ["WORLD_SIZE"]) > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if cuda else "gloo")
-    return torch.device("cuda", local) if cuda else torch.device("cpu")
+T = TypeVar("T")
 
 
-def end() -> None:
-    if dist.is_initialized():
-        dist.destroy_process_group()
+PATIENCE = timedelta(days=1)  # how long the others wait while the first decodes or encodes a corpus
+
+
+@contextmanager
+def joined(device: str | None = None) -> Iterator[torch.device]:
+    """Within it the processes that torchrun started work together. Gives the device that is ours.
+
+    `device`: cpu, cuda or mps; by default a GPU that CUDA knows, if there is one.
+    """
+    ours = check_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    several = int(os.environ.get("WORLD_SIZE", 1)) > 1
+    if several and ours.type == "mps":
+        raise WavelldmError("several processes train together on --device cpu or cuda, not mps")
+    if several and ours.type == "cuda":
+        ours = check_device(f"cuda:{os.environ.get('LOCAL_RANK', 0)}")
+    if ours.type == "cuda":
+        torch.cuda.set_device(ours)
+    if several:
+        dist.init_process_group("nccl" if ours.type == "cuda" else "gloo", timeout=PATIENCE)
+    try:
+        yield ours
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
 
 
 def world() -> int:
@@ -58,8 +80,8 @@ def anyone(flag: bool, device: torch.device | str = "cpu") -> bool:
     return bool(asked.item())
 
 
-def in_turn(make):
-    """make(), by the first process before all others: what it leaves on disk they find."""
+def in_turn(make: Callable[[], T]) -> T:
+    """make(), first by one process, then by the others, which find what it left on disk."""
     if rank() > 0:
         wait()
     made = make()

@@ -1,43 +1,75 @@
-"""What training the speech prior means: noise on the spectra of clean speech, the network's guess at it, squared error (DDPM, eq. 14)."""
+"""How the speech prior is trained: noise on the spectra of clean speech, the network's guess at it, squared error
+(DDPM, eq. 14)."""
 
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from itertools import islice
 
 import torch
 from torch import Tensor
 
 from ..data.clips import Clips
-from ..data.corpora import Material
+from ..data.corpora import Corpus
 from ..data.degrade import Degradation
 from ..data.loader import batches, valid_pairs
 from ..refine.prior import NOMINAL_DB, PriorConfig, SpeechPrior
-from ..weights import load
 from . import parallel
-from .loop import Plan, adopt, fast_half, train_to_weights
-from .presets import Preset
+from .loop import Task
+from .options import HalfOptions, option
 
 RECIPE = Degradation(
     noise=0.0, level=1.0, level_db=(NOMINAL_DB - 10, NOMINAL_DB + 6)
 )  # within one recording levels differ as much
 NOMINAL = Degradation(noise=0.0, level=1.0, level_db=(NOMINAL_DB, NOMINAL_DB))
 LEVELS = 8  # steps t at which each validation item is looked at
-MEASURED = 32  # batches from which the deviations are taken
+MEASURED, MEASURED_SIZE = 32, 16  # batches from which the deviations are taken, and crops in each
+HELD_OUT, VALID_BATCH = 32, 8  # crops to validate on, twice as long as those to train on
 
 
-class PriorTask:
-    """Batches are (clean wav (B, 1, N),); whatever comes before it, such as a noisy twin, is not looked at."""
+@dataclass(frozen=True)
+class PriorOptions(HalfOptions):
+    seconds: float = option(1.024, "length of a crop", above=0)
+
+
+class PriorTask(Task):
+    """Batches end with clean wav (B, 1, N); whatever comes before it, such as a noisy twin, is not looked at."""
+
+    network, Network, Options, hears_noise = "prior", SpeechPrior, PriorOptions, False
 
     def __init__(
-        self, config: PriorConfig, valid: list, deviation: Tensor, device="cpu", seed: int = 0, half: bool = True
+        self,
+        config: PriorConfig,
+        options: PriorOptions = PriorOptions(),
+        device: torch.device | str = "cpu",
+        seed: int = 0,
     ):
-        torch.manual_seed(seed)
-        self.sr, self.valid, self.device = config.sr, valid, torch.device(device)
-        self.half = half and fast_half(self.device)
-        model = SpeechPrior(config).to(device)
-        model.measure(deviation.to(device))
-        self.networks, self.groups = {"model": model}, {"prior": ["model"]}
+        super().__init__(options, device, seed)
+        self.sr = config.sr
+        self.networks, self.groups = {"model": SpeechPrior(config).to(device)}, {"prior": ["model"]}
+
+    def measure(self, pairs: Iterable) -> "PriorTask":
+        """Take the deviations that spectra are scaled by from batches of clean speech at its nominal level."""
+        model = self.networks["model"]
+        model.measure(deviations(model.config, pairs).to(self.device))
+        return self
+
+    def read(self, corpus: Corpus) -> None:
+        o = self.options
+
+        def decode() -> tuple[Clips, list]:
+            held = corpus.valid_speech, None, RECIPE, self.sr, 2 * o.seconds, VALID_BATCH
+            return Clips(corpus.speech, self.sr), valid_pairs(*held, count=HELD_OUT)
+
+        speech, self.valid = parallel.in_turn(decode)
+        nominal = batches(speech, None, NOMINAL, self.sr, o.seconds, MEASURED_SIZE, self.seed)
+        self.measure(islice(nominal, MEASURED))
+        self.batches = lambda first: batches(
+            speech, None, RECIPE, self.sr, o.seconds, o.batch_size, self.seed, o.num_workers, first
+        )
 
     def error(self, model: SpeechPrior, wav: Tensor, t: Tensor, eps: Tensor) -> Tensor:
-        """Mean squared error (B,) of what the network predicts of wav (B, 1, N) at step t (B,) with noise eps (B, 2, bins, T)."""
+        """Mean squared error (B,) of what the network predicts of wav (B, 1, N) at step t (B,) with noise eps (B, 2,
+        bins, T)."""
         x0, predicts = model.spectrum(wav[:, 0]), model.config.predicts
         x_t = model.noised(x0, t, eps)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
@@ -45,7 +77,7 @@ class PriorTask:
         wanted = eps if predicts == "eps" else model.convert(x0, x_t, t, "z0", predicts)
         return (guess.float() - wanted).square().mean((1, 2, 3))
 
-    def losses(self, batch):
+    def losses(self, batch: tuple) -> Iterator:
         wav, model = batch[-1].to(self.device), self.networks["model"]  # (B, 1, N)
         everybody, frames = len(wav) * parallel.world(), -(-wav.shape[-1] // model.config.hop)
         drawn = torch.randint(model.schedule.steps, (everybody,)), torch.randn(everybody, 2, model.config.bins, frames)
@@ -54,7 +86,7 @@ class PriorTask:
 
     @torch.no_grad()
     def validate(self, model: SpeechPrior) -> dict:
-        """The training loss at fixed steps and noises: the mean, and where little and where much of the sound is left."""
+        """The training loss at fixed steps and noises: the mean, with little noise, and with little sound."""
         generator, rows = torch.Generator().manual_seed(1), []
         for pair in self.valid:
             wav = pair[-1].to(self.device)
@@ -71,39 +103,10 @@ class PriorTask:
         return {"clean": self.valid[0][-1][0].cpu(), "drawn": model.sample(1, 125, 25).cpu()}
 
 
-def deviations(config: PriorConfig, pairs) -> Tensor:
-    """The deviation of each bin (bins,) of real and imaginary part over batches whose last part is clean wav (B, 1, N)."""
+def deviations(config: PriorConfig, pairs: Iterable) -> Tensor:
+    """The deviation of real and imaginary part of each bin (bins,) over batches that end with clean wav (B, 1, N)."""
     plain, total, count = SpeechPrior(config), 0.0, 0
     for pair in pairs:
         spec = plain.spectrum(pair[-1][:, 0]).double()  # (B, 2, bins, T)
         total, count = total + spec.square().mean(1).sum((0, 2)), count + len(spec) * spec.shape[-1]
     return (total / count).sqrt().float()
-
-
-def run(
-    preset: Preset,
-    material: Material,
-    plan: Plan,
-    folder,
-    batch: int = 8,
-    seconds: float = 1.024,
-    start: str | None = None,
-    workers: int = 0,
-    progress: bool = True,
-    half: bool = True,
-) -> dict:
-    """Train the prior in `folder`, or go on where it stopped; noise files and noisy twins are not looked at. Returns what `train.fit` does.
-
-    `start`: weights to begin with, of the same size."""
-    device, c = parallel.begin(), preset.prior
-    speech = Clips(material.speech, c.sr)
-
-    def stream(first: int, recipe: Degradation = RECIPE, size: int = batch, workers: int = workers):
-        return batches(speech, None, recipe, c.sr, seconds, size, plan.seed, workers, first)
-
-    valid = valid_pairs(material.valid_speech, None, RECIPE, c.sr, 2 * seconds, 8, count=32)
-    deviation = deviations(c, islice(stream(0, NOMINAL, 16, 0), MEASURED))
-    task = PriorTask(c, valid, deviation, device, plan.seed, half)
-    if start:
-        adopt(task.networks["model"], load(start, SpeechPrior), start)
-    return train_to_weights(task, stream, plan, folder, f"{preset.name}-prior", progress=progress)

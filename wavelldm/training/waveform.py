@@ -1,28 +1,31 @@
-"""What training the waveform denoiser means: STFT magnitude, phase and L1, and a head that learns how noisy its input is."""
+"""How the waveform denoiser is trained: STFT magnitude, phase and L1, and a head that learns how noisy its input is."""
 
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..audio.files import resample
 from ..audio.stft import POWER, magnitude, stft
-from ..data.corpora import Material
+from ..data.corpora import Corpus
 from ..denoise.waveform import LAST, WaveConfig, WaveDenoiser, level
+from ..metrics.differentiable import disturbance, opinion
 from ..metrics.scores import validation_scores
-from ..weights import load
 from . import parallel
-from .loop import Plan, adopt, fast_half, train_to_weights
+from .loop import Plan, Task
 from .mixtures import mixtures
-from .presets import Preset
+from .options import SNR, HalfOptions, option
 
 WEIGHTS = {"magnitude": 2.0, "phase": 1.0, "l1": 20.0, "level": 1.0}
-LR, WARMUP, RISE, FINAL = 1e-4, 0.05, 0.3, 1e-3  # 5 % warm-up, then OneCycle: 30 % up, down to a thousandth
 OWN = 0.5  # share of items that are not told t but use what the head makes out, as all do later
+JUDGED = 16_000  # Hz: the rate at which the validation listens, as WB-PESQ does
 
 
-def schedule(plan: Plan) -> Plan:
-    """The same plan with the seed's course of the learning rate, as one curve without jumps: see `train.learning_rate`."""
-    return replace(plan, warmup=max(1, round(WARMUP * plan.steps)), rise=RISE, final=FINAL)
+@dataclass(frozen=True)
+class WaveOptions(HalfOptions):
+    snr: tuple | None = option(None, SNR, float, metavar=("LOW", "HIGH"))
 
 
 def share(error: Tensor, of: Tensor) -> Tensor:
@@ -33,8 +36,8 @@ def share(error: Tensor, of: Tensor) -> Tensor:
 def spectral(wav: Tensor, clean: Tensor, window: int) -> tuple[Tensor, Tensor]:
     """(B, 1, N) each -> how far compressed magnitudes lie apart, and phases.
 
-    The latter is 1 - cos of the angle between both spectra, each bin weighted by its clean magnitude: 0 where all phases agree,
-    1 where they are unrelated. The cosine needs no angles, so it has no jump at 180 degrees.
+    The latter is 1 - cos of the angle between both spectra, each bin weighted by its clean magnitude: 0 where all
+    phases agree, 1 where they are unrelated. The cosine needs no angles, so it has no jump at 180 degrees.
     """
     a, b = (stft(x, window, window // 4, window, "center") for x in (wav, clean))  # (B, F, T)
     size_a, size_b = magnitude(a.real, a.imag), magnitude(b.real, b.imag)
@@ -53,17 +56,40 @@ def distances(wav: Tensor, clean: Tensor, windows: tuple) -> dict:
     }
 
 
-class WaveTask:
-    """Batches are (noisy, clean); t is the noise level of each item, or, as in the seed, drawn at random (`leveled` False)."""
+def estimated_opinion(wav: Tensor, clean: Tensor, sr: int) -> Tensor:
+    """About what WB-PESQ would say of wav beside clean (B, 1, N), without the package that measures it -> (B,)."""
+    return opinion(disturbance(resample(wav, sr, JUDGED), resample(clean, sr, JUDGED), JUDGED))
 
-    def __init__(self, config: WaveConfig, valid: list, device="cpu", seed: int = 0, half: bool = True):
-        torch.manual_seed(seed)
-        self.config, self.sr, self.valid, self.device = config, config.sr, valid, torch.device(device)
-        self.half = half and fast_half(self.device)
-        self.networks = {"model": WaveDenoiser(config).to(device)}
-        self.groups = {"wave": ["model"]}
 
-    def losses(self, batch):
+class WaveTask(Task):
+    """Batches are (noisy, clean); t is the noise level of each item, or, as in the original, drawn at random (`leveled`
+    False)."""
+
+    network, Network, Options = "waveform", WaveDenoiser, WaveOptions
+
+    def __init__(
+        self,
+        config: WaveConfig,
+        options: WaveOptions = WaveOptions(),
+        device: torch.device | str = "cpu",
+        seed: int = 0,
+    ):
+        super().__init__(options, device, seed)
+        self.config, self.sr = config, config.sr
+        self.networks, self.groups = {"model": WaveDenoiser(config).to(device)}, {"wave": ["model"]}
+
+    @classmethod
+    def plan(cls, steps: int, **changes: Any) -> Plan:
+        """5 % of warm-up, then OneCycle: 30 % up, down to a thousandth; one curve without jumps, see
+        `loop.learning_rate`."""
+        usual = {"lr": 1e-4, "warmup": max(1, round(0.05 * steps)), "rise": 0.3, "final": 1e-3}
+        return super().plan(steps, **usual | changes)
+
+    def read(self, corpus: Corpus) -> None:
+        o = self.options
+        self.batches, self.valid = mixtures(corpus, self.sr, o.seconds, o.batch_size, self.seed, o.num_workers, o.snr)
+
+    def losses(self, batch: tuple) -> Iterator:
         noisy, clean = (x.to(self.device) for x in batch)  # (B, 1, N)
         drawn = torch.rand(len(noisy) * parallel.world(), 2)  # for everybody, so that several processes draw as one
         drawn = parallel.share((drawn,))[0].to(self.device)
@@ -82,8 +108,8 @@ class WaveTask:
 
     @torch.no_grad()
     def validate(self, model: WaveDenoiser) -> dict:
-        """Cleaned as later, in overlapping segments, with nobody telling t. The score is the loss less WB-PESQ, where that can be measured:
-        at good signal-to-noise ratios the loss alone prefers a network that does nothing."""
+        """Cleaned as later, in overlapping segments, with nobody telling t. The score is the loss less an estimate of
+        WB-PESQ: at good signal-to-noise ratios the loss alone prefers a network that does nothing."""
         rows, cleaned = [], []
         for noisy, clean in self.valid:
             noisy, clean = noisy.to(self.device), clean.to(self.device)
@@ -94,39 +120,13 @@ class WaveTask:
             )
             cleaned.append(wav)
         means = {name: sum(float(row[name]) for row in rows) / len(rows) for name in rows[0]}
-        heard = validation_scores(torch.cat([clean for _, clean in self.valid]), torch.cat(cleaned), self.sr)
-        loss = sum(WEIGHTS[name] * value for name, value in means.items() if name != "level")
-        return {
-            "score": loss - heard.get("pesq_wb", 0.0),
-            "valid_loss": loss,
-            **{f"valid_{name}": value for name, value in (means | heard).items()},
-        }
+        cleaned, clean = torch.cat(cleaned), torch.cat([clean for _, clean in self.valid])
+        means["opinion"] = float(estimated_opinion(cleaned, clean.to(self.device), self.sr).mean())
+        loss = sum(WEIGHTS[name] * means[name] for name in ("magnitude", "phase", "l1"))
+        means |= {"loss": loss} | validation_scores(clean, cleaned, self.sr)
+        return {"score": loss - means["opinion"], **{f"valid_{name}": value for name, value in means.items()}}
 
     @torch.no_grad()
     def samples(self, model: WaveDenoiser) -> dict:
         noisy, clean = (x[:1] for x in self.valid[0])
         return {"noisy": noisy[0], "clean": clean[0], "cleaned": model(noisy.to(self.device))[0].cpu()}
-
-
-def run(
-    preset: Preset,
-    material: Material,
-    plan: Plan,
-    folder,
-    batch: int = 8,
-    seconds: float = 1.0,
-    snr: tuple | None = None,
-    start: str | None = None,
-    workers: int = 0,
-    progress: bool = True,
-    half: bool = True,
-) -> dict:
-    """Train the waveform denoiser in `folder`, or go on where it stopped; the result is in best.pt. Returns what `train.fit` does.
-
-    `snr`: the range of decibels, on active speech, that noise is mixed at. `start`: weights to begin with."""
-    device, config = parallel.begin(), preset.waveform
-    stream, valid = mixtures(material, config.sr, seconds, batch, plan.seed, workers, snr)
-    task = WaveTask(config, valid, device, plan.seed, half)
-    if start:
-        adopt(task.networks["model"], load(start, WaveDenoiser), start)
-    return train_to_weights(task, stream, plan, folder, f"{preset.name}-waveform", progress=progress)
