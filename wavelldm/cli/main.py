@@ -48,6 +48,8 @@ def read(argv: list[str]) -> argparse.Namespace:
     name = next((word for word in argv if not word.startswith("-")), None)
     if name is not None and name not in commands:
         top.error(f"there is no command '{name}'{did_you_mean(name, list(commands))}")
+    if "" in argv:  # as a path it would mean the current folder
+        (commands[name] if name else top).error("one of the words is empty; is a variable of the shell not set?")
     args, left = top.parse_known_args(argv)
     if left:
         args.parser.error(unknown_option(args.parser, left))
