@@ -87,7 +87,10 @@ def save(
 
 def about(name: str | Path) -> dict:
     """What the JSON beside shipped weights (by name) or any others (by path) says."""
-    path = locate(name).with_suffix(".json")
+    path = locate(name)
+    if not path.exists():
+        raise WavelldmError(f"{path} does not exist; check the path")
+    path = path.with_suffix(".json")
     try:
         found = json.loads(path.read_text())
     except FileNotFoundError:
@@ -137,8 +140,6 @@ def check_device(device: torch.device | str) -> torch.device:
 def load(name: str | Path, kind: type[Network], device: torch.device | str = "cpu") -> Network:
     """The network of class `kind` with these weights, ready to use; `.name` and `.hash` say which they are."""
     device, path = check_device(device), locate(name)
-    if not path.exists():
-        raise WavelldmError(f"{path} does not exist; check the path")
     facts = about(name)
     if facts["kind"] != kind.__name__:
         raise WavelldmError(f"{path} holds the weights of a {facts['kind']}, not of a {kind.__name__}; choose others")

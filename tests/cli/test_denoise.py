@@ -6,7 +6,10 @@ import sys
 import pytest
 import torch
 
+from wavelldm import weights
 from wavelldm.audio import files
+from wavelldm.denoise.mask import MaskNet
+from wavelldm.training.presets import preset
 
 SR = 16_000
 
@@ -85,3 +88,23 @@ def test_refine_takes_what_another_program_made(cli, tmp_path, folders):
     code, out, _ = cli("refine", noisy, tmp_path / "e.wav", "-o", tmp_path / "r.wav", "--steps", 2, "--json")
     assert code == 0 and json.loads(out)["output"] == str(tmp_path / "r.wav")
     assert files.info(tmp_path / "r.wav").frames == files.info(noisy).frames
+
+
+def test_memory_stays_small_after_a_file_with_many_channels(tmp_path, noise):
+    torch.manual_seed(0)
+    model = weights.save(tmp_path / "mask", MaskNet(preset("tiny").mask))
+    files.save(tmp_path / "in" / "a.wav", noise(), SR)
+    files.save(tmp_path / "in" / "b.wav", noise(4.0, SR, 64), SR)
+    code = (
+        "import resource, sys; from wavelldm.cli import main\n"
+        "argv = ['denoise', '--model', sys.argv[1], '--json', '--force', '-o', sys.argv[2]]\n"
+        "peaks = []\n"
+        "for name in sys.argv[3:]:\n"
+        "    assert main.main([*argv, name]) == 0\n"
+        "    peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"
+        "print((peaks[1] - peaks[0]) // 1024, file=sys.stderr)"
+    )
+    paths = [str(path) for path in (model, tmp_path / "out", tmp_path / "in" / "a.wav", tmp_path / "in" / "b.wav")]
+    (tmp_path / "out").mkdir()
+    done = subprocess.run([sys.executable, "-c", code, *paths], capture_output=True, text=True, check=True)
+    assert int(done.stderr) < 250  # MB

@@ -80,6 +80,9 @@ def test_a_mistyped_word_is_named_with_the_nearest_one(cli, argv, words):
         ["mix", "--snr", "nan"],
         ["mix", "--snr", "0", "1e9"],
         ["mix", "--split", "test"],
+        ["mix", "-o", "{wav}"],
+        ["ladder", "-o", "{wav}"],
+        ["demo", "-o", "{wav}"],
         ["data", "get", "embedded", "--minutes", "0"],
         ["ladder", "--clips", "0"],
         ["ladder", "--clips", "-3"],
@@ -96,11 +99,11 @@ def test_a_mistyped_word_is_named_with_the_nearest_one(cli, argv, words):
         ["evaluate", "{wav}", "{wav}", "--workers", "0"],
     ],
 )
-def test_a_number_out_of_range_is_refused_in_one_sentence(cli, tmp_path, monkeypatch, noise, argv):
+def test_a_value_that_cannot_be_is_refused_in_one_sentence(cli, tmp_path, monkeypatch, noise, argv):
     monkeypatch.chdir(tmp_path)
     files.save(tmp_path / "a.wav", noise(), SR)
     code, out, err = cli(*[a.format(wav=tmp_path / "a.wav") for a in argv])
-    assert code == 2 and "give a" in err or "invalid choice" in err
+    assert code == 2 and any(words in err for words in ("give a", "invalid choice", "is a file; name a folder"))
     assert not out and os.listdir(tmp_path) == ["a.wav"]
 
 
@@ -113,6 +116,12 @@ def test_a_number_out_of_range_is_refused_in_one_sentence(cli, tmp_path, monkeyp
         (["denoise", "{wav}", "--model", "magic"], "no denoiser 'magic'"),
         (["denoise", "{wav}", "-o", "{empty}/x.m4a"], "use one of"),
         (["denoise", "{wav}", "--device", "tpu"], "no device 'tpu'"),
+        (["compress", "{wav}", "--device", "tpu"], "no device 'tpu'"),
+        (["decompress", "{wav}", "--device", "cuda:77", "--model", "voice16k"], "no device 'cuda:77'"),
+        (["demo", "--device", "cuda:77"], "no device 'cuda:77'"),
+        (["denoise", "{wav}", "{text}", "-o", "{wav}"], "is a file"),
+        (["compress", "{wav}", "-o", "{empty}/a.wav"], "goes to a .wll file"),
+        (["compress", "{wav}", "--model", "{empty}/a.safetensors"], "a.safetensors does not exist"),
         (["denoise", "-", "{wav}"], "comes alone"),
         (["denoise", "-", "--json"], "no room for --json"),
         (["denoise", "-", "--force"], "--force"),

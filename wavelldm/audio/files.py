@@ -32,7 +32,7 @@ WAV_FAMILY = ("WAV", "WAVEX", "RF64")  # three headers that a .wav file may have
 WAV_LIMIT = 2**32 - 2**20  # bytes; a WAV header counts in 32 bits, longer files need RF64 (EBU Tech 3306)
 UNKNOWN_LENGTH = 2**62  # libsndfile's frame count is above this if the header does not say (FLAC from a pipe)
 SLACK = 0.05  # seconds that a file may be shorter than its header says before that is worth a warning
-MOST = 1 << 21  # samples of all channels in a block: 43 s of one channel at 48 kHz, 0.17 s of 255
+MOST = 1 << 22  # samples of all channels in a block of more than a second: 10 s of 8 channels at 48 kHz
 PIECE = 1 << 16  # frames read or written at once; libsndfile's Vorbis encoder fails on very long writes
 
 logger = logging.getLogger("wavelldm")
@@ -168,10 +168,16 @@ def load(
 
 
 def read_blocks(path: str | Path, seconds: float = 30.0) -> Iterator[Tensor]:
-    """Yield wav blocks (C, n) of a file of any length, rate and number of channels, in constant memory."""
+    """Yield wav blocks (C, n) of a file of any length, in constant memory.
+
+    They are `seconds` long. Of a file with very many channels they are shorter, but not shorter than a second.
+    """
     with _reading(path) as file:
-        have = 0
-        for piece in _pieces(file, max(1, min(int(seconds * file.samplerate), MOST // file.channels))):
+        have, rate = 0, file.samplerate
+        size = max(1, int(seconds * rate))
+        if size * file.channels > MOST and seconds > 1:
+            size = rate * max(1, MOST // (file.channels * rate))
+        for piece in _pieces(file, size):
             _check_finite(piece, path, have, file.samplerate)
             have += len(piece)
             yield torch.from_numpy(np.ascontiguousarray(piece.T))  # (C, n)

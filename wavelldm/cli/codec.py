@@ -4,7 +4,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from .options import add_device, add_force, command, show, usable_device, whole
+from ..errors import WavelldmError
+from .options import add_device, add_force, command, show, whole
 
 COMPRESS = """  wavelldm compress talk.wav                      writes talk.wll
   wavelldm compress talk.wav -o small.wll --codebooks 2
@@ -73,8 +74,10 @@ def run_compress(args: argparse.Namespace) -> None:
     from ..codec import compress
     from ..codec.model import Codec
 
-    target = args.output or Path(args.input).with_suffix(".wll")
-    codec = weights.load(args.model, Codec, usable_device(args.device))
+    target = Path(args.output or Path(args.input).with_suffix(".wll"))
+    if target.suffix != ".wll":
+        raise WavelldmError(f"compressed sound goes to a .wll file; name the output {target.with_suffix('.wll').name}")
+    codec = weights.load(args.model, Codec, args.device)
     result = compress.compress_file(args.input, target, codec, args.codebooks, force=args.force, steps=args.search)
     facts = {"input": args.input, "output": str(target), **result.facts()}
     show(args, facts, f"{args.input} -> {target} ({result.text()})")
@@ -86,8 +89,8 @@ def run_decompress(args: argparse.Namespace) -> int:
     from ..codec.model import Codec
 
     target = args.output or Path(args.input).with_suffix(".decoded.wav")
-    codec = weights.load(args.model, Codec, usable_device(args.device)) if args.model else None
-    result = compress.decompress_file(args.input, target, codec, force=args.force)
+    codec = weights.load(args.model, Codec, args.device) if args.model else None
+    result = compress.decompress_file(args.input, target, codec, force=args.force, device=args.device)
     facts = {"input": args.input, "output": str(target), **result.facts(), "error": None}
     if not result.complete:
         facts["error"] = (

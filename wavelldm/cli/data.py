@@ -4,7 +4,7 @@ import argparse
 import sys
 
 from ..errors import WavelldmError
-from .options import Parser, add_force, add_seed, command, number, show, whole
+from .options import Parser, add_force, add_seed, command, folder, number, show, whole
 
 DATA = """  wavelldm data list
   wavelldm data get embedded
@@ -30,7 +30,11 @@ def add(commands) -> None:
     sub.add_argument("action", choices=("list", "get"), help="list the data sets, or get one of them")
     sub.add_argument("name", nargs="?", help="for get: a name from the list")
     sub.add_argument(
-        "-o", "--output", metavar="FOLDER", help="for get: where to put it (default: the folder that `list` names)"
+        "-o",
+        "--output",
+        type=folder,
+        metavar="FOLDER",
+        help="for get: where to put it (default: the folder that `list` names)",
     )
     add_minutes(sub, "for get embedded: minutes of speech")
 
@@ -44,7 +48,9 @@ def add(commands) -> None:
         "was left undone. Pairs whose files cannot be read are left out, the files are named, and the exit code is 1.",
         MIX,
     )
-    sub.add_argument("-o", "--output", default="pairs", metavar="FOLDER", help="the folder to write (default: pairs)")
+    sub.add_argument(
+        "-o", "--output", type=folder, default="pairs", metavar="FOLDER", help="the folder to write (default: pairs)"
+    )
     sub.add_argument("--speech", metavar="FOLDER", help="a folder of clean speech")
     sub.add_argument("--noise", metavar="FOLDER", help="a folder of noise")
     sub.add_argument("--manifest", metavar="TABLE", help="a manifest.tsv instead of two folders")

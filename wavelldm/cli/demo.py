@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 from ..errors import WavelldmError
-from .options import add_device, command, show, usable_device
+from .options import add_device, command, folder, show
 
 SHOWN = ("pesq_wb", "stoi", "si_sdr", "lsd")
 SNR = 10.0  # dB on active speech
@@ -31,6 +31,7 @@ def add(commands) -> None:
     sub.add_argument(
         "-o",
         "--output",
+        type=folder,
         default="demo",
         metavar="FOLDER",
         help="the folder to write, made anew each time (default: demo)",
@@ -39,7 +40,7 @@ def add(commands) -> None:
 
 
 def run_demo(args: argparse.Namespace) -> None:
-    facts = run(args.input, args.output, device=usable_device(args.device))
+    facts = run(args.input, args.output, device=args.device)
     show(args, facts, text(facts))
 
 

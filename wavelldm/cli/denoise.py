@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from ..errors import AudioError, WavelldmError
-from .options import add_device, add_force, add_seed, command, explain, number, show, usable_device, whole
+from .options import add_device, add_force, add_seed, command, explain, number, show, whole
 
 DENOISE = """  wavelldm denoise talk.wav                       writes talk.denoised.wav
   wavelldm denoise talk.mp3 -o clean.flac
@@ -141,7 +141,7 @@ def run_denoise(args: argparse.Namespace) -> int:
     if "-" in args.input:
         return denoise_standard_input(args, settings)
     jobs = denoiser.jobs(args.input, args.output)
-    model = load(args)
+    model = denoiser.load(args.model, args.device)
     rows: list[dict] = []
     worst = 0
     try:
@@ -177,13 +177,8 @@ def denoise_one(args: argparse.Namespace, model, settings, source: Path, target:
     return row, 0
 
 
-def load(args: argparse.Namespace):
-    from ..denoise import denoiser
-
-    return denoiser.load(args.model, device=args.device)
-
-
 def denoise_standard_input(args: argparse.Namespace, settings) -> int:
+    from ..denoise import denoiser
     from . import streams
 
     if len(args.input) > 1:
@@ -194,7 +189,7 @@ def denoise_standard_input(args: argparse.Namespace, settings) -> int:
     if args.force and not to_file:
         raise WavelldmError("--force overwrites a file, and there is none; add -o FILE or leave --force out")
     source, sink = streams.standard_input(), None if to_file else streams.standard_output()
-    model = load(args)
+    model = denoiser.load(args.model, args.device)
     if not to_file:
         streams.denoise(model, settings, source, sink)
         return 0
@@ -219,7 +214,7 @@ def run_refine(args: argparse.Namespace) -> None:
     eta_a, eta_b, eta_c = (default if value is None else value for value, default in zip(given, defaults))
     choices = files.Choices(args.steps, None if eta_a == "none" else eta_a, eta_b, eta_c, args.seed)
     target = args.output or Path(args.noisy).with_suffix(f".refined{Path(args.noisy).suffix}")
-    prior = weights.load(args.prior, SpeechPrior, usable_device(args.device))
+    prior = weights.load(args.prior, SpeechPrior, args.device)
     facts = files.refine_file(args.noisy, args.enhanced, target, prior, choices, args.first, args.force)
     done = f"{args.noisy} -> {target} ({facts['seconds']:.1f} s of sound, {args.steps} steps)"
     show(args, facts, "\n".join([*facts["notes"], done]))

@@ -3,7 +3,7 @@
 import argparse
 
 from ..errors import WavelldmError
-from .options import command, show, whole
+from .options import command, folder, show, whole
 
 LADDER = """  wavelldm ladder --rungs griffin-lim codec phase
   wavelldm ladder my.wav --vocoder microsoft/speecht5_hifigan -o my_ladder
@@ -47,6 +47,7 @@ def add(commands) -> None:
     sub.add_argument(
         "-o",
         "--output",
+        type=folder,
         default="ladder",
         metavar="FOLDER",
         help="the folder to write, made anew each time (default: ladder)",

@@ -3,6 +3,7 @@
 import argparse
 import json
 import math
+import os
 import re
 from collections.abc import Callable
 from difflib import get_close_matches
@@ -120,11 +121,11 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def usable_device(name: str):
-    """The device of this name, if this computer has it; otherwise one sentence."""
-    from ..weights import check_device
-
-    return check_device(name)
+def folder(text: str) -> str:
+    """A kind of value: a folder to write into, which may not exist yet."""
+    if os.path.exists(text) and not os.path.isdir(text):
+        raise argparse.ArgumentTypeError(f"'{text}' is a file; name a folder")
+    return text
 
 
 def show(args: argparse.Namespace, facts, text: str) -> None:

@@ -69,13 +69,14 @@ def encode_blocks(
     """wav blocks (C, any) at the codec's rate -> blocks of codes (C, K, up to 512), searched for in `steps` steps."""
     done, device = 0, next(codec.parameters()).device
     for wav, before, count in windows(blocks, codec.hop, encoder_margin(codec), BLOCK_FRAMES):
-        wav = wav.to(device)
-        if steps:  # one channel after the other, to save memory
-            rows = [search(codec, row[None, None], steps, codebooks, done - before) for row in wav]
-            yield torch.cat(rows)[..., before : before + count]
-        else:
-            z = codec.encode(wav[:, None], codec.sr)[..., before : before + count]  # (C, D, count)
-            yield codec.quantise(z)[1][:, :codebooks]
+        rows = []
+        for channel in wav.to(device)[:, None, None]:  # one after the other, to save memory
+            if steps:
+                rows.append(search(codec, channel, steps, codebooks, done - before)[..., before : before + count])
+            else:
+                z = codec.encode(channel, codec.sr)[..., before : before + count]  # (1, D, count)
+                rows.append(codec.quantise(z)[1][:, :codebooks])
+        yield torch.cat(rows)
         done += count
 
 
@@ -174,7 +175,12 @@ def compress_file(
 
 
 def decompress_file(
-    source: str | Path, target: str | Path, codec: Codec | None = None, force: bool = False, progress: bool = True
+    source: str | Path,
+    target: str | Path,
+    codec: Codec | None = None,
+    force: bool = False,
+    progress: bool = True,
+    device: str = "cpu",
 ) -> Result:
     """Decode a .wll file, by default with the weights that it names, to a sound file of the original rate and length.
 
@@ -182,7 +188,7 @@ def decompress_file(
     """
     _apart(source, target)
     header, blocks = container.read(source)
-    codec = codec or weights.load(header.model, Codec)
+    codec = codec or weights.load(header.model, Codec, device)
     if identity(codec) != header.weights:
         raise WavelldmError(
             f"{source} was made with other weights ({header.model}, {header.weights}) than these "

@@ -39,6 +39,7 @@ from .waveform import WaveDenoiser
 
 QUIETEST = -70.0  # dB: below this there is nothing to bring up
 SECONDS = 4.0  # of sound that are worked on at a time, where nobody waits
+CHANNELS = 4  # that are worked on for so long; of more, shorter blocks
 AT_ONCE, LIVE = 256, 8  # latent frames that are worked on at a time: of a whole recording, and while somebody waits
 CAN = {  # what a denoiser that lacks a setting does not do
     "steps": "take several steps",
@@ -219,13 +220,14 @@ class Denoiser:
         """
         facts = files.info(source)
         self.check(settings)
+        share = min(1.0, CHANNELS / facts.channels)  # many channels take shorter blocks, and no more memory
         if live:
             session = self.stream(facts.sr, facts.channels, settings)
         else:
             look = look_at(files.read_blocks(source, seconds=10.0), facts.sr)
-            session = self._session(facts.sr, settings, look, AT_ONCE)
-        with progress_bar(show=progress, total=facts.frames, unit="sample", unit_scale=True) as bar:
-            blocks = cleaned_blocks(session, files.read_blocks(source, seconds=SECONDS), bar.update)
+            session = self._session(facts.sr, settings, look, max(LIVE, round(AT_ONCE * share)))
+        with progress_bar(show=progress, total=facts.frames, desc="cleaning", unit="sample", unit_scale=True) as bar:
+            blocks = cleaned_blocks(session, files.read_blocks(source, seconds=share * SECONDS), bar.update)
             frames = files.save_blocks(target, blocks, facts.sr, like=facts, force=force)
         return replace(facts, frames=frames)  # a file that was cut short holds fewer than its header says
 
@@ -503,6 +505,8 @@ def jobs(inputs: Sequence[str | Path], output: str | Path | None = None) -> list
         pairs = [(source, source.with_suffix(f".denoised{source.suffix}")) for source, _ in found]
     elif len(found) == 1 and found[0][0] == Path(inputs[0]) and not Path(output).is_dir():
         pairs = [(found[0][0], Path(output))]
+    elif Path(output).is_file():
+        raise WavelldmError(f"{output} is a file, and there is more than one input; name a folder")
     else:
         pairs = [(source, Path(output) / place) for source, place in found]
     targets = [target for _, target in pairs]
