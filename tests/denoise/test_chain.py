@@ -1,5 +1,7 @@
 """The whole chain on recordings of any length: equal to the networks run once over everything, at any rate."""
 
+from contextlib import nullcontext
+from copy import deepcopy
 from dataclasses import replace
 
 import pytest
@@ -347,15 +349,21 @@ def test_a_mask_network_takes_clips_of_all_lengths_at_once(models, monkeypatch):
 
 
 @pytest.mark.parametrize("sr", [16_000, 48_000])
-def test_everything_stays_on_the_networks_device(monkeypatch, sr):
+@pytest.mark.parametrize("kind", ["guided", "decoded", "alone", "segan", "waveform"])
+def test_everything_stays_on_the_networks_device(models, monkeypatch, kind, sr):
     """Tensors on the meta device have no values, and cannot be mixed with those of another device."""
     monkeypatch.setattr("wavelldm.denoise.chain.check_samples", lambda wav: wav)
-    for network in (MaskNet(TINY.mask), Segan(TINY.segan), WaveDenoiser(TINY.waveform)):
-        build = MaskDenoiser if isinstance(network, MaskNet) else WindowDenoiser
-        model = build(network.to("meta").eval())
-        session = model.stream(sr, 2)
-        parts = [session.push(torch.zeros(2, 20_000, device="meta")), session.finish()]
-        assert all(p.device.type == "meta" for p in parts) and sum(p.shape[1] for p in parts) == 20_000
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # the meta device has none
+    codec, diffusion = (deepcopy(network).to("meta") for network in models["alone"].latent())
+    if kind == "decoded":
+        model = LatentDenoiser(codec, diffusion)
+    elif kind in ("guided", "alone"):
+        model = MaskDenoiser(deepcopy(models[kind].mask).to("meta"), lambda: (codec, diffusion))
+    else:
+        model = WindowDenoiser(deepcopy(models[kind].network).to("meta"))
+    session = model.stream(sr, 2)
+    parts = [session.push(torch.zeros(2, 20_000, device="meta")), session.finish()]
+    assert all(p.device.type == "meta" for p in parts) and sum(p.shape[1] for p in parts) == 20_000
 
 
 def test_sound_comes_back_to_where_it_was(monkeypatch):

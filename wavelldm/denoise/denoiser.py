@@ -3,6 +3,7 @@ arrive.
 """
 
 import glob
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
@@ -69,7 +70,7 @@ def look_at(blocks: Iterable[Tensor], sr: int) -> Look:
                 found = torch.fft.rfft(part * window).abs().square()  # (C, bins of 1 Hz)
                 spectrum = found if spectrum is None else spectrum + found
     loudest = torch.stack(powers).sort(dim=0).values[-max(1, len(powers) // 10) :].mean(0)  # (C,)
-    levels = [10 * p.log10().item() if p > 10 ** (QUIETEST / 10) else LEVEL for p in loudest.double()]
+    levels = [10 * math.log10(p) if p > 10 ** (QUIETEST / 10) else LEVEL for p in loudest.tolist()]
     if spectrum is None:
         return Look(tuple(levels), (None,) * len(levels))
     smooth = F.avg_pool1d(spectrum[:, None], 50)[:, 0]
