@@ -153,8 +153,12 @@ PLAN = SeganTask.plan(6, lr=1e-3, warmup=2, valid_every=3, save_every=2)
 
 def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path):
     config = replace(TINY, latent=True)  # z is drawn, and has to be drawn the same
-    stream = lambda first: (batch(seed=i) for i in range(first, 99))
-    task = lambda batches: SeganTask(config, FULL).with_data(batches, [batch(samples=9_000)])
+
+    def stream(first):
+        return (batch(seed=i) for i in range(first, 99))
+
+    def task(batches):
+        return SeganTask(config, FULL).with_data(batches, [batch(samples=9_000)])
 
     def broken(first):
         for i, x in enumerate(stream(first), first):

@@ -194,7 +194,10 @@ def test_segments_overlap():
 
 def test_phase_loss_is_one_minus_the_cosine():
     t = torch.arange(16_000) / 16_000
-    tone = lambda angle: torch.cos(2 * torch.pi * 1_000 * t + angle)[None, None]  # 32 periods in each window
+
+    def tone(angle):
+        return torch.cos(2 * torch.pi * 1_000 * t + angle)[None, None]  # 32 periods in each window
+
     for angle in (0.0, 0.5, torch.pi / 2, torch.pi, 3 * torch.pi):
         expected = 1 - torch.cos(torch.tensor(angle)).item()
         for gain in (1.0, 7.0):  # loudness is not its business
@@ -276,7 +279,10 @@ def test_pesq_and_stoi_stand_in_the_validation_and_choose_nothing(monkeypatch):
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path):
-    stream = lambda first: (batch(seed=i) for i in range(first, 99))
+
+    def stream(first):
+        return (batch(seed=i) for i in range(first, 99))
+
     plan = WaveTask.plan(6, lr=1e-3, valid_every=3, save_every=2)
 
     def broken(first):
@@ -285,7 +291,9 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path):
                 raise OSError("power cut")
             yield x
 
-    task = lambda batches: WaveTask(TINY, FULL).with_data(batches, [batch(samples=8_000)])
+    def task(batches):
+        return WaveTask(TINY, FULL).with_data(batches, [batch(samples=8_000)])
+
     loop.fit(task(stream), plan, tmp_path / "whole", progress=False)
     with pytest.raises(OSError):
         loop.fit(task(broken), plan, tmp_path / "parts", progress=False)
