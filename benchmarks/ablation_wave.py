@@ -9,13 +9,12 @@ not trained again.
 """
 
 import argparse
-import platform
 import time
 from dataclasses import replace
 from pathlib import Path
 
 import torch
-from report import write_section
+from report import made_by, source, write_section
 
 from wavelldm import weights
 from wavelldm.config import override
@@ -128,17 +127,20 @@ def main() -> None:
         lines.append(row(name, judge.validate(net), *costs, f"{count_parameters(net) / 1e6:.2f} M"))
         print(lines[-1], flush=True)
     clips = sum(len(clean) for _, clean in held)
+    no_half = "" if fast_half(torch.device("cpu")) else "; this processor has none, so its row repeats the first"
+    options = [f"--steps {args.steps}", f"--lr {args.lr:g}", *(["--set", *args.set] if args.set else [])]
     text = f"""## Waveform denoiser: what each improvement is worth
 
-{args.steps} steps of {args.batch} × {args.seconds:g} s with each option alone, then with all of them, from one seed, on {"a manifest" if args.manifest else "the embedded corpus"}; measured on {clips} held-out
-mixtures of 4 s at 0 to 17.5 dB, in overlapping segments of one second. Valid loss: STFT magnitude, phase and L1, at all resolutions for
-every row. Only mixed precision aims at speed in training{"" if fast_half(torch.device("cpu")) else "; this processor has none, so its row repeats the first"}. {" ".join([args.preset, *args.set])}, peak learning rate {args.lr:g}, one seed:
+{args.steps} steps of {args.batch} × {args.seconds:g} s with each option alone, then with all of them, from one seed, on
+{source(args.manifest)}; measured on {clips} held-out mixtures of 4 s at 0 to 17.5 dB, in overlapping segments of one
+second. Valid loss: STFT magnitude, phase and L1, at all resolutions
+for every row. Only mixed precision aims at speed in training{no_half}. {" ".join([args.preset, *args.set])},
+peak learning rate {args.lr:g}, one seed:
 differences in the last digit are not significant.
 
 {chr(10).join(lines)}
 
-Python {platform.python_version()}, torch {torch.__version__}, one thread. Made by `python benchmarks/ablation_wave.py\
-{" --manifest manifest.tsv" if args.manifest else ""} --steps {args.steps} --lr {args.lr:g}{" ".join([" --set", *args.set]) if args.set else ""}`."""
+{made_by("ablation_wave.py", args.manifest, *options)}."""
     print(text)
     if not args.only:
         write_section("ablation_wave", text)

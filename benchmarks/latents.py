@@ -7,13 +7,12 @@ Without a manifest it takes the embedded corpus.
 """
 
 import argparse
-import platform
 import tempfile
 import time
 
 import numpy as np
 import torch
-from report import write_section
+from report import made_by, write_section
 
 from wavelldm import weights
 from wavelldm.codec.model import Codec
@@ -74,10 +73,11 @@ the median of {REPEATS}.
 | read them from the cache | {cached:.3f} |
 | forward and backward pass, reading included | {itself:.3f} |
 
-So a step takes {itself:.2f} s instead of {itself - cached + fresh:.2f} s: {(itself - cached + fresh) / itself:.1f} times as fast. Filling the cache costs {build_seconds:.3f} s for each second of
+So a step takes {itself:.2f} s instead of {itself - cached + fresh:.2f} s:
+{(itself - cached + fresh) / itself:.1f} times as fast. Filling the cache costs {build_seconds:.3f} s for each second of
 pairs, once; an hour of pairs takes {2 * 3600 * codec.config.latent_rate * codec.config.latent_dim * 2 / 1e6:.0f} MB.
 
-Python {platform.python_version()}, torch {torch.__version__}. Made by `python benchmarks/latents.py{" --manifest manifest.tsv" if args.manifest else ""}`."""
+{made_by("latents.py", args.manifest)}."""
     write_section("latents", text)
     print(text)
 

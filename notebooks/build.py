@@ -64,9 +64,8 @@ def syllabus() -> str:
             for k, v in re.findall(r"\*\*(You make|Takes)\*\*(.*?)(?=\n\*\*|\n\n|\Z)", head, re.S)
         }
         minutes = re.search(r"\d+", fields["Takes"])[0]
-        rows.append(
-            f"| {badge(path)} | [{title}]({path.relative_to(ROOT).as_posix()}) | {minutes} | {fields['You make'].rstrip('.')} |"
-        )
+        link = f"[{title}]({path.relative_to(ROOT).as_posix()})"
+        rows.append(f"| {badge(path)} | {link} | {minutes} | {fields['You make'].rstrip('.')} |")
     return "\n".join(rows)
 
 

@@ -143,9 +143,7 @@ def test_what_a_user_gives_decides_where_the_material_comes_from(tmp_path, write
         write(tmp_path / "clean" / f"{i}.wav")
         write(tmp_path / "noisy" / f"{i}.wav")
     corpus = corpora.gather(tmp_path / "clean", tmp_path / "noisy")
-    assert (
-        corpus.recorded and corpus.noise is None and len(corpus.speech) == 11 and len(corpus.valid_speech) == 1
-    )
+    assert corpus.recorded and corpus.noise is None and len(corpus.speech) == 11 and len(corpus.valid_speech) == 1
     for wrong in ({"clean": "a", "manifest": "b"}, {"noisy": "a"}):
         with pytest.raises(DataError, match="give"):
             corpora.gather(**wrong)

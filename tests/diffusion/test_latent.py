@@ -16,8 +16,13 @@ from wavelldm.training.presets import preset
 TINY = preset("tiny")
 D = TINY.codec.latent_dim
 FULL = DiffusionOptions(half=False)
-PATHS = {"noise": ["diffusion.predicts=z0"], "v": ["diffusion.predicts=v"], "eps": ["diffusion.predicts=eps"], "bridge": ["diffusion.path=bridge", "diffusion.predicts=z0"],
-         "none": ["diffusion.path=none", "diffusion.predicts=z0"]}  # fmt: skip
+PATHS = {
+    "noise": ["diffusion.predicts=z0"],
+    "v": ["diffusion.predicts=v"],
+    "eps": ["diffusion.predicts=eps"],
+    "bridge": ["diffusion.path=bridge", "diffusion.predicts=z0"],
+    "none": ["diffusion.path=none", "diffusion.predicts=z0"],
+}
 
 
 def make(kind="noise", seed=0):
@@ -71,7 +76,8 @@ def model_latent(seed):
 @pytest.mark.parametrize("size", [1, 4, 6, 16, 23])
 @pytest.mark.parametrize(
     "kind, steps, sampler",
-    [("noise", 1, None), ("noise", 3, "ddim"), ("noise", 4, "ddpm"), ("noise", 3, "dpmpp_2m"), ("bridge", 3, None), ("none", 1, None)],
+    [("noise", 1, None), ("noise", 3, "ddim"), ("noise", 4, "ddpm"), ("noise", 3, "dpmpp_2m"),
+     ("bridge", 3, None), ("none", 1, None)],
 )  # fmt: skip
 def test_streaming_equals_the_whole(kind, steps, sampler, size):
     """For samplers that draw noise in every step, too."""
@@ -165,8 +171,11 @@ def latents(count=8, frames=40, seed=0):
 
 @pytest.mark.parametrize("kind", list(PATHS))
 def test_one_batch_is_overfitted(tmp_path, kind):
-    """In single precision: bfloat16, which the task takes where the processor has it, leads to other figures (with v and a
-    rate of 4e-3 to 0.74 of the first score instead of 0.81). The rate is one at which v is well under its bound: 0.50."""
+    """In single precision, at a rate at which v is well under its bound (0.50).
+
+    bfloat16, which the task takes where the processor has it, leads to other figures: with v and a rate of 4e-3 to
+    0.74 of the first score instead of 0.81.
+    """
     held, p = latents(4), override(TINY, [*PATHS[kind], "diffusion.unet.dims=64,96"])
     task = DiffusionTask(p.diffusion, Codec(p.codec), FULL).with_latents(held, held)
     batch = held.batch(0, 4, 40)

@@ -174,8 +174,8 @@ def test_one_ancestral_step_keeps_the_marginal():
 
 @pytest.mark.parametrize(
     "sampler, steps, kind, zero",
-    [(ddpm, 500, "linear", False), (ddpm, 300, "cosine", True), (dpmpp_2m, 30, "linear", False), (dpmpp_2m, 30, "cosine", True),
-     (ddim, 200, "cosine", False)],
+    [(ddpm, 500, "linear", False), (ddpm, 300, "cosine", True), (dpmpp_2m, 30, "linear", False),
+     (dpmpp_2m, 30, "cosine", True), (ddim, 200, "cosine", False)],
 )  # fmt: skip
 def test_a_gaussian_is_sampled_with_its_mean_and_variance(sampler, steps, kind, zero):
     schedule = make(kind, zero_terminal=zero)

@@ -123,8 +123,7 @@ def pairs(
 
 
 def _score(clean: Tensor, sr: int, path_clean: Path, path: Path, metrics: list[str], align: bool) -> tuple:
-    """Read `path` at the clean clip's rate, cut to equal length, align, measure -> scores, refused, delay.
-    """
+    """Read `path` at the clean clip's rate, cut to equal length, align, measure -> scores, refused, delay."""
     wav = files.load(path, sr=sr, mono=True)[0][0]  # (N,)
     apart = abs(len(wav) - len(clean)) / sr
     if apart > TOLERANCE:
