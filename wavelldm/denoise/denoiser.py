@@ -1,6 +1,4 @@
-"""The front door: `load()` a denoiser, `enhance` recordings in memory, `enhance_file` on disk, or `stream` as they
-arrive.
-"""
+"""The front door: `load()` a denoiser; `enhance` recordings in memory, `enhance_file` on disk, `stream` live ones."""
 
 import glob
 import math
@@ -189,7 +187,8 @@ class Denoiser:
         padded = torch.cat([files.fit(rows, longest) for rows in each])
         alike = len({rows.shape[1] for rows in each}) == 1
         session = self._session(sr, settings, look, AT_ONCE, None if alike else lengths)
-        parts = [session.push(part) for part in padded.split(max(1, round(SECONDS * sr)), dim=1)]
+        size = max(1, round(SECONDS * sr * share_of(len(padded))))
+        parts = [session.push(part) for part in padded.split(size, dim=1)]
         cleaned = torch.cat([*parts, session.finish()], dim=1).split([len(rows) for rows in each])
         return [
             out[:, : clip.shape[-1]].reshape(clip.shape).to(clip.device, files.as_float(clip[..., :0]).dtype)
@@ -221,7 +220,7 @@ class Denoiser:
         """
         facts = files.info(source)
         self.check(settings)
-        share = min(1.0, CHANNELS / facts.channels)  # many channels take shorter blocks, and no more memory
+        share = share_of(facts.channels)
         if live:
             session = self.stream(facts.sr, facts.channels, settings)
         else:
@@ -231,6 +230,11 @@ class Denoiser:
             blocks = cleaned_blocks(session, files.read_blocks(source, seconds=share * SECONDS), bar.update)
             frames = files.save_blocks(target, blocks, facts.sr, like=facts, force=force)
         return replace(facts, frames=frames)  # a file that was cut short holds fewer than its header says
+
+
+def share_of(channels: int) -> float:
+    """How much shorter the blocks of many channels are, so that they take no more memory."""
+    return min(1.0, CHANNELS / channels)
 
 
 def cleaned_blocks(
