@@ -104,3 +104,15 @@ def test_the_examples_in_python_run(code, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     files.save("talk.wav", torch.tensor(speechlike(1.0))[None].float(), 16_000)
     exec(code, {})
+
+
+@pytest.mark.parametrize("code", blocks("py"))
+def test_what_long_examples_import_exists(code):
+    """Blocks marked `py` take too long to be run."""
+    compile(code, "example", "exec")
+    exec("\n".join(line for line in code.splitlines() if line.startswith(("import ", "from "))), {})
+
+
+def test_the_page_on_the_layout_shows_the_order_of_imports():
+    shown = next(block.values[0] for block in blocks() if "errors -> " in block.values[0])
+    assert shown.replace("->", " ").split() == list(ORDER)
