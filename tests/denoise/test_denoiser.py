@@ -6,7 +6,7 @@ from wavelldm.audio import files
 from wavelldm.codec.model import Codec
 from wavelldm.config import override
 from wavelldm.denoise import denoiser
-from wavelldm.denoise.chain import Settings
+from wavelldm.denoise.chain import Session, Settings
 from wavelldm.denoise.logmmse import LogMMSE
 from wavelldm.denoise.mask import MaskNet
 from wavelldm.diffusion.latent import LatentDiffusion
@@ -281,3 +281,14 @@ def test_a_cleaned_wav_file_has_the_header_of_the_noisy_one(tmp_path, format):
     denoiser.load("logmmse").enhance_file(tmp_path / "a.wav", tmp_path / "b.wav", progress=False)
     facts = files.info(tmp_path / "b.wav")
     assert (facts.format, facts.subtype, facts.frames) == (format, "PCM_24", 8_000)
+
+
+@pytest.mark.parametrize("channels", [2, 64])
+def test_a_file_of_many_channels_is_cleaned_in_short_blocks(tmp_path, monkeypatch, channels):
+    """All channels of a block go through the networks together: 64 of them took 1.4 GB, in blocks of 2 s."""
+    files.save(tmp_path / "a.wav", torch.zeros(channels, 9 * SR), SR)
+    pushed = []
+    push = Session.push
+    monkeypatch.setattr(Session, "push", lambda self, block: pushed.append(block.numel()) or push(self, block))
+    denoiser.load("logmmse").enhance_file(tmp_path / "a.wav", tmp_path / "b.wav", progress=False)
+    assert sum(pushed) == channels * 9 * SR and max(pushed) <= 16 * SR
