@@ -164,7 +164,7 @@ def load(
     if mono:
         data = data.mean(axis=0, keepdims=True)
     wav = torch.from_numpy(data)
-    return (wav, rate) if sr is None else (resample(wav, rate, sr), sr)
+    return (wav, rate) if sr is None else (resample(wav, rate, sr), int(sr))
 
 
 def read_blocks(path: str | Path, seconds: float = 30.0) -> Iterator[Tensor]:
