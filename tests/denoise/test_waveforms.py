@@ -144,7 +144,7 @@ def test_models_by_name_and_by_file(tmp_path, capsys):
                 denoiser.load(name)
     with pytest.raises(WavelldmError, match="or a .safetensors file"):
         denoiser.load("magic")
-    with pytest.raises(WavelldmError, match="missing"):
+    with pytest.raises(WavelldmError, match="does not exist"):
         denoiser.load(tmp_path / "nothing.safetensors")
     with pytest.raises(WavelldmError, match="do not clean by themselves"):
         denoiser.load(weights.SHIPPED / "voice16k.safetensors")

@@ -3,7 +3,6 @@
 import argparse
 import platform
 from dataclasses import fields
-from importlib.metadata import PackageNotFoundError, version
 
 from .. import __version__
 from ..paths import data_home
@@ -30,6 +29,8 @@ def run_info(args: argparse.Namespace) -> None:
 
 
 def _version(name: str) -> str | None:
+    from importlib.metadata import PackageNotFoundError, version  # slow to import
+
     try:
         return version(name)
     except PackageNotFoundError:
