@@ -135,3 +135,17 @@ def test_a_terminal_is_neither_listened_to_nor_played_to():
     assert done.returncode == 1 and b"standard output is a terminal" in done.stderr
     os.close(controller)
     os.close(terminal)
+
+
+def test_sound_comes_out_while_the_pipe_is_still_open():
+    """After one second has gone in, all of it but the 64 ms of latency is out, and nobody has to close anything."""
+    data = wave(sound(SR, 1), SR, "PCM_16")
+    command = [sys.executable, "-m", "wavelldm", "denoise", "-"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        process.stdin.write(data)
+        process.stdin.flush()
+        wanted = 44 + 2 * (SR - SR * 64 // 1000)
+        assert len(process.stdout.read(wanted)) == wanted
+        process.stdin.close()
+        assert len(process.stdout.read()) == 44 + 2 * SR - wanted
+    assert process.returncode == 0

@@ -78,7 +78,7 @@ def run(source=None, out="demo", model: str = "best", device: str = "cpu") -> di
 
     out = Path(out)
     with progress_bar(total=4, unit="step", bar_format="{desc} ({n}/{total})") as steps:
-        steps.set_description("making a noisy sentence")
+        steps.set_description_str("making a noisy sentence" if source is None else f"reading {source}")
         clean, sr = None, 16_000
         if source is None:
             clean, noisy = clip(sr)
@@ -86,7 +86,7 @@ def run(source=None, out="demo", model: str = "best", device: str = "cpu") -> di
         else:
             noisy, sr = files.load(source, mono=True, seconds=LONGEST)
         steps.update()
-        steps.set_description("cleaning it")
+        steps.set_description_str("cleaning it")
         denoiser = denoisers.load(model, device)
         began = time.perf_counter()
         cleaned = denoiser.enhance(noisy, sr, Settings(restore=True))  # restore: the diffusion fills what is lost
@@ -94,12 +94,12 @@ def run(source=None, out="demo", model: str = "best", device: str = "cpu") -> di
         versions = {"clean": clean, "noisy": noisy, "denoised": cleaned}
         versions = {name: wav for name, wav in versions.items() if wav is not None}
         steps.update()
-        steps.set_description("drawing")
+        steps.set_description_str("drawing")
         for name, wav in versions.items():
             files.save(out / f"{name}.wav", wav, sr, force=True)
         plots.compare(versions, sr, out / "before_after.png", note=f"{denoiser.name}: {denoiser.training}")
         steps.update()
-        steps.set_description("measuring")
+        steps.set_description_str("measuring")
         scores = measure(clean, noisy, cleaned, sr)
         steps.update()
     return {
