@@ -303,3 +303,13 @@ def test_trained_from_files_it_hears_clean_speech_at_many_levels_and_nothing_els
     assert len(clips) == 1 and weights.about(tmp_path / "run" / "tiny-prior.safetensors")["kind"] == "SpeechPrior"
     with pytest.raises(WavelldmError, match="a SpeechPrior, not of a MaskNet"):
         weights.load(tmp_path / "run" / "tiny-prior.safetensors", MaskNet)
+
+
+def test_everything_stays_on_its_device():
+    """`meta` tensors have no values: whatever leaves their device fails."""
+    model = make().to("meta")
+    x0 = model.spectrum(torch.zeros(2, 300 * 256, device="meta"))
+    t = torch.zeros(2, dtype=torch.long, device="meta")
+    with torch.no_grad():
+        drawn = model.denoise(model.noised(x0, t, torch.randn_like(x0)), t)
+    assert drawn.device.type == model.to_wav(drawn).device.type == "meta" and drawn.shape == x0.shape

@@ -25,6 +25,11 @@ def mel_interpolation(bands: int, bins: int, sr: int) -> Tensor:
     return (1 - (place - torch.arange(bands)[:, None]).abs()).clamp_min(0)
 
 
+def phase_type(device: torch.device) -> torch.dtype:
+    """Phases add up over a whole recording, so they take double precision, which Apple's GPUs do not have."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 def pulses(f0: Tensor, turns: Tensor, sr: int, n: int) -> Tensor:
     """Frames (B, T, n) of all harmonics of f0 (B, T) Hz below sr / 2, as cosines that meet `turns` (B, T) in the
     middle; power 1.
@@ -32,7 +37,9 @@ def pulses(f0: Tensor, turns: Tensor, sr: int, n: int) -> Tensor:
     The sum over harmonics is Dirichlet's kernel, sin((K + 1/2) x) / (2 sin(x / 2)) - 1/2.
     """
     count = (sr / 2 / f0).floor()[..., None]  # K
-    angle = turns.double()[..., None] + f0[..., None] * (torch.arange(n, device=f0.device) - n // 2) / sr
+    angle = (
+        turns.to(phase_type(f0.device))[..., None] + f0[..., None] * (torch.arange(n, device=f0.device) - n // 2) / sr
+    )
     angle = ((angle - angle.round()) * (2 * math.pi)).to(f0.dtype)  # between -pi and pi
     below = 2 * (angle / 2).sin()
     peak = below.abs() < 1e-4
@@ -83,10 +90,10 @@ class SourceHead(nn.Module):
         return torch.cat([(POWER * gains).exp(), logits.softmax(1)], dim=1)
 
     def turns(self, f0: Tensor, before: Tensor | None = None) -> Tensor:
-        """Phase in the middle of each frame, in turns, float64 (B, T); `before`: pitch and phase of the frame before,
+        """Phase in the middle of each frame, in turns (B, T); `before`: pitch and phase of the frame before,
         (B, 2)."""
         first = f0[:, :1] if before is None else before[:, :1]
-        steps = (torch.cat([first, f0[:, :-1]], dim=1) + f0).double() * (self.hop / 2 / self.sr)
+        steps = (torch.cat([first, f0[:, :-1]], dim=1) + f0).to(phase_type(f0.device)) * (self.hop / 2 / self.sr)
         if before is None:
             steps[:, 0] = 0
         else:
@@ -115,7 +122,7 @@ class SourceHead(nn.Module):
 
     def initial_window_state(self, batch: int) -> tuple[int, Tensor]:
         """Of the first new frame of a window: its number in the recording, and its phase in turns (B,)."""
-        return 0, self.window.new_zeros(batch, dtype=torch.float64)
+        return 0, self.window.new_zeros(batch, dtype=phase_type(self.window.device))
 
     def window_step(
         self, x: Tensor, before: int, count: int, state: tuple[int, Tensor]
@@ -154,7 +161,7 @@ class SourceHead(nn.Module):
                 out = torch.cat(
                     [out[:, : self.hop] / self.window[: self.hop].square().clamp_min(1e-2), out[:, self.hop :]], dim=1
                 )
-            before, number = torch.stack([f0[:, -1].double(), turns[:, -1]], dim=1), number + count
+            before, number = torch.stack([f0[:, -1].to(turns), turns[:, -1]], dim=1), number + count
         return out[:, None, drop:], (body, before, number, tail, max(0, drop - out.shape[-1]))
 
     def finish(self, state: tuple) -> Tensor:
