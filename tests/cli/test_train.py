@@ -90,7 +90,7 @@ def test_every_network_has_its_manual_and_its_sizes(network, cli):
         "--clean_data_path --batch_size --lr --use_scheduler --epochs --steps --num_workers --preset --set --manifest"
     )
     assert all(word in page for word in mission.split())
-    assert ("--noisy_data_path" in page) == task.hears_noise
+    assert ("--noisy_data_path" in page) == task.uses_noise
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_sounds_are_decoded_by_one_process_first(network, project, cli, monkeypa
     monkeypatch.setattr(parallel, "in_turn", in_turn)
     monkeypatch.setattr(Clips, "_build", lambda self, index: decoded.append(bool(turns)) or build(self, index))
     monkeypatch.setattr(loop, "fit", lambda *_: {"step": 0, "steps": 1, "stopped": True, "best": None})
-    pairs = PAIRS if task_of(network).hears_noise else PAIRS[:2]
+    pairs = PAIRS if task_of(network).uses_noise else PAIRS[:2]
     code, _, err = cli("train", network, *pairs, "--preset", "tiny", "--seconds", "0.1", "--batch_size", "1")
     assert code == 0, err
     assert len(decoded) == 2 and all(decoded)

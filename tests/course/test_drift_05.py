@@ -147,7 +147,7 @@ def test_the_average(step):
     model, start = nn.Linear(4, 3), nn.Linear(4, 3)
     mine, theirs = copy.deepcopy(start), copy.deepcopy(start)
     HAND["my_follow"](mine, model, 0.9, step)
-    loop.follow(theirs, model, 0.9, step)
+    loop.update_average(theirs, model, 0.9, step)
     assert torch.allclose(mine.weight, theirs.weight, atol=1e-6)
     assert not torch.equal(mine.weight, start.weight)
 

@@ -203,7 +203,7 @@ def test_what_is_decoded_can_count_too(tmp_path, decoder):
     task.batches = lambda start: iter([batch] * 99)
     loop.fit(task, plan, tmp_path, progress=False)
     after = task.validate(task.networks["model"])
-    assert after["heard_1"] < 0.8 * before["heard_1"] and not any(q.requires_grad for q in task.codec.parameters())
+    assert after["decoded_1"] < 0.8 * before["decoded_1"] and not any(q.requires_grad for q in task.codec.parameters())
     hifigan = override(TINY, ["codec.decoder=hifigan", "codec.decoder_dim=16", "codec.upsample=8,8,2,2"])
     with pytest.raises(WavelldmError, match="no outline"):
         DiffusionTask(hifigan.diffusion, Codec(hifigan.codec), DiffusionOptions(decoded=1.0))

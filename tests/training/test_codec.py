@@ -93,7 +93,7 @@ def test_critics_and_codec_each_get_their_own_gradients():
 
 def test_hearing_noisy_speech_means_giving_it_back():
     noisy, clean = crops()
-    task = CodecTask(preset("tiny").codec, hear_noisy=True)
+    task = CodecTask(preset("tiny").codec, with_noisy=True)
     heard = []
     encode = task.networks["model"].encode
     task.networks["model"].encode = lambda wav, sr: heard.append(wav) or encode(wav, sr)

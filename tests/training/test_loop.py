@@ -135,7 +135,7 @@ def test_the_average_follows_the_weights():
     target = b.weight.clone()
     gaps = []
     for step in range(50):
-        loop.follow(a, b, 0.9, step)
+        loop.update_average(a, b, 0.9, step)
         gaps.append((a.weight - target).abs().item())
     assert gaps[-1] < 1e-2 * gaps[0] + 1e-7 and gaps == sorted(gaps, reverse=True)
 

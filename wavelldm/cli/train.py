@@ -70,11 +70,11 @@ def add_options(parser: argparse.ArgumentParser, network: str) -> None:
     task, left_out = task_of(network), argparse.SUPPRESS
     usual = task.plan(1000)
     parser.add_argument("--clean_data_path", metavar="FOLDER", help="clean speech, or a folder of VoiceBank+DEMAND")
-    if task.hears_noise:
+    if task.uses_noise:
         noisy = "noisy recordings of it, under the same names"
         parser.add_argument("--noisy_data_path", metavar="FOLDER", help=noisy)
     parser.add_argument("--manifest", metavar="FILE", help="a manifest.tsv instead of folders")
-    if task.hears_rooms:
+    if task.uses_rooms:
         rooms = "measured room responses, in place of those of a manifest; half of the rooms are then measured"
         parser.add_argument("--rooms", metavar="FOLDER", help=rooms)
     sizes = f"which sizes to start from, see `wavelldm info` (default: {task.preset})"
@@ -110,18 +110,18 @@ def examples_of(task) -> list[str]:
 
 def add_field(parser: argparse.ArgumentParser, field: Field) -> None:
     """A field of a task's options as an option of the command line."""
-    name, told, common = f"--{field.name}", field.metadata, {"default": argparse.SUPPRESS}
+    name, facts, common = f"--{field.name}", field.metadata, {"default": argparse.SUPPRESS}
     if isinstance(field.default, bool):
         action = argparse.BooleanOptionalAction if field.default else "store_true"
         default = " (default)" if field.default else ""
-        parser.add_argument(name, action=action, help=told["help"] + default, **common)
+        parser.add_argument(name, action=action, help=facts["help"] + default, **common)
         return
-    kinds = {int: whole(told["least"] or 0), float: number(told["least"], above=told["above"]), str: str}
-    metavar = told["metavar"] or "N"
+    kinds = {int: whole(facts["least"] or 0), float: number(facts["least"], above=facts["above"]), str: str}
+    metavar = facts["metavar"] or "N"
     default = "" if field.default is None else f" (default: {field.default})"
     nargs = len(metavar) if isinstance(metavar, tuple) else None
     parser.add_argument(
-        name, type=kinds[told["kind"]], nargs=nargs, metavar=metavar, help=told["help"] + default, **common
+        name, type=kinds[facts["kind"]], nargs=nargs, metavar=metavar, help=facts["help"] + default, **common
     )
 
 

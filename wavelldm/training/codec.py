@@ -56,7 +56,7 @@ def spread_loss(u: Tensor) -> Tensor:
 
 
 class CodecTask(Task):
-    """Trains a codec to give back what it is given. Batches are (noisy, clean); with `hear_noisy` every second item is
+    """Trains a codec to give back what it is given. Batches are (noisy, clean); with `with_noisy` every second item is
     noisy.
 
     Without critics only the mel and STFT losses count, which is how a run starts when computing is scarce.
@@ -70,10 +70,10 @@ class CodecTask(Task):
         options: CodecOptions = CodecOptions(),
         device: torch.device | str = "cpu",
         seed: int = 0,
-        hear_noisy: bool = False,
+        with_noisy: bool = False,
     ):
         super().__init__(options, device, seed)
-        self.sr, self.hear_noisy = config.sr, hear_noisy
+        self.sr, self.with_noisy = config.sr, with_noisy
         self.mel_loss = MelLoss(self.sr).to(device)
         self.networks, self.groups = {"model": Codec(config).to(device)}, {"codec": ["model"]}
         self.polished = config.polish > 0  # then only magnitudes are learnt, and nothing passes through Griffin-Lim
@@ -99,7 +99,7 @@ class CodecTask(Task):
             return Clips(corpus.speech, self.sr), held
 
         speech, self.valid = parallel.in_turn(decode)
-        self.hear_noisy = corpus.recorded or o.add_random_cutting
+        self.with_noisy = corpus.recorded or o.add_random_cutting
         self.batches = lambda first: batches(
             speech, None, recipe, self.sr, o.seconds, o.batch_size, self.seed, o.num_workers, first
         )
@@ -119,13 +119,13 @@ class CodecTask(Task):
 
     def losses(self, batch: tuple) -> Iterator:
         noisy, clean = (x.to(self.device) for x in batch)  # (B, 1, N)
-        wav, everybody = clean, len(clean) * parallel.world()
-        if self.hear_noisy:
-            odd = parallel.share((torch.arange(everybody)[:, None, None] % 2 == 1,))[0]
+        wav, whole_batch = clean, len(clean) * parallel.world()
+        if self.with_noisy:
+            odd = parallel.share((torch.arange(whole_batch)[:, None, None] % 2 == 1,))[0]
             wav = torch.where(odd.to(self.device), noisy, clean)
         codec, critics = self.networks["model"], self.networks.get("critics")
         keep, chance = parallel.share(
-            (random_keep(everybody, codec.quantiser.codebooks, DROPPED), torch.rand(everybody, 1, 1))
+            (random_keep(whole_batch, codec.quantiser.codebooks, DROPPED), torch.rand(whole_batch, 1, 1))
         )
         half = torch.autocast(self.device.type, torch.bfloat16, enabled=self.half)
         with half:

@@ -46,12 +46,11 @@ class DiffusionOptions(HalfOptions):
 
 
 class DiffusionTask(Task):
-    """Batches are latents (noisy, clean) as the codec makes them. With `decoded` > 0 not only the latent counts, but
-    also, times that, what the decoder's head makes of it: directions that nobody hears then weigh less (not for
-    HiFi-GAN)."""
+    """Batches are latents (noisy, clean) as the codec makes them. `options.decoded` is the weight of a second loss, on
+    what the decoder's head makes of the latent: directions that change no sound then count less (not for HiFi-GAN)."""
 
     network, Network, Options, preset = "diffusion", LatentDiffusion, DiffusionOptions, "voice16k"
-    hears_rooms = True
+    uses_rooms = True
 
     def __init__(
         self,
@@ -140,9 +139,13 @@ class DiffusionTask(Task):
     def losses(self, batch: tuple) -> Iterator:
         noisy, clean = (x.to(self.device) for x in batch)  # (B, D, T)
         model, last = self.networks["model"], self.networks["model"].schedule.steps - 1
-        everybody = len(clean) * parallel.world()
+        whole_batch = len(clean) * parallel.world()
         t, eps, drop = parallel.share(
-            (torch.randint(last + 1, (everybody,)), torch.randn(everybody, *clean.shape[1:]), torch.rand(everybody))
+            (
+                torch.randint(last + 1, (whole_batch,)),
+                torch.randn(whole_batch, *clean.shape[1:]),
+                torch.rand(whole_batch),
+            )
         )
         t, eps, drop = t.to(self.device), eps.to(self.device), (drop < DROP).to(self.device)
         if model.config.path == "none":
@@ -155,9 +158,9 @@ class DiffusionTask(Task):
         if self.decoded:
             with torch.no_grad():
                 wanted = self.outline(clean)
-            heard = (self.outline(model.denormalise(z0)) - wanted).square().mean() / wanted.var()
-            loss = loss + self.decoded * heard
-            figures["heard"] = heard.detach()
+            decoded = (self.outline(model.denormalise(z0)) - wanted).square().mean() / wanted.var()
+            loss = loss + self.decoded * decoded
+            figures["decoded"] = decoded.detach()
         yield "unet", loss, figures
 
     @torch.no_grad()
@@ -182,9 +185,9 @@ class DiffusionTask(Task):
             figures[f"steps_{steps}"] = float((model.normalise(drawn) - model.normalise(clean)).square().mean())
             if self.decoded:
                 ours, wanted = self.outline(drawn), self.outline(clean)
-                figures[f"heard_{steps}"] = float((ours - wanted).square().mean() / wanted.var())
+                figures[f"decoded_{steps}"] = float((ours - wanted).square().mean() / wanted.var())
         if self.decoded:
-            figures["score"] += self.decoded * figures["heard_1"]
+            figures["score"] += self.decoded * figures["decoded_1"]
         return figures
 
     @torch.no_grad()

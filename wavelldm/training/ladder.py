@@ -71,7 +71,7 @@ def held_out(clips: Clips, seconds: float, batch: int, number: int = HELD_OUT) -
 class LadderTask(Task):
     """What the four have in common; `parts` is what they differ in."""
 
-    preset, hears_noise = "ladder", False
+    preset, uses_noise = "ladder", False
 
     def __init__(self, config: Any, options: Any, device: torch.device | str = "cpu", seed: int = 0):
         super().__init__(options, device, seed)
@@ -149,7 +149,7 @@ class VAEOptions(Options):
     seconds: float = option(1.28, "length of a crop", above=0)
     codec: str | None = option(
         None,
-        "the codec that hears features, where the config weighs them (voice16k if none is named)",
+        "the codec whose features are compared, where the config weighs them (voice16k if none is named)",
         str,
         metavar="WEIGHTS",
     )
@@ -175,7 +175,7 @@ class VAETask(LadderTask):
         self.codec = codec.to(device).eval().requires_grad_(False) if codec is not None else None
         if codec is not None and codec.sr != self.sr:
             raise WavelldmError(
-                f"this codec hears at {codec.sr} Hz, the mels are of {self.sr} Hz; choose another --codec"
+                f"this codec works at {codec.sr} Hz, the mels are of {self.sr} Hz; choose another --codec"
             )
 
     @classmethod
@@ -184,7 +184,7 @@ class VAETask(LadderTask):
     ) -> "VAETask":
         config = override(preset.vae, changes)
         if options.codec and not config.features:
-            raise WavelldmError("this VAE is not told what a codec hears; --set features=1, or leave --codec out")
+            raise WavelldmError("this VAE has no loss on a codec's features; --set features=1, or leave --codec out")
         codec = load(options.codec or "voice16k", Codec, device) if config.features else None
         return cls(config, options, device, seed, codec)
 
@@ -197,8 +197,8 @@ class VAETask(LadderTask):
         return found
 
     def parts(self, net: MelVAE, wav: Tensor, which: Tensor) -> dict[str, Tensor]:
-        """L1 and squared error of the mel, KL, and, where the config weighs them, distances of sound and of what a
-        codec hears in it."""
+        """L1 and squared error of the mel, KL, and, where the config weighs them, distances of the sound and of a
+        codec's features of it."""
         c, m, texts = net.config, net.config.mel, None
         if self.worded:
             hidden = torch.rand(len(which)) < WITHHELD if net.training else torch.zeros(len(which))

@@ -69,8 +69,8 @@ class Task:
     Network: ClassVar[type[nn.Module]]  # the class of "model"
     Options: ClassVar[type[Options]] = Options
     preset: ClassVar[str] = "base16k"  # whose sizes are taken if nobody names others
-    hears_noise: ClassVar[bool] = True  # False: noise and noisy recordings of the speech are of no use to it
-    hears_rooms: ClassVar[bool] = False  # True: speech is trained on as it sounds in rooms
+    uses_noise: ClassVar[bool] = True  # False: noise and noisy recordings of the speech are of no use to it
+    uses_rooms: ClassVar[bool] = False  # True: speech is trained on as it sounds in rooms
 
     networks: dict[str, nn.Module]
     groups: dict[str, list[str]]
@@ -126,7 +126,7 @@ class Task:
         adopt(self.networks["model"], load(name, self.Network), name)
 
     def steps_of(self, epochs: float, corpus: Corpus) -> int:
-        """How many steps hear as much speech as there is, `epochs` times."""
+        """How many steps go through as much speech as there is, `epochs` times."""
         per_step = self.options.batch_size * self.options.seconds
         return max(1, round(epochs * Clips(corpus.speech, self.sr).seconds / per_step))
 
@@ -157,7 +157,7 @@ def learning_rate(step: int, plan: Plan) -> float:
 
 
 @torch.no_grad()
-def follow(average: nn.Module, model: nn.Module, decay: float, step: int) -> None:
+def update_average(average: nn.Module, model: nn.Module, decay: float, step: int) -> None:
     """EMA of the weights; early on it forgets faster, so that the random start does not linger."""
     decay = min(decay, (1 + step) / (10 + step))
     for a, b in zip(average.parameters(), model.parameters()):
@@ -298,7 +298,7 @@ def fit(task: Task, plan: Plan, folder: str | Path, progress: bool = True) -> di
                 update(optimisers[group], loss, rate, plan.clip)
                 for name, value in {group: loss.detach(), **extra}.items():
                     figures.setdefault(name, []).append(float(value))
-            follow(average, task.networks["model"], plan.ema, step)
+            update_average(average, task.networks["model"], plan.ema, step)
             step += 1
             bar.update()
             ended = parallel.anyone(bool(asked), loss.device) or step >= plan.steps

@@ -1,4 +1,4 @@
-"""How the mask network is trained: compressed spectra, SI-SDR and what PESQ and ESTOI hear; alone or guided by a
+"""How the mask network is trained: compressed spectra, SI-SDR and estimates of PESQ and ESTOI; alone or guided by a
 latent."""
 
 from collections.abc import Callable, Iterator
@@ -67,7 +67,7 @@ class MaskTask(Task):
     """Batches are (noisy, clean). `guide`: a function from noisy wav (B, 1, N) to the latent (B, D, T) that the network
     may look at, or None."""
 
-    network, Network, Options, hears_rooms = "mask", MaskNet, MaskOptions, True
+    network, Network, Options, uses_rooms = "mask", MaskNet, MaskOptions, True
 
     def __init__(
         self,

@@ -15,13 +15,13 @@ def option(
     metavar: str | tuple[str, str] | None = None,
 ) -> Any:
     """A field with what its option's manual says, and its limits: `least` or more, or greater than `above`."""
-    told = {"help": help, "kind": kind or type(default), "least": least, "above": above, "metavar": metavar}
-    return field(default=default, metadata=told)
+    facts = {"help": help, "kind": kind or type(default), "least": least, "above": above, "metavar": metavar}
+    return field(default=default, metadata=facts)
 
 
 @dataclass(frozen=True)
 class Options:
-    """What the training of every network can be told. Each network adds its own options and changes the defaults."""
+    """What every network is trained with. Each network adds its own options and changes the defaults."""
 
     batch_size: int = option(16, "crops in one step, over all processes", least=1)
     seconds: float = option(1.0, "length of a crop", above=0)

@@ -61,7 +61,7 @@ def share(batch: tuple) -> tuple:
 
 
 def average_gradients(weights: list) -> None:
-    """The mean of everybody's gradients, in one message."""
+    """The mean of the gradients of all processes, in one message."""
     if world() == 1:
         return
     grads = [w.grad for w in weights if w.grad is not None]
@@ -72,7 +72,7 @@ def average_gradients(weights: list) -> None:
 
 
 def anyone(flag: bool, device: torch.device | str = "cpu") -> bool:
-    """True for all if it is true for one: so that Ctrl-C stops everybody after the same step."""
+    """True for all if it is true for one: so that Ctrl-C stops all after the same step."""
     if world() == 1:
         return flag
     asked = Tensor([float(flag)]).to(device)

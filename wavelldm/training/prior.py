@@ -34,7 +34,7 @@ class PriorOptions(HalfOptions):
 class PriorTask(Task):
     """Batches end with clean wav (B, 1, N); whatever comes before it, such as a noisy twin, is not looked at."""
 
-    network, Network, Options, hears_noise = "prior", SpeechPrior, PriorOptions, False
+    network, Network, Options, uses_noise = "prior", SpeechPrior, PriorOptions, False
 
     def __init__(
         self,
@@ -79,8 +79,11 @@ class PriorTask(Task):
 
     def losses(self, batch: tuple) -> Iterator:
         wav, model = batch[-1].to(self.device), self.networks["model"]  # (B, 1, N)
-        everybody, frames = len(wav) * parallel.world(), -(-wav.shape[-1] // model.config.hop)
-        drawn = torch.randint(model.schedule.steps, (everybody,)), torch.randn(everybody, 2, model.config.bins, frames)
+        whole_batch, frames = len(wav) * parallel.world(), -(-wav.shape[-1] // model.config.hop)
+        drawn = (
+            torch.randint(model.schedule.steps, (whole_batch,)),
+            torch.randn(whole_batch, 2, model.config.bins, frames),
+        )
         t, eps = (x.to(self.device) for x in parallel.share(drawn))
         yield "prior", self.error(model, wav, t, eps).mean(), {}
 

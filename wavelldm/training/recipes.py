@@ -133,13 +133,13 @@ def follow(
     if name not in RECIPES[network]:
         raise WavelldmError(f"there is no recipe '{name}' for {network}; choose one of {', '.join(RECIPES[network])}")
     recipe, task_class = RECIPES[network][name], task_of(network)
-    corpus = replace(corpus, rooms=[])  # those that ship heard computed rooms alone
+    corpus = replace(corpus, rooms=[])  # the weights that ship were trained on computed rooms
     sizes, start, result = preset(recipe.preset), None, {}
     if torch.device(device).type == "cpu":
         torch.set_num_threads(1)  # so that sums come out as they did
     for leg in recipe.legs:
-        told = task_class.Options(**leg.options | options)
-        task = task_class.create(sizes, list(leg.changes), told, device, leg.seed)
+        chosen = task_class.Options(**leg.options | options)
+        task = task_class.create(sizes, list(leg.changes), chosen, device, leg.seed)
         if start is not None:
             task.start_from(str(start))
         task.read(corpus)

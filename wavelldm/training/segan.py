@@ -25,7 +25,7 @@ class SeganOptions(HalfOptions):
 
 class SeganTask(Task):
     """Batches are (noisy, clean). The score is a multi-resolution STFT distance, as neither the critic nor L1 ranks
-    what is heard."""
+    how it sounds."""
 
     network, Network, Options = "segan", Segan, SeganOptions
 
@@ -71,10 +71,10 @@ class SeganTask(Task):
         emphasis, count = model.config.emphasis, len(pairs)
         l1 = sum(float((emphasise(a, emphasis) - emphasise(b, emphasis)).abs().mean()) for a, b in pairs) / count
         spectral = sum(float(stft_loss(a, b)) for a, b in pairs) / count
-        heard = validation_scores(
+        scores = validation_scores(
             torch.cat([clean for _, clean in pairs]), torch.cat([cleaned for cleaned, _ in pairs]), self.sr
         )
-        return {"score": spectral, "valid_l1": l1, **{f"valid_{name}": value for name, value in heard.items()}}
+        return {"score": spectral, "valid_l1": l1, **{f"valid_{name}": value for name, value in scores.items()}}
 
     @torch.no_grad()
     def samples(self, model: Segan) -> dict:

@@ -19,7 +19,7 @@ from .mixtures import mixtures
 from .options import SNR, HalfOptions, option
 
 WEIGHTS = {"magnitude": 2.0, "phase": 1.0, "l1": 20.0, "level": 1.0}
-OWN = 0.5  # share of items that are not told t but use what the head makes out, as all do later
+OWN = 0.5  # share of items that use the head's estimate of t instead of the true one, as all do later
 JUDGED = 16_000  # Hz: the rate at which the validation listens, as WB-PESQ does
 
 
@@ -91,7 +91,9 @@ class WaveTask(Task):
 
     def losses(self, batch: tuple) -> Iterator:
         noisy, clean = (x.to(self.device) for x in batch)  # (B, 1, N)
-        drawn = torch.rand(len(noisy) * parallel.world(), 2)  # for everybody, so that several processes draw as one
+        drawn = torch.rand(
+            len(noisy) * parallel.world(), 2
+        )  # for the whole batch, so that several processes draw as one
         drawn = parallel.share((drawn,))[0].to(self.device)
         t = level(clean, noisy - clean) if self.config.leveled else LAST * drawn[:, 0]
         own = drawn[:, 1] < OWN if self.config.leveled else None
