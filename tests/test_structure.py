@@ -66,6 +66,25 @@ def test_every_package_says_what_is_inside(folder):
     assert not brought & set(files), "an exported name hides the file of that name"
 
 
+def unannotated(body: list, owner: str = "") -> list[str]:
+    """Public functions and methods that leave the type of an argument or of their result open."""
+    found = []
+    for node in body:
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+            found += unannotated(node.body, f"{node.name}.")
+        elif isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+            arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+            missing = [a.arg for a in arguments if a.annotation is None and a.arg not in ("self", "cls")]
+            if missing or node.returns is None:
+                found.append(f"{owner}{node.name}")
+    return found
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: p.relative_to(ROOT / "wavelldm").as_posix())
+def test_every_public_function_is_annotated(path):
+    assert unannotated(ast.parse(path.read_text()).body) == []
+
+
 def test_no_notebook_is_named_after_a_module():
     names = {p.stem for p in MODULES} | {p.name for p in PACKAGES}
     assert not [p for p in (ROOT / "notebooks").rglob("*.ipynb") if p.stem in names]

@@ -15,7 +15,7 @@ DECOMPRESS = """  wavelldm decompress talk.wll                    writes talk.de
   wavelldm decompress talk.wll -o talk.flac"""
 
 
-def add(commands) -> None:
+def add(commands: argparse._SubParsersAction) -> None:
     sub = command(
         commands,
         "compress",

@@ -17,7 +17,7 @@ MIX = """  wavelldm mix                                    pairs/ from the embed
 MINUTES = 5.0  # of speech in the embedded corpus
 
 
-def add(commands) -> None:
+def add(commands: argparse._SubParsersAction) -> None:
     sub = command(
         commands,
         "data",

@@ -3,9 +3,13 @@
 import argparse
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import WavelldmError
 from .options import add_device, command, folder, show
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SHOWN = ("pesq_wb", "stoi", "si_sdr", "lsd")
 SNR = 10.0  # dB on active speech
@@ -13,7 +17,7 @@ LOST = ((1.1, 0.12), (4.6, 0.2))  # seconds: where a stretch is lost, how long i
 LONGEST = 60.0  # seconds taken of a recording
 
 
-def add(commands) -> None:
+def add(commands: argparse._SubParsersAction) -> None:
     sub = command(
         commands,
         "demo",
@@ -44,7 +48,7 @@ def run_demo(args: argparse.Namespace) -> None:
     show(args, facts, text(facts))
 
 
-def clip(sr: int = 16_000):
+def clip(sr: int = 16_000) -> tuple["Tensor", "Tensor"]:
     """A spoken sentence and the same one in the rain -> clean, noisy (1, N)."""
     import numpy as np
     import torch
@@ -60,7 +64,7 @@ def clip(sr: int = 16_000):
     return speech, levels.mix_at_snr(speech, rain, SNR, sr)
 
 
-def drop(wav, sr: int, lost: tuple = LOST):
+def drop(wav: "Tensor", sr: int, lost: tuple = LOST) -> "Tensor":
     """wav (1, N) with stretches of digital silence, as after lost packets -> (1, N)."""
     wav = wav.clone()
     for start, length in lost:
@@ -68,7 +72,7 @@ def drop(wav, sr: int, lost: tuple = LOST):
     return wav
 
 
-def run(source=None, out="demo", model: str = "best", device: str = "cpu") -> dict:
+def run(source: str | Path | None = None, out: str | Path = "demo", model: str = "best", device: str = "cpu") -> dict:
     """Write noisy, denoised (and clean) sounds and a picture to `out`; return the figures."""
     from .. import plots
     from ..audio import files
@@ -113,7 +117,7 @@ def run(source=None, out="demo", model: str = "best", device: str = "cpu") -> di
     }
 
 
-def measure(clean, noisy, cleaned, sr: int) -> dict[str, dict[str, float]]:
+def measure(clean: "Tensor", noisy: "Tensor", cleaned: "Tensor", sr: int) -> dict[str, dict[str, float]]:
     """Scores of the noisy and of the denoised version; without a clean one only those that need none."""
     from ..metrics import scores as metrics
 

@@ -4,9 +4,14 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import AudioError, WavelldmError
 from .options import add_device, add_force, add_seed, command, explain, number, show, whole
+
+if TYPE_CHECKING:
+    from ..denoise.chain import Settings
+    from ..denoise.denoiser import Denoiser
 
 DENOISE = """  wavelldm denoise talk.wav                       writes talk.denoised.wav
   wavelldm denoise talk.mp3 -o clean.flac
@@ -21,7 +26,7 @@ REFINE = """  wavelldm refine noisy.wav enhanced.wav -o refined.wav
   wavelldm refine noisy.wav enhanced.wav --eta_a none --eta_b 1     a draw from the posterior"""
 
 
-def add(commands) -> None:
+def add(commands: argparse._SubParsersAction) -> None:
     sub = command(
         commands,
         "denoise",
@@ -158,7 +163,9 @@ def run_denoise(args: argparse.Namespace) -> int:
     return worst
 
 
-def denoise_one(args: argparse.Namespace, model, settings, source: Path, target: Path) -> tuple[dict, int]:
+def denoise_one(
+    args: argparse.Namespace, model: "Denoiser", settings: "Settings", source: Path, target: Path
+) -> tuple[dict, int]:
     """Clean one file -> what became of it, and its exit code. A file that cannot be cleaned does not end the run."""
     row = {"input": str(source), "output": str(target), "seconds": None, "model": model.name, "error": None}
     try:
@@ -177,7 +184,7 @@ def denoise_one(args: argparse.Namespace, model, settings, source: Path, target:
     return row, 0
 
 
-def denoise_standard_input(args: argparse.Namespace, settings) -> int:
+def denoise_standard_input(args: argparse.Namespace, settings: "Settings") -> int:
     from ..denoise import denoiser
     from . import streams
 

@@ -11,7 +11,7 @@ EVALUATE = """  wavelldm evaluate pairs/clean cleaned pairs/noisy
   wavelldm evaluate clean.wav cleaned.wav noisy.wav"""
 
 
-def add(commands) -> None:
+def add(commands: argparse._SubParsersAction) -> None:
     sub = command(
         commands,
         "evaluate",

@@ -11,7 +11,7 @@ from .options import command, show
 PACKAGES = ("torch", "numpy", "scipy", "soundfile", "soxr", "librosa", "pesq", "pystoi", "onnxruntime", "jupyterlab")
 
 
-def add(commands) -> None:
+def add(commands: argparse._SubParsersAction) -> None:
     command(
         commands,
         "info",

@@ -11,7 +11,7 @@ LADDER = """  wavelldm ladder --rungs griffin-lim codec phase
   wavelldm ladder --weights runs/vae/ladder-vae.safetensors"""
 
 
-def add(commands) -> None:
+def add(commands: argparse._SubParsersAction) -> None:
     sub = command(
         commands,
         "ladder",

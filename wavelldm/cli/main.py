@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 from contextlib import suppress
+from types import FrameType
 
 from .. import __version__
 from . import codec, data, demo, denoise, evaluate, info, ladder, train
@@ -65,7 +66,7 @@ def give_up_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def terminated(signum, frame) -> None:
+def terminated(signum: int, frame: FrameType | None) -> None:
     """Answer SIGTERM like Ctrl-C, so that temporary files are removed."""
     sys.exit(128 + signum)
 

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable
 from difflib import get_close_matches
 from textwrap import fill
+from typing import Any
 
 from ..errors import WavelldmError
 
@@ -34,7 +35,7 @@ class Manual(argparse.RawDescriptionHelpFormatter):
 
 
 def command(
-    commands, name: str, run: Callable, summary: str, description: str, examples: str = ""
+    commands: argparse._SubParsersAction, name: str, run: Callable, summary: str, description: str, examples: str = ""
 ) -> argparse.ArgumentParser:
     """Declare a command: its line in the list, its manual page, the function behind it. Returns its parser."""
     parser = commands.add_parser(
@@ -128,7 +129,7 @@ def folder(text: str) -> str:
     return text
 
 
-def show(args: argparse.Namespace, facts, text: str) -> None:
+def show(args: argparse.Namespace, facts: Any, text: str) -> None:
     """Print one result, for a person or (--json) for a machine."""
     print(json.dumps(facts, indent=2) if args.json else text)
 

@@ -4,6 +4,7 @@ import struct
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
@@ -143,7 +144,9 @@ def denoise(model: Denoiser, settings: Settings, source: BinaryIO, sink: BinaryI
         sink.flush()
 
 
-def denoise_to_file(model: Denoiser, settings: Settings, source: BinaryIO, target, force: bool = False) -> float:
+def denoise_to_file(
+    model: Denoiser, settings: Settings, source: BinaryIO, target: str | Path, force: bool = False
+) -> float:
     """Clean what comes from `source`, and write it to a file, whole or not at all. Returns its seconds."""
     sr, _, blocks = cleaned(model, settings, source)
     return files.save_blocks(target, blocks, sr, force=force) / sr

@@ -4,10 +4,16 @@ import argparse
 from dataclasses import Field, fields, replace
 from pathlib import Path
 from textwrap import fill
+from typing import TYPE_CHECKING
 
 from ..errors import WavelldmError
 from ..training import NETWORKS, task_of
 from .options import EXIT, SEED, Manual, Parser, command, number, show, whole
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..data.corpora import Material
 
 DATA = (
     "The data are folders of clean speech, a manifest, or, if none are given, the embedded corpus. Ctrl-C saves; the "
@@ -37,14 +43,16 @@ class NetworkParser(Parser):
 
     network: str | None = None
 
-    def parse_known_args(self, args=None, namespace=None):
+    def parse_known_args(
+        self, args: list[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
         if self.network is not None:
             add_options(self, self.network)
             self.network = None
         return super().parse_known_args(args, namespace)
 
 
-def add(commands) -> None:
+def add(commands: argparse._SubParsersAction) -> None:
     train = commands.add_parser(
         "train",
         help="train a network",
@@ -101,7 +109,7 @@ def add_options(parser: argparse.ArgumentParser, network: str) -> None:
     parser.add_argument("-o", "--output", metavar="FOLDER", help=f"of the run (default: runs/{network})")
 
 
-def examples_of(task) -> list[str]:
+def examples_of(task: type) -> list[str]:
     """Two sizes of a network's config, as one would set them."""
     config = task.Network.Config
     numbers = [f for f in fields(config) if isinstance(f.default, int) and not isinstance(f.default, bool)]
@@ -145,7 +153,7 @@ def run_train(args: argparse.Namespace) -> None:
         show(args, result, f"{state}: step {result['step']} of {result['steps']}, {best}, in {folder}")
 
 
-def by_options(args: argparse.Namespace, corpus, device) -> tuple[dict, Path]:
+def by_options(args: argparse.Namespace, corpus: "Material", device: "torch.device") -> tuple[dict, Path]:
     """One run, as the options say."""
     from ..training import loop, parallel, presets, recipes
 
@@ -168,7 +176,7 @@ def by_options(args: argparse.Namespace, corpus, device) -> tuple[dict, Path]:
     return result, folder
 
 
-def by_recipe(args: argparse.Namespace, corpus, device) -> tuple[dict, Path]:
+def by_recipe(args: argparse.Namespace, corpus: "Material", device: "torch.device") -> tuple[dict, Path]:
     """The runs of a recipe, which decides all numbers."""
     from ..training import recipes
 

@@ -88,7 +88,7 @@ class Block(nn.Module):
         self.out = nn.Linear(channels, channels)
         self.norm_time = nn.LayerNorm((bands, channels))
 
-    def forward(self, x: Tensor, state: Tensor | None):
+    def forward(self, x: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
         """x (T, B, F, C), state (1, B * F, C)."""
         y = over_bands(self.near, x)
         y = y + self.far.weight @ y + self.far.bias[:, None]

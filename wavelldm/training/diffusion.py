@@ -120,7 +120,9 @@ class DiffusionTask(Task):
         """Begin with the U-Net of these weights; the statistics are those of the latents at hand."""
         adopt(self.networks["model"].unet, load(name, LatentDiffusion).unet, name)
 
-    def error(self, model: LatentDiffusion, noisy: Tensor, clean: Tensor, t: Tensor, eps: Tensor, drop: Tensor | None):
+    def error(
+        self, model: LatentDiffusion, noisy: Tensor, clean: Tensor, t: Tensor, eps: Tensor, drop: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
         """Mean squared error of each item (B,) at step t (B,), and the network's estimate of z0, scaled."""
         predicts = model.config.predicts
         z0, cond = model.normalise(clean), model.normalise(noisy)

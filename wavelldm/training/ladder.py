@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from ..audio.mel import bank_of
+from ..audio.mel import MelConfig, bank_of
 from ..audio.stft import istft, stft
 from ..codec.losses import stft_loss
 from ..codec.model import Codec
@@ -302,7 +302,7 @@ class AutoencoderTask(LadderTask):
         return {"decoded": model(wav, 1.0).wav}
 
 
-def with_phase_of(wav: Tensor, ours: Tensor, log_mel: Tensor, c) -> Tensor:
+def with_phase_of(wav: Tensor, ours: Tensor, log_mel: Tensor, c: MelConfig) -> Tensor:
     """wav (B, 1, N) with its spectrum turned up and down until its mel is about `ours` instead of `log_mel`: (B, 1, N).
 
     So losses on sound reach a mel without a vocoder: every bin keeps its phase, and takes the gain of the bands around
