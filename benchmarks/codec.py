@@ -29,7 +29,7 @@ from wavelldm.audio import files
 from wavelldm.audio.mel import mel_to_wav
 from wavelldm.codec import compress
 from wavelldm.codec.model import Codec
-from wavelldm.codec.pulse import SourceHead
+from wavelldm.codec.pulse import PulseDecoder
 from wavelldm.codec.search import search
 from wavelldm.data import corpora, voices
 from wavelldm.metrics import scores as metrics
@@ -88,7 +88,7 @@ def systems(codecs: dict) -> dict:
     for name, codec in codecs.items():
         count = codec.quantiser.codebooks
         rows |= {f"{name}, {k} of {count} codebooks": coded(codec, k) for k in range(1, count + 1)}
-        if isinstance(codec.decoder, SourceHead):
+        if isinstance(codec.decoder, PulseDecoder):
             rows[f"{name}, {count} of {count} codebooks, searched"] = lambda wav, codec=codec: (
                 codec.codes_to_wav(search(codec, wav, STEPS), wav.shape[-1]),
                 codec.config.bitrate(),
@@ -260,7 +260,7 @@ def facts(name: str, codec, items, everything) -> tuple[list, int]:
         ", ".join(f"{perplexity:,.0f}" for _, perplexity, _ in books),
         f"{stored(codec, items) / 1000:.2f} of {codec.config.bitrate() / 1000:.2f}",
         f"{encode:.0f}, {decode:.0f}, {both:.0f}",
-        f"{search_cost(codec):.1f}" if isinstance(codec.decoder, SourceHead) else "",
+        f"{search_cost(codec):.1f}" if isinstance(codec.decoder, PulseDecoder) else "",
         f"{3600 / took:.0f}",
         f"{memory:.0f} MB",
     ], books[0][2]

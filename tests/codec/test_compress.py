@@ -40,7 +40,7 @@ VARIANTS = {
     "strided": dict(strides=(2, 2)),
     "hifigan": dict(decoder="hifigan", decoder_dim=32, upsample=(8, 8, 2, 2)),
     "polished": dict(polish=8),
-    "source": dict(decoder="source", hear_pitch=True),
+    "pulse": dict(decoder="pulse", pitch_input=True),
 }
 
 
@@ -61,7 +61,7 @@ def test_in_windows_as_in_one_go(monkeypatch, name, n, piece):
     decoded = torch.cat(parts, dim=1)
     assert len(parts) == -(-codes.shape[2] // 64)
     assert decoded.shape[1] == codes.shape[2] * codec.hop
-    close = 2e-3 if name == "source" else 1e-5  # phases add up their rounding errors
+    close = 2e-3 if name == "pulse" else 1e-5  # phases add up their rounding errors
     assert (decoded[:, :n] - whole).abs().max() < close * max(1.0, float(whole.abs().max()))
 
 

@@ -22,7 +22,7 @@ def variant(name="tiny", **codec):
 
 
 HIFIGAN = {"decoder": "hifigan", "decoder_dim": 32, "upsample": (8, 8, 2, 2)}
-SOURCE = {"decoder": "source", "hear_pitch": True}
+PULSE = {"decoder": "pulse", "pitch_input": True}
 KINDS = {
     "light": variant(),
     "light, strides": variant(strides=(2, 2)),
@@ -30,9 +30,9 @@ KINDS = {
     "light, causal": variant(causal=True),
     "light, causal, strides": variant(causal=True, strides=(2, 3)),
     "hifigan": variant(**HIFIGAN),
-    "source": variant(**SOURCE),
-    "source, causal": variant(causal=True, **SOURCE),
-    "source, causal, strides": variant(causal=True, strides=(2,), **SOURCE),
+    "pulse": variant(**PULSE),
+    "pulse, causal": variant(causal=True, **PULSE),
+    "pulse, causal, strides": variant(causal=True, strides=(2,), **PULSE),
     "hifigan, causal, strides": variant(causal=True, strides=(2,), **HIFIGAN),
 }
 CAUSAL = [kind for kind in KINDS if "causal" in kind]
@@ -71,7 +71,7 @@ def test_what_comes_out_is_as_long_as_what_went_in(kind):
         assert out.wav.isfinite().all()
 
 
-@pytest.mark.parametrize("kind", ["light, strides", "light, polished", "hifigan", "source"])
+@pytest.mark.parametrize("kind", ["light, strides", "light, polished", "hifigan", "pulse"])
 def test_the_steps_one_by_one_equal_forward(kind):
     codec, wav = build(kind), speechlike(5000)
     with torch.no_grad():
@@ -126,7 +126,7 @@ def test_streaming_equals_the_whole_file(kind, size):
         wavs += [y, codec.decode_finish(decoder)]
     for name, joined, want in (("latent", torch.cat(zs, -1), whole_z), ("sample", torch.cat(wavs, -1), whole)):
         assert joined.shape == want.shape, f"{name}s: {tuple(joined.shape)} and {tuple(want.shape)}"
-        close = 2e-3 if "source" in kind and name == "sample" else 1e-4  # phases add up their rounding errors
+        close = 2e-3 if "pulse" in kind and name == "sample" else 1e-4  # phases add up their rounding errors
         wrong = (joined - want).abs().amax((0, 1)) > close
         first = int(wrong.int().argmax())
         assert not wrong.any(), f"{kind}: first wrong {name} {first} of {len(wrong)}, chunks {sizes[:5]}..."
@@ -285,7 +285,7 @@ def test_errors_say_what_to_do():
         codec.codes_to_wav(z)
     for broken, message in (
         (CodecConfig(upsample=(8, 8, 2)), "multiply to 128"),
-        (CodecConfig(decoder="vocos"), "hifigan, istft or source"),
+        (CodecConfig(decoder="vocos"), "hifigan, istft or pulse"),
         (CodecConfig(decoder="istft", causal=True, polish=1), "polish=0"),
         (CodecConfig(depths=(1,)), "differ in number"),
         (CodecConfig(upsample=(8, 8, 2, 2), decoder_dim=100), "multiple of 16"),
@@ -295,7 +295,7 @@ def test_errors_say_what_to_do():
             Codec(broken)
 
 
-@pytest.mark.parametrize("decoder", ["istft", "source", "hifigan"])
+@pytest.mark.parametrize("decoder", ["istft", "pulse", "hifigan"])
 @pytest.mark.parametrize("causal", [False, True])
 def test_everything_stays_on_its_device(decoder, causal, monkeypatch):
     """`meta` tensors have no values: whatever leaves their device fails. There is no autocast for them."""

@@ -7,7 +7,7 @@ from wavelldm.audio import pitch
 from wavelldm.codec import compress
 from wavelldm.codec.losses import PULSE_WEIGHTS, MelLoss, pulse_distances
 from wavelldm.codec.model import Codec
-from wavelldm.codec.pulse import BANDS, SourceHead, mel_interpolation, pulses
+from wavelldm.codec.pulse import BANDS, PulseDecoder, mel_interpolation, pulses
 from wavelldm.codec.search import search
 from wavelldm.config import override
 from wavelldm.errors import WavelldmError
@@ -15,12 +15,12 @@ from wavelldm.training.codec import CodecOptions, CodecTask, spread_loss
 from wavelldm.training.presets import preset
 
 SR, HOP = 16_000, 256
-TINY = override(preset("tiny"), ["codec.decoder=source", "codec.hear_pitch=true"])
+TINY = override(preset("tiny"), ["codec.decoder=pulse", "codec.pitch_input=true"])
 
 
 def head(seed=0, **changes):
     torch.manual_seed(seed)
-    return SourceHead(**({"dim": 8, "width": 16, "depth": 1} | changes)).eval()
+    return PulseDecoder(**({"dim": 8, "width": 16, "depth": 1} | changes)).eval()
 
 
 def silent(*shape):
@@ -124,7 +124,7 @@ def test_codes_that_use_everything_evenly_have_no_spread_loss():
     assert spread_loss(even[..., :1].expand(-1, -1, 20)) > 0.5
 
 
-def test_a_source_decoder_learns_the_pitch_it_is_shown():
+def test_the_pulse_decoder_learns_the_pitch_it_is_shown():
     torch.manual_seed(0)
     t = torch.arange(8192) / SR
     wav = torch.stack([sum(torch.cos(2 * math.pi * k * f * t) for k in range(1, 12)) * 0.05 for f in (110.0, 205.0)])[
@@ -179,5 +179,5 @@ def test_a_search_goes_through_files_of_any_length(monkeypatch):
     wav = 0.1 * torch.randn(2, 90 * HOP + 5, generator=torch.Generator().manual_seed(1))
     codes = torch.cat(list(compress.encode_blocks(codec, wav.split(5_000, dim=1), 3, steps=1)), dim=2)
     assert codes.shape == (2, 3, 91)
-    with pytest.raises(WavelldmError, match="source decoder"):
+    with pytest.raises(WavelldmError, match="pulse decoder"):
         search(Codec(preset("tiny").codec), wav[:1, None], 1)

@@ -95,7 +95,7 @@ def test_the_encoder(p):
 
 
 def test_the_encoder_that_hears_the_pitch():
-    p = variant(hear_pitch=True)
+    p = variant(pitch_input=True)
     mine = shaken(HAND["my_encoder"](p, heard=p.mel.n_mels + HAND["COUNT"]))
     theirs = make_encoder(p)
     theirs.load_state_dict(mine.state_dict())
@@ -149,7 +149,7 @@ def test_the_scores_of_the_pitch(n):
 def test_the_pulses_and_their_phases():
     f0 = 60 * 8 ** torch.rand(2, 40, generator=torch.Generator().manual_seed(1))
     turns = HAND["my_turns"](f0, 16_000, 256)
-    same(turns, pulse.SourceHead(48, 24, 1).turns(f0), 1e-9)
+    same(turns, pulse.PulseDecoder(48, 24, 1).turns(f0), 1e-9)
     same(HAND["my_pulses"](f0, turns, 16_000, 512), pulse.pulses(f0, turns, 16_000, 512))
     on_top = HAND["my_pulses"](f0, 0 * turns, 16_000, 512)[..., 256]  # where all cosines are 1
     same(on_top, (2 * (8_000 / f0).floor()).sqrt(), 1e-3)
@@ -159,7 +159,7 @@ def test_the_pulses_and_their_phases():
 def test_frames_of_pulses_and_noise_and_their_sum(frames):
     assert HAND["BANDS"] == pulse.BANDS and HAND["TABLE"] == pulse.TABLE
     same(HAND["my_interpolation"](257, 16_000), pulse.mel_interpolation(80, 257, 16_000), 1e-6)
-    head = pulse.SourceHead(48, 24, 1)
+    head = pulse.PulseDecoder(48, 24, 1)
     f0 = 60 * 8 ** torch.rand(2, frames, generator=torch.Generator().manual_seed(1))
     turns, gains = head.turns(f0), noise(2, 160, frames)
     mine = HAND["shaped"](f0, turns, HAND["my_noise"](frames, 256).expand(2, -1, -1), gains, 16_000, 256)
@@ -176,7 +176,10 @@ def test_the_pitch_that_is_read():
 
 @pytest.mark.parametrize("causal", (True, False))
 def test_the_head_of_pulses_and_noise(causal):
-    mine, theirs = shaken(HAND["VoiceHead"](48, 24, 2, 3, causal=causal)), pulse.SourceHead(48, 24, 2, 3, causal=causal)
+    mine, theirs = (
+        shaken(HAND["VoiceHead"](48, 24, 2, 3, causal=causal)),
+        pulse.PulseDecoder(48, 24, 2, 3, causal=causal),
+    )
     theirs.load_state_dict(mine.state_dict())
     a, b = mine(noise(2, 48, 15)), theirs(noise(2, 48, 15))
     assert a.shape == b.shape and (a - b).norm() < 0.01 * b.norm() and b.std() > 0

@@ -69,7 +69,7 @@ def test_what_a_source_decoder_is_taught(silent):
     assert HAND["VOICE"] == losses.PULSE_WEIGHTS | {"spread": train_codec.SPREAD} and HAND["NEAR"] == losses.NEAR
     torch.manual_seed(0)
     tiny = preset("tiny")
-    codec = Codec(replace(tiny.codec, decoder="source", hear_pitch=True))
+    codec = Codec(replace(tiny.codec, decoder="pulse", pitch_input=True))
     tone = 0.1 * torch.sin(torch.arange(8_192) * 2 * torch.pi * 150 / SR).sign()
     wav = torch.cat([0.3 * pair(8_192)[1][:1], (0 if silent else 1) * tone[None, None]])
     number, z_q = torch.arange(32), torch.randn(2, tiny.codec.latent_dim, 32)

@@ -11,7 +11,7 @@ from wavelldm.diffusion.schedule import q_sample
 from wavelldm.errors import WavelldmError
 from wavelldm.training import loop
 from wavelldm.training.presets import preset
-from wavelldm.training.waveform import LAST, WEIGHTS, WaveOptions, WaveTask, distances, spectral
+from wavelldm.training.waveform import LAST, LOSS_WEIGHTS, WaveOptions, WaveTask, distances, spectral
 
 TINY = preset("tiny").waveform
 FULL = WaveOptions(half=False)
@@ -229,7 +229,8 @@ def test_one_resolution_or_several():
     task = WaveTask(replace(TINY, resolutions=(512,)), FULL)
     ((_, loss, parts),) = task.losses((noisy, clean))
     assert (
-        loss.item() == pytest.approx(sum(WEIGHTS[k] * v.item() for k, v in parts.items()), rel=1e-5) and len(parts) == 4
+        loss.item() == pytest.approx(sum(LOSS_WEIGHTS[k] * v.item() for k, v in parts.items()), rel=1e-5)
+        and len(parts) == 4
     )
 
 

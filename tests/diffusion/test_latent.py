@@ -193,7 +193,7 @@ def test_one_batch_is_overfitted(tmp_path, kind):
     assert names <= set(row)
 
 
-@pytest.mark.parametrize("decoder", ["istft", "source"])
+@pytest.mark.parametrize("decoder", ["istft", "pulse"])
 def test_what_is_decoded_can_count_too(tmp_path, decoder):
     held, p = latents(4), override(TINY, ["diffusion.unet.dims=64,96", f"codec.decoder={decoder}"])
     options = DiffusionOptions(half=False, decoded=2.0)

@@ -62,7 +62,7 @@ def test_critics_may_join_a_run_late(tmp_path):
         loop.fit(tiny(batch), loop.Plan(steps=9), tmp_path, progress=False)
 
 
-@pytest.mark.parametrize("decoder", ["istft", "source"])
+@pytest.mark.parametrize("decoder", ["istft", "pulse"])
 def test_critics_hear_every_decoder_that_makes_sound(decoder):
     """With the pulse decoder, which the default preset has, there was no sound to listen to."""
     config = replace(preset("tiny").codec, decoder=decoder)

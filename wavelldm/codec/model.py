@@ -17,7 +17,7 @@ from ..errors import AudioError, WavelldmError
 from ..nn.layers import Chain, ChannelNorm, Conv1d, ConvNeXtBlock, ConvTranspose1d
 from .decoders import HiFiGAN, ISTFTHead
 from .fsq import GFSQ
-from .pulse import SourceHead
+from .pulse import PulseDecoder
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ class CodecConfig:
     levels: tuple = (8, 8, 8, 6, 5)  # FSQ levels of one codebook: 15,360 entries
     groups: int = 4  # slices of the latent's channels ...
     residuals: int = 1  # ... each quantised this many times
-    hear_pitch: bool = False  # the encoder also sees how well each pitch fits (audio/pitch.py)
-    decoder: str = "hifigan"  # or "istft", "source"
+    pitch_input: bool = False  # the encoder also sees how well each pitch fits (audio/pitch.py)
+    decoder: str = "hifigan"  # or "istft", "pulse"
     decoder_dim: int = 512  # channels it starts with
     decoder_depth: int = 6  # ConvNeXt blocks (istft, source)
     polish: int = 0  # steps of Griffin-Lim that make the head's phases fit its magnitudes (istft)
@@ -79,7 +79,7 @@ class Coded(NamedTuple):
 
 def make_encoder(c: CodecConfig) -> Chain:
     """features (B, M, F) -> z (B, D, T): stages of ConvNeXt blocks, then a strided convolution and block per stride."""
-    inputs = c.mel.n_mels + (pitch.COUNT if c.hear_pitch else 0)
+    inputs = c.mel.n_mels + (pitch.COUNT if c.pitch_input else 0)
     layers = [Conv1d(inputs, c.dims[0], 7, causal=c.causal), ChannelNorm(c.dims[0])]
     for i, (depth, dim) in enumerate(zip(c.depths, c.dims)):
         if i > 0:
@@ -115,9 +115,9 @@ def make_decoder(c: CodecConfig) -> nn.Module:
         return ISTFTHead(
             c.latent_dim, c.decoder_dim, c.decoder_depth, c.expansion, c.mel.n_fft, c.mel.hop, c.causal, c.polish
         )
-    if c.decoder == "source":
-        return SourceHead(c.latent_dim, c.decoder_dim, c.decoder_depth, c.expansion, c.mel.sr, c.mel.hop, c.causal)
-    raise WavelldmError(f"there is no decoder '{c.decoder}'; choose hifigan, istft or source")
+    if c.decoder == "pulse":
+        return PulseDecoder(c.latent_dim, c.decoder_dim, c.decoder_depth, c.expansion, c.mel.sr, c.mel.hop, c.causal)
+    raise WavelldmError(f"there is no decoder '{c.decoder}'; choose hifigan, istft or pulse")
 
 
 class Codec(nn.Module):
@@ -138,7 +138,7 @@ class Codec(nn.Module):
         self.sr, self.hop, self.causal = c.sr, c.hop, c.causal
         mel = replace(c.mel, padding="causal" if c.causal else "same")
         self.mel = LogMel(mel)
-        span = max(mel.n_fft, pitch.layout(mel.sr)[2] if c.hear_pitch else 0)
+        span = max(mel.n_fft, pitch.layout(mel.sr)[2] if c.pitch_input else 0)
         self.past = -(-(span - mel.hop) // mel.hop) * mel.hop  # samples before a chunk that its frames need
         self.encoder = make_encoder(c)
         self.quantiser = GFSQ(c.latent_dim, c.groups, c.residuals, c.levels)
@@ -163,10 +163,10 @@ class Codec(nn.Module):
 
     def _features(self, wav: Tensor) -> Tensor:
         """wav -> mel (B, M, F), counted from silence (-2.5) to magnitude one (2.5): for speech about mean 0, deviation
-        1. With `hear_pitch`, below it how well each pitch fits: (B, M + S, F)."""
+        1. With `pitch_input`, below it how well each pitch fits: (B, M + S, F)."""
         with torch.autocast(wav.device.type, enabled=False):
             mel = 2.5 - 5 * self.mel(wav.float(), self.sr) / math.log(self.config.mel.floor)
-            if not self.config.hear_pitch:
+            if not self.config.pitch_input:
                 return mel
             return torch.cat([mel, pitch.scores(wav.float(), self.sr, self.config.mel.hop, self.causal)], dim=1)
 
@@ -196,14 +196,14 @@ class Codec(nn.Module):
 
     def initial_window_state(self, batch: int) -> tuple | None:
         """For `decode_window` of the first window of a recording."""
-        return self.decoder.initial_window_state(batch) if isinstance(self.decoder, SourceHead) else None
+        return self.decoder.initial_window_state(batch) if isinstance(self.decoder, PulseDecoder) else None
 
     def decode_window(self, z_q: Tensor, before: int, count: int, state: tuple | None) -> tuple[Tensor, tuple | None]:
         """A window (B, D, T) of a longer latent -> wav (B, 1, count * hop) of its frames from `before` on, state for
         the window whose new frames come next. The other frames are context. For codecs that are not causal."""
         self._check_latent(z_q)
         x = self.upsampler(z_q)
-        if isinstance(self.decoder, SourceHead):
+        if isinstance(self.decoder, PulseDecoder):
             rate = self.hop // self.config.mel.hop
             wav, state = self.decoder.window_step(x, before * rate, count * rate, state)
         else:

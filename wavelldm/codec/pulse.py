@@ -47,7 +47,7 @@ def pulses(f0: Tensor, turns: Tensor, sr: int, n: int) -> Tensor:
     return (torch.where(peak, count + 0.5, ratio) - 0.5) * (2 / count).sqrt()
 
 
-class SourceHead(nn.Module):
+class PulseDecoder(nn.Module):
     """ConvNeXt blocks at the frame rate, then pitch and two envelopes per frame; (B, D, T) -> wav (B, 1, T * hop).
 
     Frame t is the windowed spectrum of pulses and noise times their envelopes, two hops long; frames overlap by half.

@@ -10,16 +10,16 @@ from torch import Tensor
 from ..errors import WavelldmError
 from .losses import PULSE_WEIGHTS, MelLoss, pulse_distances
 from .model import Codec
-from .pulse import SourceHead
+from .pulse import PulseDecoder
 
 LEARNING_RATE = 0.05  # of Adam, falling to zero on a straight line
 
 
 def search(codec: Codec, wav: Tensor, steps: int, codebooks: int | None = None, first: int = 0) -> Tensor:
     """wav (B, 1, N) at the codec's rate -> codes (B, K, T). `first`: the number of the first frame in the recording."""
-    if not isinstance(codec.decoder, SourceHead):
+    if not isinstance(codec.decoder, PulseDecoder):
         raise WavelldmError(
-            "codes can be searched only for a codec with the source decoder, such as voice16k; leave the search out"
+            "codes can be searched only for a codec with the pulse decoder, such as voice16k; leave the search out"
         )
     quantiser = codec.quantiser
     count = codebooks or quantiser.codebooks

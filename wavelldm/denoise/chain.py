@@ -121,11 +121,11 @@ class DecoderStage:
         self.latents = LatentStage(codec, diffusion, settings, size)
         margin = decoder_margin(codec)
         self.windows = Windows(1, margin, max(size, MARGINS * margin))
-        self.heard = self.made = 0
+        self.received = self.made = 0
         self.state = None
 
     def push(self, wav: Tensor, last: bool = False) -> Tensor:
-        self.heard += wav.shape[1]
+        self.received += wav.shape[1]
         self.state = self.state or self.codec.initial_window_state(len(wav))
         z = self.latents.push(wav, last)
         if self.rounded and z.shape[-1]:
@@ -134,7 +134,7 @@ class DecoderStage:
         for window, before, count in self.windows.push(z) + (self.windows.finish() if last else []):
             out, self.state = self.codec.decode_window(window, before, count, self.state)
             parts.append(out[:, 0])
-        out = torch.cat(parts, dim=1)[:, : self.heard - self.made]
+        out = torch.cat(parts, dim=1)[:, : self.received - self.made]
         self.made += out.shape[1]
         return torch.stack([out, torch.zeros_like(out)])
 
@@ -154,14 +154,14 @@ class MaskStage:
     ):
         self.net, self.strength, self.guide, self.lengths = net, settings.strength, guide, lengths
         self.waiting, self.spec, self.latents = Queue(), Queue(), Queue()  # samples, frames and latents not used up yet
-        self.heard = 0  # samples
+        self.received = 0  # samples
         self.made = -net.side  # samples: the first frame reaches back beyond the beginning
         self.frames = 0  # that are cleaned
         self.state = self.tail = self.gain = None
 
     def push(self, wav: Tensor, last: bool = False) -> Tensor:
         c = self.net.config
-        self.heard += wav.shape[1]
+        self.received += wav.shape[1]
         if self.state is None:
             self.state = self.net.initial_state(len(wav))
             self.waiting.push(wav.new_zeros(len(wav), self.net.side))
@@ -170,12 +170,12 @@ class MaskStage:
             self.latents.push(F.pad(latents, (0, c.ahead + 3)) if last else latents)
         if last:
             if self.lengths is None:
-                self.lengths = torch.full((len(wav),), self.heard, device=wav.device)
+                self.lengths = torch.full((len(wav),), self.received, device=wav.device)
             wav = F.pad(wav, (0, (c.ahead + 1) * c.hop + c.n_fft))  # the last frame with a sample in it, and one more
         self.waiting.push(wav)
         self._transform()
         tracks = self._clean(wav)
-        return tracks[..., : self.heard - self.made + tracks.shape[-1]] if last else tracks
+        return tracks[..., : self.received - self.made + tracks.shape[-1]] if last else tracks
 
     def _transform(self) -> None:
         """All whole frames of the waiting samples."""
@@ -327,7 +327,7 @@ class Session:
         self.adds_top = sr > stage_sr  # what lies above the network's band comes from the original
         self.original, self.low = Queue(), Queue()  # what waits for its cleaned twin, at both rates
         self.lengths = None if lengths is None else -(-lengths * stage_sr // sr)  # at the network's rate
-        self.heard = self.lowered = 0  # samples, at both rates
+        self.received = self.lowered = 0  # samples, at both rates
         self.finished = False
         self.like = torch.zeros(self.channels, 0)  # an empty block of the kind that is pushed
 
@@ -356,9 +356,9 @@ class Session:
 
     @torch.no_grad()
     def _through(self, block: Tensor, last: bool) -> Tensor:
-        if self.stage is None or (last and self.heard == 0):
+        if self.stage is None or (last and self.received == 0):
             return block
-        self.heard += block.shape[1]
+        self.received += block.shape[1]
         self.original.push(block)
         low = self._cut(through(self.down, self.gain * block, last))
         self.low.push(low)

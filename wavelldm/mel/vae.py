@@ -137,7 +137,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """(B, D, F / 4, M / 4) -> (B, 1, F, M); `told` (B, C) is added to every place before the first block."""
+    """(B, D, F / 4, M / 4) -> (B, 1, F, M); `words_vector` (B, C) is added to every place before the first block."""
 
     def __init__(self, c: VAEConfig):
         super().__init__()
@@ -155,10 +155,10 @@ class Decoder(nn.Module):
             self.levels.append(nn.ModuleDict(here))
         self.norm, self.last = nn.GroupNorm(c.groups, w[-1], 1e-6), nn.Conv2d(w[-1], 1, 3, padding=1)
 
-    def forward(self, z: Tensor, told: Tensor | None = None) -> Tensor:
+    def forward(self, z: Tensor, words_vector: Tensor | None = None) -> Tensor:
         x = self.first(z)
-        if told is not None:
-            x = x + told[:, :, None, None]
+        if words_vector is not None:
+            x = x + words_vector[:, :, None, None]
         for layer in self.middle:
             x = layer(x)
         return self.last(F.silu(self.norm(_through(self.levels, x))))
@@ -244,13 +244,13 @@ class MelVAE(nn.Module):
 
         `texts`: what is known about each item beside its latent.
         """
-        told = None
+        words_vector = None
         if texts is not None:
             if self.words is None:
                 raise WavelldmError("this VAE takes no side information; train one with words=1024")
             entries, starts = words_to_entries(texts, self.config.words)
-            told = self.words(entries.to(z.device), starts.to(z.device))
-        x = self.decoder(self.unmix(z), told)[:, 0].transpose(1, 2)
+            words_vector = self.words(entries.to(z.device), starts.to(z.device))
+        x = self.decoder(self.unmix(z), words_vector)[:, 0].transpose(1, 2)
         return x[..., :frames] * self.config.scale + self.config.shift
 
     def forward(self, log_mel: Tensor, texts: list[str] | None = None) -> Tensor:

@@ -77,7 +77,7 @@ class CodecTask(Task):
         self.mel_loss = MelLoss(self.sr).to(device)
         self.networks, self.groups = {"model": Codec(config).to(device)}, {"codec": ["model"]}
         self.polished = config.polish > 0  # then only magnitudes are learnt, and nothing passes through Griffin-Lim
-        self.pulsed = config.decoder == "source"
+        self.pulsed = config.decoder == "pulse"
         self.weights = LOSS_WEIGHTS | MAGNITUDES
         self.score_weights = MAGNITUDES if self.polished else {"mel": 1.0}
         if self.pulsed:

@@ -27,7 +27,7 @@ from .presets import Preset
 RECIPE = Degradation(snr=(-5.0, 20.0), reverb=0.2, level=1.0, band=0.05, clip=0.05)
 VALID = Degradation(snr=(0.0, 17.5))
 HELD_OUT = 48  # crops to validate on
-WEIGHTS = {"spectral": 1.0, "si_sdr": -0.1, "disturbance": 1.0, "estoi": 4.0}
+LOSS_WEIGHTS = {"spectral": 1.0, "si_sdr": -0.1, "disturbance": 1.0, "estoi": 4.0}
 
 
 def spectral_loss(net: MaskNet, wav: Tensor, clean: Tensor) -> Tensor:
@@ -49,7 +49,7 @@ def si_sdr(wav: Tensor, clean: Tensor) -> Tensor:
 
 
 def weighed(parts: dict) -> Tensor | float:
-    return sum(weight * parts[name] for name, weight in WEIGHTS.items())
+    return sum(weight * parts[name] for name, weight in LOSS_WEIGHTS.items())
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ class MaskTask(Task):
     @torch.no_grad()
     def validate(self, model: MaskNet) -> dict:
         rows = [self.distances(model, noisy.to(self.device), clean.to(self.device)) for noisy, clean in self.valid]
-        means = {name: sum(float(row[name]) for row in rows) / len(rows) for name in WEIGHTS}
+        means = {name: sum(float(row[name]) for row in rows) / len(rows) for name in LOSS_WEIGHTS}
         return {"score": weighed(means), **{f"valid_{name}": value for name, value in means.items()}}
 
     @torch.no_grad()

@@ -63,7 +63,7 @@ PRESETS = {
     "voice16k": Preset(
         "voice16k",
         CodecConfig(
-            MELS["base16k"], (1, 1, 2), (128, 256, 384), expansion=2, hear_pitch=True, decoder="source",
+            MELS["base16k"], (1, 1, 2), (128, 256, 384), expansion=2, pitch_input=True, decoder="pulse",
             decoder_dim=256, decoder_depth=6,
         ),
         DiffusionConfig(unet=UNetConfig((112, 128, 144), embedding=128, cond_dim=64)),

@@ -18,7 +18,7 @@ from .loop import Plan, Task
 from .mixtures import mixtures
 from .options import SNR, HalfOptions, option
 
-WEIGHTS = {"magnitude": 2.0, "phase": 1.0, "l1": 20.0, "level": 1.0}
+LOSS_WEIGHTS = {"magnitude": 2.0, "phase": 1.0, "l1": 20.0, "level": 1.0}
 OWN = 0.5  # share of items that use the head's estimate of t instead of the true one, as all do later
 JUDGED = 16_000  # Hz: the rate at which the validation listens, as WB-PESQ does
 
@@ -104,7 +104,7 @@ class WaveTask(Task):
             parts["level"] = (guess - t).abs().mean() / LAST
         yield (
             "wave",
-            sum(WEIGHTS[name] * part for name, part in parts.items()),
+            sum(LOSS_WEIGHTS[name] * part for name, part in parts.items()),
             {k: v.detach() for k, v in parts.items()},
         )
 
@@ -124,7 +124,7 @@ class WaveTask(Task):
         means = {name: sum(float(row[name]) for row in rows) / len(rows) for name in rows[0]}
         cleaned, clean = torch.cat(cleaned), torch.cat([clean for _, clean in self.valid])
         means["opinion"] = float(estimated_opinion(cleaned, clean.to(self.device), self.sr).mean())
-        loss = sum(WEIGHTS[name] * means[name] for name in ("magnitude", "phase", "l1"))
+        loss = sum(LOSS_WEIGHTS[name] * means[name] for name in ("magnitude", "phase", "l1"))
         means |= {"loss": loss} | validation_scores(clean, cleaned, self.sr)
         return {"score": loss - means["opinion"], **{f"valid_{name}": value for name, value in means.items()}}
 
