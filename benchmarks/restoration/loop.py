@@ -15,6 +15,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from wavelldm.weights import SCALE, as_bytes
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -137,10 +139,14 @@ def train(
     return average
 
 
-def publish(path: Path, model: nn.Module, config, facts: dict) -> None:
-    """fp16 weights and a json with what they are."""
+def publish(path: Path, model: nn.Module, config, facts: dict, eight_bits: bool = False) -> None:
+    """fp16 weights, or matrices in bytes, and a json with what they are."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file({k: v.half().contiguous() for k, v in model.state_dict().items()}, path.with_suffix(".safetensors"))
+    tensors = {k: v.half().contiguous() for k, v in model.state_dict().items()}
+    for name, x in model.state_dict().items() if eight_bits else ():
+        if x.dim() > 1:
+            tensors[name], tensors[name + SCALE] = as_bytes(x)
+    save_file(tensors, path.with_suffix(".safetensors"))
     path.with_suffix(".json").write_text(
         json.dumps({"config": asdict(config), "licence": "CC BY 4.0", **facts}, indent=1)
     )
@@ -150,7 +156,9 @@ def restored(path: Path, build) -> nn.Module:
     """`build(config as a dict)` -> module, filled with the weights at `path`."""
     facts = json.loads(path.with_suffix(".json").read_text())
     model = build(facts["config"])
-    model.load_state_dict({k: v.float() for k, v in load_file(path.with_suffix(".safetensors")).items()})
+    tensors = load_file(path.with_suffix(".safetensors"))
+    scales = {k.removesuffix(SCALE): tensors.pop(k) for k in list(tensors) if k.endswith(SCALE)}
+    model.load_state_dict({k: v.float() * scales.get(k, 1.0) for k, v in tensors.items()})
     return model.eval().requires_grad_(False)
 
 
