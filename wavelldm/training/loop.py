@@ -75,9 +75,8 @@ class Task:
     networks: dict[str, nn.Module]
     groups: dict[str, list[str]]
     sr: int
-    batches: Callable[
-        [int], Iterator
-    ]  # batches(first) yields batches (tuples of tensors) from step `first` on, for ever
+    # batches(first) yields batches (tuples of tensors) from step `first` on, for ever
+    batches: Callable[[int], Iterator]
     valid: list
     needs: dict[str, nn.Module]  # loaded networks that the trained one cannot be used without
 
