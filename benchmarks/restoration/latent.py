@@ -226,6 +226,8 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=48)
     parser.add_argument("--minutes", type=float, default=20.0)
     parser.add_argument("--begin", type=Path, help="weights to go on from, without the optimiser's state")
+    parser.add_argument("--frozen", action="store_true", help="only the decoder learns: what was made of z stays valid")
+    parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--stop", type=float, help="seconds since 1970")
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -238,6 +240,8 @@ def main() -> None:
     model.begin(spectrum(first * level(first)))
     if args.begin:
         model.load_state_dict(restored(args.begin, lambda d: Latent(LatentConfig(**d))).state_dict())
+    if args.frozen:
+        model.encoder.requires_grad_(False), model.decoder.read.requires_grad_(False)
     encoder, decoder = (sum(p.numel() for p in part.parameters()) / 1e6 for part in (model.encoder, model.decoder))
     print(f"{encoder:.2f} M encoder, {decoder:.2f} M decoder", flush=True)
 
@@ -269,7 +273,7 @@ def main() -> None:
         return {"far": far, **parts, "kbits": float(kl) * KBITS}
 
     began = time.time()
-    plan = Plan(minutes=args.minutes)
+    plan = Plan(minutes=args.minutes, lr=args.lr)
     average = train(args.out, model, loss_of, validate, plan, args.stop, {"rate": turn})
     publish(
         args.out / "latent",
