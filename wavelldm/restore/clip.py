@@ -1,0 +1,93 @@
+"""Clipped peaks put back: of all sounds whose samples lie at or beyond the ceilings where they were cut, and are the
+known ones elsewhere, one with few strong frequencies at a time.
+
+Nothing here is trained. Each round shrinks the weak bins of the spectrum, and then puts the known samples back
+(consistent iterative shrinkage: Siedenburg, Kowalski & Dörfler, "Audio declipping with social sparsity", 2014, with
+the threshold falling from round to round). Only frames that hold a clipped sample are computed, as no other has a say.
+"""
+
+from collections.abc import Iterable, Iterator
+
+import torch
+import torch.nn.functional as F
+from scipy.fft import next_fast_len
+from torch import Tensor
+
+from ..audio.blocks import windows
+from ..audio.stft import hann
+from ..errors import AudioError
+
+HOP, OVERLAP = 0.016, 4  # seconds, and frames over each sample: a frame is as long as both together
+ROUNDS = 60
+THRESHOLD = (1.0, 3e-4)  # of a bin's magnitude, first and last: 1 is that of a sine as high as the ceiling
+FLOOR, SLOPE = 0.05, 8_000.0  # thresholds rise with frequency as FLOOR + Hz / SLOPE, for speech falls with it
+STEP, MOMENTUM = 1.3, 0.8  # of each round, and how much of the last way is gone on
+TINY = 1e-9  # least ceiling
+PIECE, MARGIN = 8.0, 0.5  # seconds that are worked on at once, and that they see beyond their ends
+
+
+def declip(wav: Tensor, low: Tensor, high: Tensor, sr: int) -> Tensor:
+    """wav (C, N), clipped at the ceilings low (C,) and high (C,) of its channels -> (C, N) with its peaks.
+
+    Samples between the ceilings stay as they are, to the bit; others only move outwards, so peaks may pass 1. A ceiling
+    may be infinite. Channels do not know of each other.
+    """
+    return torch.cat([wav[:, :0], *declip_blocks([wav], low, high, sr)], dim=1)
+
+
+def declip_blocks(blocks: Iterable[Tensor], low: Tensor, high: Tensor, sr: int) -> Iterator[Tensor]:
+    """wav blocks (C, any) -> the same declipped, in constant memory; how the sound is cut into blocks is all one."""
+    if low.ndim != 1 or low.shape != high.shape or not (low < high).all():
+        raise AudioError("each channel has two ceilings, the low one below the high one: two tensors (channels,)")
+    hop = next_fast_len(max(1, round(HOP * sr)), real=True)
+    for window, before, count in windows(blocks, hop, round(MARGIN * sr / hop), round(PIECE * sr / hop)):
+        if len(window) != len(low):
+            raise AudioError(f"the sound has {len(window)} channels and there are ceilings for {len(low)}")
+        yield _shrunk(window, low.to(window), high.to(window), sr, hop)[:, before * hop : (before + count) * hop]
+
+
+def _shrunk(wav: Tensor, low: Tensor, high: Tensor, sr: int, hop: int) -> Tensor:
+    """wav (C, N), declipped at once. Sound is kept in slabs of one hop, of which OVERLAP in a row make a frame; only
+    the slabs of frames that hold a clipped sample are kept."""
+    above, below = wav >= high[:, None], wav <= low[:, None]  # (C, N)
+    if not (above | below).any():
+        return wav
+    channels, n = wav.shape
+    n_fft, side = OVERLAP * hop, (OVERLAP - 1) * hop
+    count = -(-n // hop) + 2 * (OVERLAP - 1)
+
+    def slabs(x: Tensor) -> Tensor:  # (C, N) -> (C * count, hop)
+        return F.pad(x, (side, count * hop - n - side)).reshape(channels * count, hop)
+
+    touched = slabs(above | below).any(1).reshape(channels, count)
+    channel, first = touched.unfold(1, OVERLAP, 1).any(2).nonzero(as_tuple=True)  # of every frame (T,)
+    place = (channel * count + first)[:, None] + torch.arange(OVERLAP, device=wav.device)  # (T, OVERLAP)
+    kept = torch.zeros(channels * count, dtype=torch.bool, device=wav.device)
+    kept[place.flatten()] = True
+    place = (kept.cumsum(0) - 1)[place]  # among the kept slabs
+
+    known, above, below = (slabs(x)[kept] for x in (wav, above, below))  # (K, hop)
+    owner = torch.arange(channels, device=wav.device).repeat_interleave(count)[kept]
+    least = torch.where(above, high[owner, None], known.masked_fill(below, -torch.inf))
+    most = torch.where(below, low[owner, None], known.masked_fill(above, torch.inf))
+
+    window = hann(n_fft, n_fft, wav.dtype, wav.device)
+    back = window / window.square().reshape(OVERLAP, hop).sum(0).repeat(OVERLAP)
+    hz = torch.arange(n_fft // 2 + 1, device=wav.device) * (sr / n_fft)
+    ceiling = torch.maximum(low.abs().nan_to_num(posinf=0.0), high.abs().nan_to_num(posinf=0.0))
+    unit = (ceiling.clamp_min(TINY)[channel, None] * (FLOOR + hz / SLOPE) * (n_fft / 4)).square()  # (T, bins)
+
+    last = here = known
+    for i in range(ROUNDS):
+        threshold = THRESHOLD[0] * (THRESHOLD[1] / THRESHOLD[0]) ** (i / (ROUNDS - 1))
+        spec = torch.fft.rfft(here[place].flatten(1) * window)  # (T, bins)
+        power = spec.real.square() + spec.imag.square()
+        spec = spec * (power / (power + threshold**2 * unit))
+        frames = torch.fft.irfft(spec, n_fft) * back
+        now = torch.zeros_like(known).index_add_(0, place.flatten(), frames.reshape(-1, hop))
+        now = torch.clamp(here + STEP * (now - here), least, most)
+        here = torch.clamp(now + MOMENTUM * (now - last), least, most)
+        last = now
+
+    out = slabs(wav).index_put_((kept,), last)
+    return out.reshape(channels, -1)[:, side : side + n]
