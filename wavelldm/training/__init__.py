@@ -1,5 +1,6 @@
 """How every network is trained. Read first `loop` (the task, the plan, `fit`), then one network's file: `codec`,
-`diffusion`, `mask`, `prior`, `segan`, `waveform`, or `ladder` for the four of the ladder.
+`diffusion`, `mask`, `prior`, `segan`, `waveform`, `speech_latent` and `filler` for what restores, or `ladder` for the
+four of the ladder.
 
 `options` and `presets` are the numbers that one can change, `recipes` those that made the weights that ship; `parallel`
 lets several processes train together; `mixtures` and `latents` are what is trained on; `net2net` enlarges a network.
@@ -15,6 +16,8 @@ NETWORKS = {  # a network's name -> the module here that trains it, its task, wh
     "codec": ("codec", "CodecTask", "the neural codec"),
     "diffusion": ("diffusion", "DiffusionTask", "the latent diffusion over a codec's latents"),
     "mask": ("mask", "MaskTask", "the mask network, alone or guided by a diffusion"),
+    "latent": ("speech_latent", "SpeechLatentTask", "the latent for generating, which gaps are filled in"),
+    "filler": ("filler", "FillerTask", "the network that fills gaps, in one step or in several"),
     "prior": ("prior", "PriorTask", "the diffusion prior of clean speech, for refining"),
     "segan": ("segan", "SeganTask", "SEGAN, a denoiser that learns from a critic"),
     "waveform": ("waveform", "WaveTask", "the denoiser on the waveform that knows its noise level"),

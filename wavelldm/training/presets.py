@@ -15,6 +15,8 @@ from ..ladder.refinement import RefinementConfig
 from ..mel.vae import VAEConfig
 from ..mel.vocoder import VocoderConfig
 from ..refine.prior import PriorConfig
+from ..restore.filler import FillerConfig
+from ..restore.latent import SpeechLatentConfig
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,8 @@ class Preset:
     vae: VAEConfig = field(default_factory=VAEConfig)
     refinement: RefinementConfig = field(default_factory=RefinementConfig)
     autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
+    latent: SpeechLatentConfig = field(default_factory=SpeechLatentConfig)
+    filler: FillerConfig = field(default_factory=FillerConfig)
 
 
 PRESETS = {
@@ -49,6 +53,8 @@ PRESETS = {
         VAEConfig(MELS["base16k"], widths=(8, 16, 16)),
         RefinementConfig(MELS["base16k"].n_mels, width=16, depth=1),
         AutoencoderConfig(width=24, depth=1),
+        SpeechLatentConfig(size=16, encoder_width=32, encoder_depth=1, width=48, depth=2),
+        FillerConfig(size=16, width=48, dilations=(1, 2, 0, 1), heads=2),
     ),
     "base16k": Preset(
         "base16k",
