@@ -122,8 +122,8 @@ def test_settings_that_a_model_does_not_have_are_refused():
     refused = {
         "best": (Settings(sampler="magic"), Settings(sampler="ddim"), Settings(steps=2), Settings(rounded=True)),
         "wavelldm": (Settings(strength=0.5),),
-        "segan": (Settings(steps=2), Settings(strength=0.5), Settings(restore=True), Settings(sampler="ddim")),
-        "waveform": (Settings(strength=0.5), Settings(restore=True)),
+        "segan": (Settings(steps=2), Settings(strength=0.5), Settings(bold=True), Settings(sampler="ddim")),
+        "waveform": (Settings(strength=0.5), Settings(bold=True)),
         "logmmse": (Settings(steps=2), Settings(strength=0.5), Settings(restore=True)),
     }
     for name, wrong in refused.items():

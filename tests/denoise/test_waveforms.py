@@ -126,8 +126,6 @@ def test_settings_that_mean_nothing_are_refused(model):
     wav, settings = torch.zeros(1, 4_000) + 0.1, denoiser.Settings
     with pytest.raises(WavelldmError, match="cannot change the strength"):
         model.enhance(wav, SR, settings(strength=2.0))
-    with pytest.raises(WavelldmError, match="cannot restore what is missing"):
-        model.enhance(wav, SR, settings(restore=True))
     if isinstance(model.network, Segan):
         with pytest.raises(WavelldmError, match="cannot take several steps"):
             model.stream(SR, settings=settings(steps=2))

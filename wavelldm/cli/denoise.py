@@ -48,7 +48,12 @@ def add(commands: argparse._SubParsersAction) -> None:
         help="which denoiser: base16k, wavelldm, segan, waveform, logmmse, or weights that you trained, by their path "
         "(default: the best one that ships)",
     )
-    sub.add_argument("--steps", type=whole(1, 1000), default=1, help="steps of the diffusion's sampler (default: 1)")
+    sub.add_argument(
+        "--steps",
+        type=whole(0, 1000),
+        default=1,
+        help="steps of the diffusion's sampler, and with --restore of what fills gaps (default: 1)",
+    )
     sub.add_argument("--sampler", help="ddim, ddpm, dpmpp_2m ... (default: the one the model was made for)")
     sub.add_argument(
         "--strength",
@@ -66,8 +71,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     sub.add_argument(
         "--restore",
         action="store_true",
-        help="also fill dropouts (up to 0.6 s) and missing bands with what the diffusion expects there; a stream then "
-        "waits 11 s, and keeps its band",
+        help="also repair what is damaged, see `wavelldm restore`; a stream then waits 12 s",
     )
     sub.add_argument(
         "--stream", action="store_true", help="clean files as a stream is cleaned: in small blocks, as they come"

@@ -34,7 +34,12 @@ EXAMPLES = """examples:
   torchrun --nproc-per-node 4 -m wavelldm train codec --manifest table.tsv     four GPUs
 
 The options of a network: wavelldm train NETWORK --help"""
-OPEN = {"all": ("num_workers", "half"), "diffusion": ("codec",), "refinement": ("vae",)}  # what no recipe decides
+OPEN = {
+    "all": ("num_workers", "half"),
+    "diffusion": ("codec",),
+    "filler": ("latent",),
+    "refinement": ("vae",),
+}  # what no recipe decides
 PLANNED = ("preset", "set", "lr", "use_scheduler", "epochs", "steps", "ema", "seed")  # what all recipes do
 
 

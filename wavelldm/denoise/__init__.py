@@ -1,7 +1,7 @@
 """Denoisers: noisy recordings in, clean ones out, whole, from files, or as they arrive.
 
 Read `denoiser` (what one calls) and `chain` (how a recording passes through a network) first; then the networks: `mask`
-(the default), `segan` and `waveform`, and `logmmse`, which is none; `restore` fills in what is lost.
+(the default), `segan` and `waveform`, and `logmmse`, which is none.
 """
 
 from .chain import Session, Settings

@@ -25,9 +25,9 @@ from ..codec.model import Codec
 from ..diffusion.latent import LatentDiffusion
 from ..diffusion.samplers import FrameNoise
 from ..errors import AudioError, WavelldmError
+from ..restore.restorer import KINDS, Restorer, as_mask
 from .logmmse import LogMMSE
 from .mask import MaskNet
-from .restore import Restorer
 from .segan import deemphasise, emphasise
 
 LEVEL = -26.0  # dB of active speech, in the middle of what the networks were trained on
@@ -38,19 +38,25 @@ FRAME = 512  # samples over which the gain of the highest bins of a waveform is 
 class Settings:
     """What a user may choose. A denoiser refuses what it cannot do."""
 
-    steps: int = 1  # of the diffusion's sampler
+    steps: int = 1  # of the diffusion's sampler, and of what fills gaps: 0 draws straight lines across them
     sampler: str | None = None  # default: the one the model was made for
     strength: float = 1.0  # the mask's gain in decibels, times this: 0 changes nothing
     background: float = 0.0  # share of what was removed that is put back
     seed: int = 0
-    restore: bool = False  # fill dropouts and missing bands too
+    restore: bool = False  # repair what is damaged too
+    kinds: tuple[str, ...] = KINDS  # of damage that is repaired
+    bold: bool = False  # fill gaps by drawing even where noise is louder than speech by 7 dB
     rounded: bool = False  # without a mask: round the clean latent to codes before it is decoded
 
     def __post_init__(self):
-        if not (self.steps >= 1 and 0 <= self.strength <= 4 and 0 <= self.background <= 1):
+        if not (self.steps >= (not self.restore) and 0 <= self.strength <= 4 and 0 <= self.background <= 1):
             raise WavelldmError(
-                "steps begin at 1, strength lies between 0 and 4, and the kept background between 0 and 1"
+                "steps begin at 1 (at 0 where gaps are filled), strength lies between 0 and 4, and the kept background "
+                "between 0 and 1"
             )
+        unknown = sorted(set(self.kinds) - set(KINDS))
+        if unknown:
+            raise WavelldmError(f"there is no kind of damage called '{unknown[0]}'; choose of {', '.join(KINDS)}")
 
 
 DEFAULTS = Settings()
@@ -286,6 +292,16 @@ class WindowStage:
         return self.joined.ready(counts)
 
 
+class IdleStage:
+    """Changes nothing, so that a recording can be restored alone."""
+
+    def push(self, wav: Tensor, last: bool = False) -> Tensor:
+        return torch.stack([wav, torch.ones_like(wav)])
+
+    def ready(self, counts: np.ndarray) -> np.ndarray:
+        return counts
+
+
 class ClassicalStage:
     """log-MMSE. It works at any rate, so nothing lies above its band."""
 
@@ -306,7 +322,8 @@ class Session:
     """One recording being cleaned as it arrives: `push` blocks of any size, from one sample on, then `finish`.
 
     What comes out, joined, is as long as what went in, at the same rate, as loud, and aligned with it. `latency` says
-    how many samples the output lags behind. `stage` is None if nothing is to be changed.
+    how many samples the output lags behind. `stage` is None if nothing is to be changed. `only`: gaps of each channel
+    in samples; then all else stays as it is to the bit.
     """
 
     def __init__(
@@ -319,15 +336,16 @@ class Session:
         restorer: Restorer | None = None,
         lengths: Tensor | None = None,
         device: torch.device | str = "cpu",
+        only: Sequence[Sequence[tuple[int, int]]] | None = None,
     ):
-        self.stage, self.restorer, self.background = stage, restorer, background
+        self.stage, self.restorer, self.background, self.only = stage, restorer, background, only
         self.sr, self.stage_sr, self.channels, self.device = sr, stage_sr, len(levels), torch.device(device)
         self.gain = torch.tensor([[10 ** ((LEVEL - level) / 20)] for level in levels], device=device)  # (C, 1)
         self.down, self.up = Resampler(sr, stage_sr, self.channels), Resampler(stage_sr, sr, 3 * self.channels)
         self.adds_top = sr > stage_sr  # what lies above the network's band comes from the original
         self.original, self.low = Queue(), Queue()  # what waits for its cleaned twin, at both rates
         self.lengths = None if lengths is None else -(-lengths * stage_sr // sr)  # at the network's rate
-        self.received = self.lowered = 0  # samples, at both rates
+        self.received = self.lowered = self.given = 0  # samples in, at both rates, and out
         self.finished = False
         self.like = torch.zeros(self.channels, 0)  # an empty block of the kind that is pushed
 
@@ -371,7 +389,13 @@ class Session:
             above = torch.zeros_like(above)
         changes = through(self.up, torch.cat([cleaned - low, above - 1, low]), last)  # (3 C, n)
         changes = changes.unflatten(0, (3, -1))[..., : len(self.original)]
-        return self._mixed(*changes, self.original.take(changes.shape[-1]))
+        original = self.original.take(changes.shape[-1])
+        mixed, first = self._mixed(*changes, original), self.given
+        self.given += original.shape[1]
+        if self.only is None:
+            return mixed
+        inside = torch.stack([as_mask(gaps, first, original.shape[1]) for gaps in self.only])
+        return torch.where(inside.to(mixed.device), mixed, original)
 
     def _mixed(self, change: Tensor, top_change: Tensor, low: Tensor, original: Tensor) -> Tensor:
         """The original, plus what the network changes, plus what follows for all that the network did not hear."""

@@ -8,7 +8,6 @@ from functools import lru_cache, partial
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import weights
@@ -18,11 +17,15 @@ from ..codec.model import Codec
 from ..diffusion.latent import LatentDiffusion
 from ..errors import AudioError, WavelldmError
 from ..progress import progress_bar
+from ..restore.find import Damage, Finder
+from ..restore.gaps import SR
+from ..restore.restorer import Restorer, at_rate
 from .chain import (
     DEFAULTS,
     LEVEL,
     ClassicalStage,
     DecoderStage,
+    IdleStage,
     LatentStage,
     MaskStage,
     Session,
@@ -32,7 +35,6 @@ from .chain import (
     check_samples,
 )
 from .mask import MaskNet
-from .restore import Restorer, find_cutoff
 from .segan import Segan
 from .waveform import WaveDenoiser
 
@@ -45,6 +47,8 @@ CAN = {  # what a denoiser that lacks a setting does not do
     "sampler": "choose a sampler",
     "strength": "change the strength",
     "restore": "restore what is missing",
+    "kinds": "choose what to repair without --restore",
+    "bold": "draw without --restore",
     "rounded": "round latents to codes",
 }
 
@@ -54,25 +58,22 @@ class Look:
     """What a first look at a recording found, for each of its channels."""
 
     levels: tuple[float, ...]  # dB of active speech; that which the networks know, where there is nothing to bring up
-    cutoffs: tuple[float | None, ...]  # Hz above which a band is missing
+    damages: tuple[Damage, ...]  # gaps in samples of the recording; none, if nobody asked
 
 
-def look_at(blocks: Iterable[Tensor], sr: int) -> Look:
-    """The first look at wav blocks (C, any). Levels are those of the loudest tenth of all seconds."""
-    powers, spectrum = [], None
+def look_at(blocks: Iterable[Tensor], sr: int, damage: bool = False) -> Look:
+    """The first look at wav blocks (C, any). Levels are those of the loudest tenth of all seconds. `damage`: look for
+    that, too."""
+    powers, finder, channels = [], Finder(sr) if damage else None, 0
     for block in blocks:
+        channels = len(block)
+        if finder is not None:
+            finder.push(block)
         for part in block.float().split(sr, dim=1):
             powers.append(active_power(part, sr))  # (C,)
-            if part.shape[1] == sr:
-                window = torch.hann_window(sr, device=part.device)
-                found = torch.fft.rfft(part * window).abs().square()  # (C, bins of 1 Hz)
-                spectrum = found if spectrum is None else spectrum + found
     loudest = torch.stack(powers).sort(dim=0).values[-max(1, len(powers) // 10) :].mean(0)  # (C,)
     levels = [10 * math.log10(p) if p > 10 ** (QUIETEST / 10) else LEVEL for p in loudest.tolist()]
-    if spectrum is None:
-        return Look(tuple(levels), (None,) * len(levels))
-    smooth = F.avg_pool1d(spectrum[:, None], 50)[:, 0]
-    return Look(tuple(levels), tuple(find_cutoff(row, sr) for row in smooth))
+    return Look(tuple(levels), (Damage(),) * channels if finder is None else finder.finish())
 
 
 class Denoiser:
@@ -83,6 +84,7 @@ class Denoiser:
     """
 
     pads = False  # recordings of different length can be cleaned together
+    changes = True  # what is not damaged, too
 
     def __init__(self, name: str, training: str, device: torch.device | str = "cpu"):
         self.name, self.training, self.device = name, training, torch.device(device)
@@ -99,13 +101,15 @@ class Denoiser:
         """Ready for one recording. `size`: latent frames at a time; `lengths`: where padded channels end."""
         raise NotImplementedError
 
-    def restoring(self) -> tuple[Codec, LatentDiffusion]:
-        """The networks that restore what is missing."""
-        raise NotImplementedError
+    @property
+    def restores(self) -> bool:
+        """Whether it works at the rate at which damage is repaired."""
+        return False
 
     def check(self, settings: Settings) -> None:
         """Refuse settings that this denoiser cannot honour."""
-        honoured = self.honours(settings)
+        honoured = self.honours(settings) | ({"restore"} if self.restores else set())
+        honoured |= {"steps", "kinds", "bold"} if settings.restore else set()
         for name, deed in CAN.items():
             changed = getattr(settings, name) != getattr(DEFAULTS, name)
             if changed and name not in honoured:
@@ -124,23 +128,26 @@ class Denoiser:
         """A session for one recording as it arrives: `push(block)`, `finish()`, `latency`.
 
         `level`: of its speech in dB (of each channel, or of all), which nobody can measure before it is there. With
-        what `look_at` finds, or the same level for both, a stream gives what `enhance` gives. `cutoff`: the frequency
-        above which a band is missing; with `restore` it is filled.
+        what `look_at` finds, or the same level for both, a stream gives what `enhance` gives. With `restore`, gaps are
+        looked for as the sound comes; `cutoff` is the frequency above which a band is missing.
         """
         levels = (float(level),) * channels if isinstance(level, int | float) else tuple(level)
         if channels < 1 or len(levels) != channels:
             raise WavelldmError(f"a stream has one channel or more, and one level or one for each, not {len(levels)}")
-        return self._session(files.check_rate(sr), settings, Look(levels, (cutoff,) * channels), LIVE)
+        return self._session(files.check_rate(sr), settings, Look(levels, (Damage(None, cutoff),) * channels), LIVE)
 
     def _session(self, sr: int, settings: Settings, look: Look, size: int, lengths: Tensor | None = None) -> Session:
         self.check(settings)
-        restorer, stage, rate = None, None, self.rate(sr)
-        if settings.restore:
-            restorer = Restorer(*self.restoring(), look.cutoffs, settings.steps, settings.seed)
-        if settings.strength > 0 or settings.restore:
+        restorer, stage, rate, damages = None, None, self.rate(sr), look.damages
+        if settings.restore and any(d.gaps is None or d.gaps for d in damages):
+            damages = tuple(at_rate(d, sr, rate) for d in damages)
+            restorer = Restorer(damages, settings.steps, settings.seed, settings.bold, self.device)
+        if (self.changes and settings.strength > 0) or restorer is not None:
             low = None if lengths is None else -(-lengths * rate // sr)
             stage = self.stage(sr, settings, size, low)
-        return Session(stage, sr, rate, look.levels, settings.background, restorer, lengths, self.device)
+        known = restorer is not None and all(d.gaps is not None for d in damages)
+        only = [d.gaps for d in look.damages] if known and not self.changes else None
+        return Session(stage, sr, rate, look.levels, settings.background, restorer, lengths, self.device, only)
 
     def enhance(
         self,
@@ -148,14 +155,18 @@ class Denoiser:
         sr: int,
         settings: Settings = DEFAULTS,
         level: float | None = None,
+        damages: Sequence[Damage] | None = None,
     ) -> Tensor | list[Tensor]:
         """(N,) or (C, N), or a list of such -> cleaned, each of the same shape, as loud as it was, on the same device.
 
-        `level`: of the speech in dB; by default that of each channel is measured.
+        `level`: of the speech in dB; by default that of each channel is measured. `damages`: of each channel of one
+        recording, for those who know; by default they are looked for, if they are to be restored.
         """
         sr = files.check_rate(sr)
         if isinstance(wav, Tensor):
-            return self._together([wav], sr, settings, level)[0]
+            return self._together([wav], sr, settings, level, damages)[0]
+        if damages is not None:
+            raise WavelldmError("damages are those of one recording; give recordings one by one")
         found: list = [None] * len(wav)
         for group in self._groups(wav, settings):
             for i, cleaned in zip(group, self._together([wav[i] for i in group], sr, settings, level)):
@@ -169,19 +180,27 @@ class Denoiser:
         lengths = [clip.shape[-1] for clip in clips]
         return [[i for i, n in enumerate(lengths) if n == length] for length in sorted(set(lengths))]
 
-    def _together(self, clips: Sequence[Tensor], sr: int, settings: Settings, level: float | None) -> list[Tensor]:
+    def _together(
+        self,
+        clips: Sequence[Tensor],
+        sr: int,
+        settings: Settings,
+        level: float | None,
+        damages: Sequence[Damage] | None = None,
+    ) -> list[Tensor]:
         """All channels of all clips as the channels of one recording."""
         each = [self._rows(clip) for clip in clips]  # (C, N)
         levels: list[float] = []
-        cutoffs: list[float | None] = []
+        found: list[Damage] = []
         for rows in each:
-            if level is None or settings.restore:
-                look = look_at([rows], sr)
+            seek = settings.restore and damages is None
+            if level is None or seek:
+                look = look_at([rows], sr, seek)
             else:
-                look = Look((LEVEL,) * len(rows), (None,) * len(rows))
+                look = Look((LEVEL,) * len(rows), (Damage(),) * len(rows))
             levels += look.levels if level is None else [float(level)] * len(rows)
-            cutoffs += look.cutoffs
-        look = Look(tuple(levels), tuple(cutoffs))
+            found += look.damages
+        look = Look(tuple(levels), tuple(found if damages is None else check_count(damages, len(found))))
         longest = max(rows.shape[1] for rows in each)
         lengths = torch.tensor([rows.shape[1] for rows in each for _ in rows], device=self.device)
         padded = torch.cat([files.fit(rows, longest) for rows in each])
@@ -213,10 +232,11 @@ class Denoiser:
         progress: bool = True,
         settings: Settings = DEFAULTS,
         live: bool = False,
+        look: Look | None = None,
     ) -> files.AudioInfo:
         """Clean a file block by block in constant memory, keeping length, loudness, rate, channels and sample format.
 
-        `live`: as a stream is cleaned, without a first look at the level.
+        `live`: as a stream is cleaned, without a first look. `look`: what a first look has found already.
         """
         facts = files.info(source)
         self.check(settings)
@@ -224,12 +244,18 @@ class Denoiser:
         if live:
             session = self.stream(facts.sr, facts.channels, settings)
         else:
-            look = look_at(files.read_blocks(source, seconds=10.0), facts.sr)
+            look = look or look_at(files.read_blocks(source, seconds=10.0), facts.sr, settings.restore)
             session = self._session(facts.sr, settings, look, max(LIVE, round(AT_ONCE * share)))
         with progress_bar(show=progress, total=facts.frames, desc="cleaning", unit="sample", unit_scale=True) as bar:
             blocks = cleaned_blocks(session, files.read_blocks(source, seconds=share * SECONDS), bar.update)
             frames = files.save_blocks(target, blocks, facts.sr, like=facts, force=force)
         return replace(facts, frames=frames)  # a file that was cut short holds fewer than its header says
+
+
+def check_count(damages: Sequence[Damage], channels: int) -> Sequence[Damage]:
+    if len(damages) != channels:
+        raise WavelldmError(f"this recording has {channels} channels; name the damage of each, not of {len(damages)}")
+    return damages
 
 
 def share_of(channels: int) -> float:
@@ -255,8 +281,7 @@ def device_of(network: nn.Module) -> torch.device:
 class MaskDenoiser(Denoiser):
     """A mask network, alone or, if it was built with a guide, behind the latent diffusion.
 
-    `latent`: a function that gives the codec and the diffusion, called once they are needed: for the guide or to
-    restore.
+    `latent`: a function that gives the guide's codec and diffusion.
     """
 
     def __init__(
@@ -278,19 +303,15 @@ class MaskDenoiser(Denoiser):
         return self.mask.config.sr
 
     def honours(self, settings: Settings) -> set[str]:
-        more = {"restore"} if self.latent is not None else set()
-        if self.guided:
-            more |= {"steps", "sampler"}
-        elif settings.restore:
-            more |= {"steps"}
-        return {"strength"} | more
+        return {"strength", "steps", "sampler"} if self.guided else {"strength"}
+
+    @property
+    def restores(self) -> bool:
+        return self.mask.config.sr == SR
 
     def stage(self, sr: int, settings: Settings, size: int, lengths: Tensor | None) -> Stage:
         guide = LatentStage(*self.latent(), settings, size) if self.guided else None
         return MaskStage(self.mask, settings, guide, lengths)
-
-    def restoring(self) -> tuple[Codec, LatentDiffusion]:
-        return check_restoring(*self.latent())
 
 
 class LatentDenoiser(Denoiser):
@@ -308,13 +329,14 @@ class LatentDenoiser(Denoiser):
         return self.codec.sr
 
     def honours(self, settings: Settings) -> set[str]:
-        return {"steps", "sampler", "restore", "rounded"}
+        return {"steps", "sampler", "rounded"}
+
+    @property
+    def restores(self) -> bool:
+        return self.codec.sr == SR
 
     def stage(self, sr: int, settings: Settings, size: int, lengths: Tensor | None) -> Stage:
         return DecoderStage(self.codec, self.diffusion, settings, size)
-
-    def restoring(self) -> tuple[Codec, LatentDiffusion]:
-        return check_restoring(self.codec, self.diffusion)
 
 
 class WindowDenoiser(Denoiser):
@@ -330,12 +352,38 @@ class WindowDenoiser(Denoiser):
     def honours(self, settings: Settings) -> set[str]:
         return {"steps"} if isinstance(self.network, WaveDenoiser) and self.network.config.leveled else set()
 
+    @property
+    def restores(self) -> bool:
+        return self.network.sr == SR
+
     def stage(self, sr: int, settings: Settings, size: int, lengths: Tensor | None) -> Stage:
         net = self.network
         if isinstance(net, Segan):
             clean = partial(net.clean, generator=torch.Generator().manual_seed(settings.seed))
             return WindowStage(clean, net.window, net.overlap, net.config.emphasis)
         return WindowStage(partial(net.clean, steps=settings.steps), net.window, net.overlap)
+
+
+class Untouched(Denoiser):
+    """Cleans nothing: for restoring alone. What is not damaged stays as it is to the bit."""
+
+    changes = False
+
+    def __init__(self, device: torch.device | str = "cpu"):
+        super().__init__("untouched", "nothing is cleaned, only what is damaged is repaired", device)
+
+    def rate(self, sr: int) -> int:
+        return SR
+
+    def honours(self, settings: Settings) -> set[str]:
+        return set()
+
+    @property
+    def restores(self) -> bool:
+        return True
+
+    def stage(self, sr: int, settings: Settings, size: int, lengths: Tensor | None) -> Stage:
+        return IdleStage()
 
 
 class ClassicalDenoiser(Denoiser):
@@ -372,13 +420,6 @@ def check_guide(mask: MaskNet, codec: Codec, diffusion: LatentDiffusion) -> None
         )
 
 
-def check_restoring(codec: Codec, diffusion: LatentDiffusion) -> tuple[Codec, LatentDiffusion]:
-    """Both, if they can draw what is missing."""
-    if diffusion.config.path != "noise":
-        raise WavelldmError("only a diffusion that begins with pure noise can restore what is missing; choose another")
-    return codec, diffusion
-
-
 # --- by name, or from weights -----------------------------------------------------------------------------------------
 
 
@@ -390,7 +431,7 @@ def latent_networks(device: torch.device, name: str = "voice16k-diffusion") -> t
 
 
 def base16k(device: torch.device) -> Denoiser:
-    return MaskDenoiser(weights.load("base16k-mask", MaskNet, device), partial(latent_networks, device))
+    return MaskDenoiser(weights.load("base16k-mask", MaskNet, device))
 
 
 def wavelldm(device: torch.device) -> Denoiser:
@@ -417,8 +458,7 @@ MODELS = {  # name -> what builds it
     "logmmse": logmmse,
 }
 TRAINING = {  # name -> what a user should know of it
-    "base16k": "a complex mask and a filter on the noisy spectrum, and the latent diffusion for what is missing "
-    "(--restore); trained on speech and noise, 16 kHz",
+    "base16k": "a complex mask and a filter on the noisy spectrum, trained on speech and noise, 16 kHz",
     "wavelldm": "latent diffusion and the codec's decoder, as in WaveLLDM: the whole sound is made anew",
     "segan": "SEGAN, a generator that learnt from a critic, on the waveform, 16 kHz",
     "waveform": "the timestep-conditioned denoiser on the waveform, 16 kHz",
@@ -486,20 +526,22 @@ def load(name: str | Path = "best", device: torch.device | str = "cpu") -> Denoi
     return denoiser
 
 
-def jobs(inputs: Sequence[str | Path], output: str | Path | None = None) -> list[tuple[Path, Path]]:
+def jobs(
+    inputs: Sequence[str | Path], output: str | Path | None = None, mark: str = "denoised"
+) -> list[tuple[Path, Path]]:
     """Which file becomes which: `x.wav` -> `x.denoised.wav` beside it, or under `output`, in folders as before."""
     found = []  # (source, its path relative to the folder it was found in)
     for name in map(Path, inputs):
         if not name.exists() and any(c in str(name) for c in "*?["):  # a pattern that no shell has spread out
             matches = [
-                Path(m) for m in sorted(glob.glob(str(name), recursive=True)) if ".denoised" not in Path(m).suffixes
+                Path(m) for m in sorted(glob.glob(str(name), recursive=True)) if f".{mark}" not in Path(m).suffixes
             ]
             if not matches:
                 raise AudioError(f"nothing matches '{name}'; check the pattern")
             found += [(m, Path(m.name)) for m in matches if m.is_file()]
         elif name.is_dir():
             inside = sorted(
-                p for p in name.rglob("*") if p.suffix.lower() in files.SUFFIXES and ".denoised" not in p.suffixes
+                p for p in name.rglob("*") if p.suffix.lower() in files.SUFFIXES and f".{mark}" not in p.suffixes
             )
             if not inside:
                 raise AudioError(f"{name} holds no sound files ({', '.join(files.SUFFIXES)})")
@@ -507,7 +549,7 @@ def jobs(inputs: Sequence[str | Path], output: str | Path | None = None) -> list
         else:
             found.append((name, Path(name.name)))
     if output is None:
-        pairs = [(source, source.with_suffix(f".denoised{source.suffix}")) for source, _ in found]
+        pairs = [(source, source.with_suffix(f".{mark}{source.suffix}")) for source, _ in found]
     elif len(found) == 1 and found[0][0] == Path(inputs[0]) and not Path(output).is_dir():
         pairs = [(found[0][0], Path(output))]
     elif Path(output).is_file():

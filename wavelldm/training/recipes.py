@@ -101,10 +101,29 @@ def _waveform() -> Recipe:
     return Recipe("base16k", (leg,), hours=0.5)
 
 
+def _latent() -> Recipe:
+    """The weights that ship had a rate of 6 kbit/s in the first minutes of the first leg. In the second leg the decoder
+    alone learns."""
+    plan = {"warmup": 100, "ema": 0.998}
+    legs = (Leg("latent1", 2_500, plan), Leg("latent2", 10_000, plan | {"lr": 7e-4}, options={"frozen": True}, seed=1))
+    return Recipe("base16k", legs, hours=0.9, eight_bits=True)
+
+
+def _filler() -> Recipe:
+    """First it learns what to expect, then to draw as well."""
+    legs = (
+        Leg("filler1", 11_000, {"warmup": 100, "ema": 0.998, "valid_every": 1000}, options={"drawn": 0.0}),
+        Leg("filler2", 14_000, {"lr": 8e-4, "ema": 0.9995, "valid_every": 1000}, seed=1),
+    )
+    return Recipe("base16k", legs, hours=2.0, eight_bits=True)
+
+
 RECIPES = {  # network -> name -> recipe
     "codec": {"shipped": _codec()},
     "diffusion": {"shipped": _diffusion()},
     "mask": {"shipped": _mask()},
+    "latent": {"shipped": _latent()},
+    "filler": {"shipped": _filler()},
     "prior": {"shipped": _prior()},
     "segan": {"shipped": _segan()},
     "waveform": {"shipped": _waveform()},
