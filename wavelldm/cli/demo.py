@@ -93,7 +93,7 @@ def run(source: str | Path | None = None, out: str | Path = "demo", model: str =
         steps.set_description_str("cleaning it")
         denoiser = denoisers.load(model, device)
         began = time.perf_counter()
-        cleaned = denoiser.enhance(noisy, sr, Settings(restore=True))  # restore: the diffusion fills what is lost
+        cleaned = denoiser.enhance(noisy, sr, Settings(restore=True))  # restore: what is lost is filled
         took = time.perf_counter() - began
         versions = {"clean": clean, "noisy": noisy, "denoised": cleaned}
         versions = {name: wav for name, wav in versions.items() if wav is not None}
