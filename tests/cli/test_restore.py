@@ -23,7 +23,7 @@ def test_it_says_what_it_found_and_draws_it(broken, capsys):
     picture = broken.with_name("call.png")
     assert main(["restore", str(broken), "--picture", str(picture)]) == 0
     out = capsys.readouterr().out
-    assert "call.restored.wav (3.0 s of sound)" in out and "1.250 s  gap of  100 ms, filled" in out
+    assert "call.restored.wav (3.0 s of sound)" in out and "channel 1: gap of 100 ms at 1.250 s, filled" in out
     assert picture.read_bytes().startswith(b"\x89PNG")
     before, after = (files.load(p)[0] for p in (broken, broken.with_name("call.restored.wav")))
     assert torch.equal(before[:, :20_000], after[:, :20_000]) and torch.equal(before[:, 21_600:], after[:, 21_600:])

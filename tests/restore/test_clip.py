@@ -6,7 +6,7 @@ from signals import speechlike
 
 from wavelldm.errors import AudioError
 from wavelldm.restore import clip
-from wavelldm.restore.clip import declip, declip_blocks
+from wavelldm.restore.clip import Declipper, declip
 
 
 def clipped(wav: torch.Tensor, share: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -64,7 +64,9 @@ def test_in_blocks_of_any_size_as_at_once():
     cut, low, high = clipped(speech(seconds=9.5), 0.1)
     whole = declip(cut, low, high, 16_000)
     for size in (1_000, 77_777):
-        parts = list(declip_blocks(cut.split(size, dim=1), low, high, 16_000))
+        stage = Declipper(low, high, 16_000)
+        parts = [stage.push(part) for part in cut.split(size, dim=1)]
+        parts.append(stage.push(cut[:, :0], last=True))
         assert torch.equal(torch.cat(parts, dim=1), whole)
 
 

@@ -8,8 +8,9 @@ import torch
 from wavelldm.audio import files
 from wavelldm.denoise import denoiser
 from wavelldm.denoise.chain import DEFAULTS, Settings
-from wavelldm.denoise.denoiser import Untouched, look_at
+from wavelldm.denoise.denoiser import Look, Untouched, look_at
 from wavelldm.errors import AudioError, WavelldmError
+from wavelldm.restore.bend import Curve
 from wavelldm.restore.filler import Filler, FillerConfig
 from wavelldm.restore.find import Damage, read_gaps
 from wavelldm.restore.restorer import BLOCK, CHUNK, HOP, LONGEST, Restorer, as_mask, at_rate
@@ -144,7 +145,7 @@ def test_who_cannot_restore_says_so():
         denoiser.load("logmmse").enhance(speech(), SR, RESTORE)
     with pytest.raises(WavelldmError, match="cannot draw without --restore"):
         denoiser.load().enhance(speech(), SR, Settings(bold=True))
-    with pytest.raises(WavelldmError, match="no kind of damage called 'gasp'; choose of gaps"):
+    with pytest.raises(WavelldmError, match="no kind of damage called 'gasp'; choose of gaps, clip"):
         Settings(restore=True, kinds=("gasp",))
     with pytest.raises(WavelldmError, match="longer than the 1 s that can be filled"):
         Untouched().enhance(speech(), SR, RESTORE, damages=[Damage(((0, 20_000),))])
@@ -203,3 +204,37 @@ def test_a_look_tells_of_damage_only_when_it_is_asked_to():
     broken = with_gaps(speech(3.0), (20_000, 21_600))
     assert look_at([broken], SR).damages == (Damage(),)
     assert look_at([broken], SR, damage=True).damages[0].gaps == ((20_000, 21_600),)
+
+
+def test_peaks_come_back_before_anything_else():
+    wav = speech(10.0)
+    ceiling = float(wav.abs().quantile(0.97))
+    broken = with_gaps(wav.clamp(-ceiling, ceiling), (50_000, 51_000))
+    damages = [Damage(((50_000, 51_000),), None, (-ceiling, ceiling))]
+    out = Untouched().enhance(broken, SR, RESTORE, damages=damages)
+    at, inside = wav.abs() > ceiling, as_mask(damages[0].gaps, 0, wav.shape[1])[None]
+    assert torch.equal(out[~at & ~inside], broken[~at & ~inside])
+    at = at & ~inside
+    assert (out[at].abs() >= ceiling).all()
+    assert (out - wav)[at].square().mean() < 0.3 * (broken - wav)[at].square().mean()
+    cleaned = denoiser.load().enhance(broken, SR, RESTORE, damages=damages)
+    assert cleaned[at].square().mean() > denoiser.load().enhance(broken, SR)[at].square().mean()
+
+
+def test_a_soft_overload_is_straightened():
+    wav = speech(4.0)
+    bent = 0.2 * torch.tanh(wav / 0.2)
+    out = Untouched().enhance(bent, SR, RESTORE, damages=[Damage(curve=Curve("tanh", 0.2, 1.0))])
+    assert torch.allclose(out, wav, atol=1e-4)
+    session = Untouched()._session(SR, RESTORE, Look((-26.0,), (Damage(curve=Curve("tanh", 0.2, 1.0)),)), 8)
+    assert session.latency == 0
+
+
+def test_latency_tells_of_peaks_too():
+    look = Look((-26.0,), (Damage(ceiling=(-0.1, 0.1)),))
+    session = Untouched()._session(SR, RESTORE, look, 8)
+    assert 8 * SR < session.latency < 10 * SR
+    wav = speech(22.0).clamp(-0.1, 0.1)
+    parts = [session.push(part) for part in wav.split(5_000, dim=1)]
+    joined = torch.cat([*parts, session.finish()], dim=1)
+    assert torch.equal(joined, Untouched().enhance(wav, SR, RESTORE, damages=look.damages))

@@ -136,29 +136,41 @@ def found(source: Path, settings: "Settings", named: str | None) -> tuple["Look"
     if named is not None:
         each = read_gaps(named, facts.sr, facts.frames, facts.channels)
         damages = tuple(replace(d, gaps=gaps) for d, gaps in zip(damages, each))
-    keep = {"gaps": "gaps", "band": "cutoff", "clip": "ceiling"}
-    left_out = {field: () if field == "gaps" else None for kind, field in keep.items() if kind not in settings.kinds}
-    return replace(look, damages=tuple(replace(d, **left_out) for d in damages)), facts
+    if "gaps" not in settings.kinds:
+        damages = tuple(replace(d, gaps=()) for d in damages)
+    if "clip" not in settings.kinds:
+        damages = tuple(replace(d, ceiling=None, curve=None) for d in damages)
+    return replace(look, damages=damages), facts
 
 
 def entries(channel: int, damage: "Damage", facts: "AudioInfo") -> list[dict]:
     """The damage of one channel as rows of a table."""
-    rows = [
-        {"channel": channel, "kind": "gap", "start": round(a / facts.sr, 3), "end": round(b / facts.sr, 3)}
-        for a, b in damage.gaps
-    ]
+    rows: list[dict] = []
+    if damage.curve is not None:
+        rows.append({"channel": channel, "kind": "overload", "ceiling": round(damage.curve.ceiling, 4)})
+    if damage.ceiling is not None:
+        low, high = (round(x, 4) if abs(x) < 100 else None for x in damage.ceiling)
+        rows.append({"channel": channel, "kind": "clip", "low": low, "high": high})
+    for a, b in damage.gaps:
+        rows.append({"channel": channel, "kind": "gap", "start": round(a / facts.sr, 3), "end": round(b / facts.sr, 3)})
     return rows
+
+
+def sentence(entry: dict) -> str:
+    """What was found and done, in a line."""
+    if entry["kind"] == "overload":
+        return f"soft overload below {entry['ceiling']:.3f}, its curve undone"
+    if entry["kind"] == "clip":
+        ends = " and ".join(f"{entry[end]:.3f}" for end in ("low", "high") if entry[end] is not None)
+        return f"samples cut off at {ends}, their peaks put back"
+    return f"gap of {1000 * (entry['end'] - entry['start']):.0f} ms at {entry['start']:.3f} s, filled"
 
 
 def table(row: dict) -> str:
     """What was found, a line each."""
     if not row["found"]:
         return "  nothing was found to be damaged; the sound is as it was"
-    lines = [f"  {len(row['found'])} places repaired:"]
-    for entry in row["found"]:
-        length = 1000 * (entry["end"] - entry["start"])
-        lines.append(f"  channel {entry['channel']}  {entry['start']:9.3f} s  gap of {length:4.0f} ms, filled")
-    return "\n".join(lines)
+    return "\n".join(f"  channel {entry['channel'] + 1}: {sentence(entry)}" for entry in row["found"])
 
 
 def draw(source: Path, target: Path, row: dict, path: str, force: bool) -> None:
@@ -172,7 +184,7 @@ def draw(source: Path, target: Path, row: dict, path: str, force: bool) -> None:
         figure = plots.compare({"as it was": before[:1], "restored": after[:1]}, sr)
         for ax in figure.axes[:2]:
             for entry in row["found"]:
-                if entry["channel"] == 0 and entry["end"] <= before.shape[1] / sr:
+                if entry["kind"] == "gap" and entry["channel"] == 0 and entry["end"] <= before.shape[1] / sr:
                     ax.axvspan(entry["start"], entry["end"], ymin=0.96, color=plots.ACCENT, lw=0)
         figure.savefig(part, format="png")
         plots.pyplot().close(figure)

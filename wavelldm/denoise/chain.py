@@ -25,7 +25,7 @@ from ..codec.model import Codec
 from ..diffusion.latent import LatentDiffusion
 from ..diffusion.samplers import FrameNoise
 from ..errors import AudioError, WavelldmError
-from ..restore.restorer import KINDS, Restorer, as_mask
+from ..restore.restorer import KINDS, Peaks, Restorer, as_mask
 from .logmmse import LogMMSE
 from .mask import MaskNet
 from .segan import deemphasise, emphasise
@@ -322,7 +322,8 @@ class Session:
     """One recording being cleaned as it arrives: `push` blocks of any size, from one sample on, then `finish`.
 
     What comes out, joined, is as long as what went in, at the same rate, as loud, and aligned with it. `latency` says
-    how many samples the output lags behind. `stage` is None if nothing is to be changed. `only`: gaps of each channel
+    how many samples the output lags behind. `stage` is None if nothing is to be cleaned or filled, `peaks`
+    if none are missing. `only`: gaps of each channel
     in samples; then all else stays as it is to the bit.
     """
 
@@ -337,7 +338,9 @@ class Session:
         lengths: Tensor | None = None,
         device: torch.device | str = "cpu",
         only: Sequence[Sequence[tuple[int, int]]] | None = None,
+        peaks: Peaks | None = None,
     ):
+        self.peaks = peaks
         self.stage, self.restorer, self.background, self.only = stage, restorer, background, only
         self.sr, self.stage_sr, self.channels, self.device = sr, stage_sr, len(levels), torch.device(device)
         self.gain = torch.tensor([[10 ** ((LEVEL - level) / 20)] for level in levels], device=device)  # (C, 1)
@@ -374,7 +377,9 @@ class Session:
 
     @torch.no_grad()
     def _through(self, block: Tensor, last: bool) -> Tensor:
-        if self.stage is None or (last and self.received == 0):
+        if self.peaks is not None:
+            block = self.peaks.push(block, last)
+        if self.stage is None or (last and self.received + block.shape[1] == 0):
             return block
         self.received += block.shape[1]
         self.original.push(block)
@@ -413,7 +418,7 @@ class Session:
     @cached_property
     def latency(self) -> int:
         """The most samples that are in and not yet out, whatever the size of the blocks."""
-        if self.stage is None:
+        if self.stage is None and self.peaks is None:
             return 0
         horizon = 10 * self.sr
         while True:
@@ -424,6 +429,10 @@ class Session:
             horizon = 4 * waiting
 
     def _ready(self, counts: np.ndarray) -> np.ndarray:
+        if self.peaks is not None:
+            counts = self.peaks.ready(counts)
+        if self.stage is None:
+            return counts
         counts = self.stage.ready(self.down.ready(counts))
         if self.restorer is not None:
             counts = self.restorer.ready(counts)

@@ -19,7 +19,7 @@ from ..errors import AudioError, WavelldmError
 from ..progress import progress_bar
 from ..restore.find import Damage, Finder
 from ..restore.gaps import SR
-from ..restore.restorer import Restorer, at_rate
+from ..restore.restorer import Peaks, Restorer, at_rate
 from .chain import (
     DEFAULTS,
     LEVEL,
@@ -138,8 +138,10 @@ class Denoiser:
 
     def _session(self, sr: int, settings: Settings, look: Look, size: int, lengths: Tensor | None = None) -> Session:
         self.check(settings)
-        restorer, stage, rate, damages = None, None, self.rate(sr), look.damages
-        if settings.restore and any(d.gaps is None or d.gaps for d in damages):
+        restorer, stage, peaks, rate, damages = None, None, None, self.rate(sr), look.damages
+        if settings.restore and "clip" in settings.kinds and any(d.ceiling or d.curve for d in damages):
+            peaks = Peaks(damages, sr)
+        if settings.restore and "gaps" in settings.kinds and any(d.gaps is None or d.gaps for d in damages):
             damages = tuple(at_rate(d, sr, rate) for d in damages)
             restorer = Restorer(damages, settings.steps, settings.seed, settings.bold, self.device)
         if (self.changes and settings.strength > 0) or restorer is not None:
@@ -147,7 +149,7 @@ class Denoiser:
             stage = self.stage(sr, settings, size, low)
         known = restorer is not None and all(d.gaps is not None for d in damages)
         only = [d.gaps for d in look.damages] if known and not self.changes else None
-        return Session(stage, sr, rate, look.levels, settings.background, restorer, lengths, self.device, only)
+        return Session(stage, sr, rate, look.levels, settings.background, restorer, lengths, self.device, only, peaks)
 
     def enhance(
         self,

@@ -6,14 +6,13 @@ Nothing here is trained. Each round shrinks the weak bins of the spectrum, and t
 the threshold falling from round to round). Only frames that hold a clipped sample are computed, as no other has a say.
 """
 
-from collections.abc import Iterable, Iterator
-
+import numpy as np
 import torch
 import torch.nn.functional as F
 from scipy.fft import next_fast_len
 from torch import Tensor
 
-from ..audio.blocks import windows
+from ..audio.blocks import Windows
 from ..audio.stft import hann
 from ..errors import AudioError
 
@@ -26,24 +25,38 @@ TINY = 1e-9  # least ceiling
 PIECE, MARGIN = 8.0, 0.5  # seconds that are worked on at once, and that they see beyond their ends
 
 
-def declip(wav: Tensor, low: Tensor, high: Tensor, sr: int) -> Tensor:
-    """wav (C, N), clipped at the ceilings low (C,) and high (C,) of its channels -> (C, N) with its peaks.
+class Declipper:
+    """Blocks (C, any) that were clipped at the ceilings low (C,) and high (C,) -> the same with their peaks, later.
 
     Samples between the ceilings stay as they are, to the bit; others only move outwards, so peaks may pass 1. A ceiling
-    may be infinite. Channels do not know of each other.
+    may be infinite. Channels do not know of each other. What comes out does not depend on the size of the blocks.
     """
-    return torch.cat([wav[:, :0], *declip_blocks([wav], low, high, sr)], dim=1)
+
+    def __init__(self, low: Tensor, high: Tensor, sr: int):
+        if low.ndim != 1 or low.shape != high.shape or not (low < high).all():
+            raise AudioError("each channel has two ceilings, the low one below the high one: two tensors (channels,)")
+        self.low, self.high, self.sr = low, high, sr
+        self.hop = next_fast_len(max(1, round(HOP * sr)), real=True)
+        self.windows = Windows(self.hop, round(MARGIN * sr / self.hop), round(PIECE * sr / self.hop))
+
+    def ready(self, counts: np.ndarray) -> np.ndarray:
+        """How many samples are out when so many are in."""
+        return self.windows.ready(counts)
+
+    def push(self, block: Tensor, last: bool = False) -> Tensor:
+        """The next block -> what is certain by now, or with `last` all that is left."""
+        if len(block) != len(self.low):
+            raise AudioError(f"the sound has {len(block)} channels and there are ceilings for {len(self.low)}")
+        parts = [block[:, :0]]
+        for window, before, count in self.windows.push(block) + (self.windows.finish() if last else []):
+            whole = _shrunk(window, self.low.to(window), self.high.to(window), self.sr, self.hop)
+            parts.append(whole[:, before * self.hop : (before + count) * self.hop])
+        return torch.cat(parts, dim=1)
 
 
-def declip_blocks(blocks: Iterable[Tensor], low: Tensor, high: Tensor, sr: int) -> Iterator[Tensor]:
-    """wav blocks (C, any) -> the same declipped, in constant memory; how the sound is cut into blocks is all one."""
-    if low.ndim != 1 or low.shape != high.shape or not (low < high).all():
-        raise AudioError("each channel has two ceilings, the low one below the high one: two tensors (channels,)")
-    hop = next_fast_len(max(1, round(HOP * sr)), real=True)
-    for window, before, count in windows(blocks, hop, round(MARGIN * sr / hop), round(PIECE * sr / hop)):
-        if len(window) != len(low):
-            raise AudioError(f"the sound has {len(window)} channels and there are ceilings for {len(low)}")
-        yield _shrunk(window, low.to(window), high.to(window), sr, hop)[:, before * hop : (before + count) * hop]
+def declip(wav: Tensor, low: Tensor, high: Tensor, sr: int) -> Tensor:
+    """wav (C, N), clipped at the ceilings low (C,) and high (C,) of its channels -> (C, N) with its peaks."""
+    return Declipper(low, high, sr).push(wav, last=True)
 
 
 def _shrunk(wav: Tensor, low: Tensor, high: Tensor, sr: int, hop: int) -> Tensor:

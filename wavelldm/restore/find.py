@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..errors import AudioError
+from .bend import Curve
 
 SHORTEST, LONGEST = 0.02, 0.6  # seconds of digital silence that count as lost; longer ones are pauses
 DUST = 2.0**-14  # what is left after rounding to 16 bits
@@ -27,6 +28,7 @@ class Damage:
     gaps: tuple[tuple[int, int], ...] | None = ()
     cutoff: float | None = None  # Hz above which a band is missing
     ceiling: tuple[float, float] | None = None  # the lowest and highest value, at which samples were cut off
+    curve: Curve | None = None  # what bent the peaks, where an overload was soft
 
 
 def find_gaps(wav: Tensor, sr: int) -> Tensor:

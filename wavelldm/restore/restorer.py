@@ -15,12 +15,14 @@ from .. import weights
 from ..audio.blocks import Windows
 from ..diffusion.samplers import FrameNoise
 from ..errors import WavelldmError
+from .bend import straighten
+from .clip import Declipper
 from .filler import Filler, fill
 from .find import Damage, find
 from .gaps import HOP, SR
 from .latent import SpeechLatent
 
-KINDS = ("gaps",)  # of damage that is found and repaired
+KINDS = ("gaps", "clip")  # of damage that is found and repaired
 CHUNK, AROUND = 128, 96  # frames: gaps that begin in one chunk are filled together, with so many frames on either side
 LONGEST = 1.0  # seconds of a gap that can be filled
 BLOCK, MARGIN = 512, 224  # frames worked on at a time, and looked at on either side: a chunk and what lies around it
@@ -131,6 +133,26 @@ class Restorer:
         latent, filler = self.networks(self.device) if steps else (None, None)
         noise = FrameNoise(self.seed, frame, shared=True)
         return fill(latent, filler, wav[None], mask[None], steps, noise=noise)[0]
+
+
+class Peaks:
+    """Blocks (C, any) at a recording's own rate, with the peaks that an overload took: curves are undone at once, what
+    was cut off comes later."""
+
+    def __init__(self, damages: Sequence[Damage], sr: int):
+        self.curves = [damage.curve for damage in damages]
+        ends = [damage.ceiling or (-torch.inf, torch.inf) for damage in damages]
+        low, high = torch.tensor(ends, dtype=torch.float32).T
+        self.declipper = Declipper(low, high, sr) if any(damage.ceiling for damage in damages) else None
+
+    def ready(self, counts: np.ndarray) -> np.ndarray:
+        """How many samples are out when so many are in."""
+        return counts if self.declipper is None else self.declipper.ready(counts)
+
+    def push(self, block: Tensor, last: bool = False) -> Tensor:
+        """The next block -> what is repaired by now, or with `last` all that is left."""
+        block = straighten(block, self.curves)
+        return block if self.declipper is None else self.declipper.push(block, last)
 
 
 def speech_over_noise(cleaned: Tensor, noisy: Tensor) -> float:
