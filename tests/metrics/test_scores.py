@@ -58,6 +58,14 @@ def test_spectral_distances_of_a_scaled_clip_by_hand():
     assert m.mel_distance(loud, 0.5 * loud, SR) == pytest.approx(math.log(2), abs=1e-6)
 
 
+def test_lsd_of_a_missing_band_looks_at_that_band_alone():
+    rng = np.random.default_rng(0)
+    spectrum = np.fft.rfft(rng.standard_normal(SR))
+    full = np.fft.irfft(spectrum)
+    spectrum[4_000:] *= 0.1  # bins of 1 Hz
+    assert m.lsd(full, np.fft.irfft(spectrum), SR, above=4_100.0) == pytest.approx(2, abs=0.01)
+
+
 def test_lsd_floors_digital_silence_at_minus_120_db():
     sine = np.sin(2 * np.pi * 1000 / SR * np.arange(SR))  # on bin 64 of 512: a Hann window reaches three bins
     expected = math.sqrt((12.0**2 + 2 * (12 - math.log10(4)) ** 2) / 513)

@@ -93,14 +93,15 @@ def spectral_convergence(clean: Signal, enhanced: Signal, sr: int) -> float:
     return float(np.linalg.norm(s - y) / np.linalg.norm(s))
 
 
-def lsd(clean: Signal, enhanced: Signal, sr: int) -> float:
+def lsd(clean: Signal, enhanced: Signal, sr: int, above: float = 0.0) -> float:
     """Log-spectral distance: mean over frames of the root mean square over frequency of log10|S|^2 - log10|Y|^2.
 
-    In bels (times ten: dB), as in the literature on bandwidth extension. Powers are floored at -120 dB re a
-    full-scale sine, so that digital silence costs no more than inaudible noise.
+    In bels (times ten: dB), as in the literature on bandwidth extension; over frequencies of `above` Hz and higher.
+    Powers are floored at -120 dB re a full-scale sine, so that digital silence costs no more than inaudible noise.
     """
     s, y = (np.log10(np.maximum(4 * _spectrum(x, sr) ** 2, LSD_FLOOR)) for x in as_pair(clean, enhanced))
-    return float(np.sqrt(((s - y) ** 2).mean(axis=1)).mean())
+    first = math.ceil(above / (sr / 2) * (s.shape[1] - 1))
+    return float(np.sqrt(((s - y)[:, first:] ** 2).mean(axis=1)).mean())
 
 
 @lru_cache(maxsize=1)
