@@ -24,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from report import FRONT, made_by, source, write_section
+from report import FRONT, line, made_by, source, write_section
 from tqdm import tqdm
 
 from wavelldm import plots, weights
@@ -246,10 +246,6 @@ def measure(makers: dict, found: list) -> tuple[list, dict]:
 
 def of(rows: list, system: str, damages) -> list:
     return [r for r in rows if r["system"] == system and r["damage"] in damages]
-
-
-def line(cells) -> str:
-    return "| " + " | ".join(cells) + " |"
 
 
 def table(rows: list, costs: dict, memory: dict, damages) -> str:

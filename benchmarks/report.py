@@ -31,6 +31,11 @@ def _filled(block: str, width: int) -> str:
     return "\n".join(lines)
 
 
+def line(cells: list) -> str:
+    """A row of a table."""
+    return "| " + " | ".join(cells) + " |"
+
+
 def source(manifest: str | None) -> str:
     """Where the recordings of a benchmark come from, in words."""
     return "a manifest" if manifest else "the embedded corpus"

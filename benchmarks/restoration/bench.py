@@ -1,7 +1,7 @@
 """Gaps of 50 to 450 ms on held-out speech, without and with noise: every way of filling them on the same damaged
 clips, with the same assembly.
 
-    python bench.py [--latent FILE] [--predictor FILE] [--flow FILE] [--clips 24] [--out NAME.csv]
+    PYTHONPATH=.. python bench.py [--latent FILE] [--predictor FILE] [--flow FILE] [--clips 24] [--out NAME.csv]
 """
 
 import argparse
@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from assembly import assemble, interpolate, known_share
+from judges import plcmos
 from latent import griffin_lim, level, spectrum
 from material import CACHE, SR, Sounds
 from pesq import pesq
@@ -54,22 +55,6 @@ def clips(count: int, kind: str) -> list:
         found.append((damaged, gaps, clean, first))
     keep.write_bytes(pickle.dumps(found))
     return found
-
-
-def plcmos():
-    """One thread, and the same five imagined raters for every sound (the package draws fifteen anew each time)."""
-    import onnxruntime
-    from speechmos.plcmos import PLCMOS
-
-    judge, options = PLCMOS(embed_rounds=5), onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    judge.session = onnxruntime.InferenceSession(judge.model_path, options)
-
-    def run(x):
-        np.random.seed(0)
-        return float(judge.get_mos((x / max(1.0, np.abs(x).max())).astype(np.float32)))
-
-    return run
 
 
 def score(clean: np.ndarray, out: np.ndarray, judge) -> dict:
@@ -163,7 +148,7 @@ def main() -> None:
         systems |= ways.of(args.latent, args.predictor, args.flow)
     if args.only:
         systems = {k: v for k, v in systems.items() if any(o in k for o in args.only)}
-    rows = run(systems, args.kinds, args.clips, plcmos())
+    rows = run(systems, args.kinds, args.clips, plcmos)
     print(report(rows, list(systems), args.kinds))
     if args.out:
         with open(args.out, "w", newline="") as file:
