@@ -6,7 +6,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 MANIFEST ?=
 TABLE := $(if $(MANIFEST),--manifest $(MANIFEST))
 
-.PHONY: help demo test unit lint lab notebooks bench bench-codec train-codec train-denoiser train-ladder train-refining clean
+.PHONY: help demo test unit lint lab notebooks bench bench-codec bench-restore train-codec train-denoiser train-ladder train-refining clean
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
@@ -29,12 +29,15 @@ lab: $(VENV)/dev ## JupyterLab on the course
 notebooks: $(VENV)/dev ## run all notebooks again and save them with their outputs
 	$(BIN)/python notebooks/build.py
 
-bench: $(VENV)/dev ## every benchmark (MANIFEST=table.tsv: on your recordings); tables go to benchmarks/README.md
+bench: $(VENV)/peers ## every benchmark (MANIFEST=table.tsv: on your recordings); tables go to benchmarks/README.md
 	$(BIN)/python benchmarks/mel.py
-	for name in loader latents codec denoise oracles ladder refine shell; do $(BIN)/python benchmarks/$$name.py $(TABLE) || exit 1; done
+	for name in loader latents codec denoise restore oracles ladder refine shell; do $(BIN)/python benchmarks/$$name.py $(TABLE) || exit 1; done
 
 bench-codec: $(VENV)/dev ## the codec's benchmark alone
 	$(BIN)/python benchmarks/codec.py $(TABLE)
+
+bench-restore: $(VENV)/peers ## restoration's benchmark alone (TPLCNET=tPLCnet_s.tflite: beside that network); about 25 minutes on one core
+	$(BIN)/python benchmarks/restore.py $(TABLE) $(if $(TPLCNET),--tplcnet $(TPLCNET))
 
 train-codec: $(VENV)/dev ## train the codec that ships (MANIFEST=table.tsv); about 2.5 hours on one CPU thread
 	$(BIN)/wavelldm train codec --recipe shipped $(TABLE)
@@ -53,8 +56,9 @@ train-refining: $(VENV)/dev ## train the speech prior, SEGAN and the waveform de
 clean: ## remove the environment and everything made by demo and tests
 	rm -rf $(VENV) demo out notebooks/out .pytest_cache
 
-# One stamp per set of extras: `metrics` is enough for the demo, `dev` is everything for tests and notebooks.
-$(VENV)/metrics $(VENV)/dev: pyproject.toml constraints.txt
+# One stamp per set of extras: `metrics` is enough for the demo, `dev` is everything for tests and notebooks, `peers`
+# adds what benchmarks compare with.
+$(VENV)/metrics $(VENV)/dev $(VENV)/peers: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 	  { echo "$(PYTHON) is older than Python 3.10; name a newer one: make PYTHON=python3.12 ..."; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
