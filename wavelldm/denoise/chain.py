@@ -323,7 +323,8 @@ class Session:
 
     What comes out, joined, is as long as what went in, at the same rate, as loud, and aligned with it. `latency` says
     how many samples the output lags behind. `stage` is None if nothing is to be cleaned or filled, `peaks`
-    if none are missing. `only`: gaps of each channel
+    if none are missing. `bridged` lays straight lines across gaps before cleaning, as a hole disturbs a denoiser; the
+    restorer fills them after it. `only`: gaps of each channel
     in samples; then all else stays as it is to the bit.
     """
 
@@ -339,8 +340,9 @@ class Session:
         device: torch.device | str = "cpu",
         only: Sequence[Sequence[tuple[int, int]]] | None = None,
         peaks: Peaks | None = None,
+        bridged: Restorer | None = None,
     ):
-        self.peaks = peaks
+        self.peaks, self.bridged = peaks, bridged
         self.stage, self.restorer, self.background, self.only = stage, restorer, background, only
         self.sr, self.stage_sr, self.channels, self.device = sr, stage_sr, len(levels), torch.device(device)
         self.gain = torch.tensor([[10 ** ((LEVEL - level) / 20)] for level in levels], device=device)  # (C, 1)
@@ -385,6 +387,8 @@ class Session:
         self.original.push(block)
         low = self._cut(through(self.down, self.gain * block, last))
         self.low.push(low)
+        if self.bridged is not None:
+            low = self.bridged.push(torch.stack([low, torch.ones_like(low), low]), last)[0]
         cleaned, above = self.stage.push(low, last)
         low = self.low.take(cleaned.shape[1])
         cleaned, above = cleaned + self.background * (low - cleaned), above + self.background * (1 - above)
@@ -433,7 +437,10 @@ class Session:
             counts = self.peaks.ready(counts)
         if self.stage is None:
             return counts
-        counts = self.stage.ready(self.down.ready(counts))
+        counts = self.down.ready(counts)
+        if self.bridged is not None:
+            counts = self.bridged.ready(counts)
+        counts = self.stage.ready(counts)
         if self.restorer is not None:
             counts = self.restorer.ready(counts)
         return self.up.ready(counts)

@@ -148,8 +148,11 @@ class Denoiser:
             low = None if lengths is None else -(-lengths * rate // sr)
             stage = self.stage(sr, settings, size, low)
         known = restorer is not None and all(d.gaps is not None for d in damages)
+        bridged = Restorer(damages, 0, device=self.device) if known and self.changes else None
         only = [d.gaps for d in look.damages] if known and not self.changes else None
-        return Session(stage, sr, rate, look.levels, settings.background, restorer, lengths, self.device, only, peaks)
+        return Session(
+            stage, sr, rate, look.levels, settings.background, restorer, lengths, self.device, only, peaks, bridged
+        )
 
     def enhance(
         self,
