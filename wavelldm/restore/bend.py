@@ -65,12 +65,36 @@ SHAPES = {  # name -> u = y / c to x / c, and the logarithm of the slope of that
 }
 
 
+class Loudest:
+    """The loudest frames of one channel that comes in blocks: all that is needed to find its curve."""
+
+    def __init__(self, sr: int):
+        self.size = round(FRAME * sr)
+        self.waiting, self.frames = torch.zeros(0), torch.zeros(0, self.size)
+
+    def push(self, wav: Tensor) -> None:
+        """The next samples (n,)."""
+        wav = torch.cat([self.waiting.to(wav), wav])
+        whole = len(wav) // self.size * self.size
+        self.waiting = wav[whole:]
+        frames = torch.cat([self.frames.to(wav), wav[:whole].reshape(-1, self.size)])
+        if len(frames) > FRAMES:
+            frames = frames[frames.square().sum(1).topk(FRAMES).indices.sort().values]
+        self.frames = frames
+
+    def curve(self) -> Curve | None:
+        """The curve that bent the channel, or None where nothing is more likely."""
+        return _find(self.frames) if len(self.frames) else None
+
+
 def find_curves(wav: Tensor, sr: int) -> list[Curve | None]:
     """The curve that bent each channel of wav (C, N), or None where nothing is more likely."""
-    size = round(FRAME * sr)
     if wav.ndim != 2:
         raise AudioError(f"a sound is (channels, samples), not {tuple(wav.shape)}")
-    return [_find(channel, size) if wav.shape[1] >= size else None for channel in wav]
+    loudest = [Loudest(sr) for _ in wav]
+    for channel, row in zip(loudest, wav):
+        channel.push(row)
+    return [channel.curve() for channel in loudest]
 
 
 def straighten(wav: Tensor, curves: list[Curve | None]) -> Tensor:
@@ -84,12 +108,11 @@ def straighten(wav: Tensor, curves: list[Curve | None]) -> Tensor:
     return torch.stack(rows)
 
 
-def _find(wav: Tensor, size: int) -> Curve | None:
-    """wav (N,)."""
-    frames = wav.unfold(0, size, size)  # (T, size)
+def _find(frames: Tensor) -> Curve | None:
+    """frames (T, size)."""
+    size = frames.shape[1]
     energy = frames.square().sum(1)
-    loudest = energy.topk(min(FRAMES, len(frames)))
-    frames = frames[loudest.indices[loudest.values > LOUD * loudest.values[0]]]
+    frames = frames[energy > LOUD * energy.max()]
     peak = float(frames.abs().max()) if len(frames) else 0.0
     if peak == 0:
         return None

@@ -13,8 +13,8 @@ sides lie in a pause, those after which the sound grows slowly, and comfort nois
 **A missing band** shows as an edge in the spectrum of the loudest frames of each band: there, speech falls by no more
 than some 25 dB within 300 Hz. Not found are slow filters, and bands that hold noise that came later.
 
-**A ceiling** shows as a heap of samples at one value, with few just below. Not found are soft overload, and clipping
-after which the sound was filtered or coded.
+**A ceiling** shows as a heap of samples at one value, with few just below. Not found is clipping after
+which the sound was filtered or coded. Soft overload, which makes no heap, is found by its likelihood, see `bend`.
 """
 
 import json
@@ -24,12 +24,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from ..audio.blocks import Windows
 from ..audio.files import as_float, check_rate
 from ..errors import AudioError
-from .bend import Curve
+from .bend import Curve, Loudest
 
 LOWEST_DB, LEVELS = -160.0, 200  # classes of 1 dB
 
@@ -119,7 +120,7 @@ class _Channel:
     """What was seen of one channel."""
 
     def __init__(self, sr: int, hop: int):
-        self.holes, self.spectrum, self.values = _Holes(sr, hop), _Spectrum(sr), _Values()
+        self.holes, self.spectrum, self.values, self.loudest = _Holes(sr, hop), _Spectrum(sr), _Values(), Loudest(sr)
         self.hop = hop
 
     def look(self, sound: np.ndarray, before: int, count: int, first: int) -> None:
@@ -129,9 +130,12 @@ class _Channel:
         start, end = before * self.hop, (before + count) * self.hop
         self.spectrum.look(sound[start:], min(end, len(sound)) - start)
         self.values.look(sound[start:end])
+        self.loudest.push(torch.from_numpy(sound[start:end]))
 
     def damage(self) -> Damage:
-        return Damage(self.holes.gaps(), self.spectrum.cutoff(), self.values.ceiling())
+        ceiling = self.values.ceiling()
+        curve = self.loudest.curve() if ceiling is None else None
+        return Damage(self.holes.gaps(), self.spectrum.cutoff(), ceiling, curve)
 
 
 # --- gaps
