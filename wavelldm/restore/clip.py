@@ -16,10 +16,10 @@ from ..audio.blocks import Windows
 from ..audio.stft import hann
 from ..errors import AudioError
 
-HOP, OVERLAP = 0.016, 4  # seconds, and frames over each sample: a frame is as long as both together
+HOP, OVERLAP = 0.02, 4  # seconds, and frames over each sample: a frame is as long as both together
 ROUNDS = 60
 THRESHOLD = (1.0, 3e-4)  # of a bin's magnitude, first and last: 1 is that of a sine as high as the ceiling
-FLOOR, SLOPE = 0.05, 8_000.0  # thresholds rise with frequency as FLOOR + Hz / SLOPE, for speech falls with it
+FLOOR, SLOPE, RISE = 0.1, 8_000.0, 1.3  # thresholds rise as (FLOOR + Hz / SLOPE) ** RISE, because speech falls
 STEP, MOMENTUM = 1.3, 0.8  # of each round, and how much of the last way is gone on
 TINY = 1e-9  # least ceiling
 PIECE, MARGIN = 8.0, 0.5  # seconds that are worked on at once, and that they see beyond their ends
@@ -88,7 +88,7 @@ def _shrunk(wav: Tensor, low: Tensor, high: Tensor, sr: int, hop: int) -> Tensor
     back = window / window.square().reshape(OVERLAP, hop).sum(0).repeat(OVERLAP)
     hz = torch.arange(n_fft // 2 + 1, device=wav.device) * (sr / n_fft)
     ceiling = torch.maximum(low.abs().nan_to_num(posinf=0.0), high.abs().nan_to_num(posinf=0.0))
-    unit = (ceiling.clamp_min(TINY)[channel, None] * (FLOOR + hz / SLOPE) * (n_fft / 4)).square()  # (T, bins)
+    unit = (ceiling.clamp_min(TINY)[channel, None] * (FLOOR + hz / SLOPE) ** RISE * (n_fft / 4)).square()  # (T, bins)
 
     last = here = known
     for i in range(ROUNDS):
