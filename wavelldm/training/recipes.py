@@ -91,14 +91,14 @@ def _prior() -> Recipe:
 def _segan() -> Recipe:
     """Narrower than its preset."""
     plan, changes = {"lr": 4e-4, "warmup": 200, "final": 0.05}, ("widths=8,16,16,32,32,64,64,128",)
-    return Recipe("base16k", (Leg("segan", 5_000, plan, changes, {"batch_size": 8}),), hours=0.5)
+    return Recipe("base16k", (Leg("segan", 5_000, plan, changes, {"batch_size": 8}),), hours=0.5, eight_bits=True)
 
 
 def _waveform() -> Recipe:
     """Narrower than its preset. The weights that ship were chosen by WB-PESQ itself, where now an estimate of it
     chooses."""
     leg = Leg("waveform", 6_000, {"lr": 1e-3}, ("widths=32,64,96,160",), {"batch_size": 8})
-    return Recipe("base16k", (leg,), hours=0.5)
+    return Recipe("base16k", (leg,), hours=0.5, eight_bits=True)
 
 
 def _latent() -> Recipe:
@@ -113,7 +113,7 @@ def _filler() -> Recipe:
     """First it learns what to expect, then to draw as well."""
     legs = (
         Leg("filler1", 11_000, {"warmup": 100, "ema": 0.998, "valid_every": 1000}, options={"drawn": 0.0}),
-        Leg("filler2", 14_000, {"lr": 8e-4, "ema": 0.9995, "valid_every": 1000}, seed=1),
+        Leg("filler2", 12_000, {"lr": 8e-4, "ema": 0.9995, "valid_every": 1000}, seed=1),
     )
     return Recipe("base16k", legs, hours=2.0, eight_bits=True)
 
