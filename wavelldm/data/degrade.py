@@ -25,6 +25,10 @@ class Degradation:
 
     noise: float = 1.0
     snr: tuple | None = (-5.0, 20.0)  # dB on active speech; None adds the noise as it comes (recorded pairs)
+    faint: float = 0.0  # of the noises: hardly there at all
+    faint_snr: tuple = (30.0, 60.0)
+    narrow: float = 0.0  # speech that has a narrow band from the start, as on the telephone: the target has it too
+    narrow_cutoff: tuple = (3_400.0, 7_500.0)
     reverb: float = 0.0
     rt60: tuple = (0.15, 0.9)  # seconds until the room has decayed by 60 dB
     direct_db: tuple = (-3.0, 9.0)  # direct path over the echoes: how near the speaker is
@@ -161,7 +165,7 @@ def degrade(
     """One training pair from clean (B, 1, N) and noise (B, 1, N) -> (noisy, target), both (B, 1, N).
 
     Order, as in reality: room, noise at an SNR against the reverberant speech, level, clipping, band limit, coding,
-    lost packets. The target differs from clean only by the early reflections and the level. With measured responses
+    lost packets. The target differs from clean only by the early reflections, the level and a narrow band. With measured responses
     `rirs` (K, R), half of the rooms are drawn from these and the others are synthetic.
     """
     if clean.shape != noise.shape or clean.dim() != 3:
@@ -171,6 +175,11 @@ def degrade(
     def chosen(probability: float) -> Tensor:  # indices of the items that get this degradation
         return (torch.rand(b, generator=generator) < probability).nonzero()[:, 0].to(device)
 
+    clean = clean.clone()
+    if recipe.narrow:
+        at = chosen(recipe.narrow)
+        if len(at):
+            clean[at] = band_limit(clean[at], sr, _draw(len(at), recipe.narrow_cutoff, generator, device))
     target = clean.clone()
     speech = clean.clone()
     at = chosen(recipe.reverb)
@@ -186,7 +195,11 @@ def degrade(
     if len(at) and recipe.snr is None:
         noisy[at] = speech[at] + noise[at]
     elif len(at):
-        noisy[at] = mix_at_snr(speech[at], noise[at], _draw(len(at), recipe.snr, generator, device), sr)
+        snr = _draw(len(at), recipe.snr, generator, device)
+        if recipe.faint:
+            few = torch.rand(len(at), generator=generator).to(device) < recipe.faint
+            snr = torch.where(few, _draw(len(at), recipe.faint_snr, generator, device), snr)
+        noisy[at] = mix_at_snr(speech[at], noise[at], snr, sr)
 
     at = chosen(recipe.level)
     if len(at):

@@ -34,6 +34,8 @@ class MaskConfig:
     blocks: int = 6
     power: float = 0.3  # compression of the magnitudes it sees
     latent_dim: int = 0  # of the guiding latent; 0: none
+    both_ways: bool = False  # recurrence over time in both directions: for whole recordings, not for streams
+    full: bool = False  # the filter covers all bands, not the `low` bins alone
 
 
 def erb_rate(hertz: float) -> float:
@@ -72,28 +74,29 @@ class MaskState(NamedTuple):
 
     features: Tensor  # (B, 3, PAST + frames that wait for those ahead of them, bands)
     spec: Tensor  # (B, taps + waiting, bins), complex
-    recurrent: tuple  # of each block (1, B * bands / 4, width)
+    recurrent: tuple  # of each block (directions, B * bands / 4, width)
 
 
 class Block(nn.Module):
-    """Mix over frequency (convolution and all bands with all), then over time (one GRU shared by all bands)."""
+    """Mix over frequency (convolution and all bands with all), then over time (one GRU shared by all bands, or one for
+    each direction)."""
 
-    def __init__(self, channels: int, bands: int):
+    def __init__(self, channels: int, bands: int, both_ways: bool):
         super().__init__()
         self.near = nn.Conv2d(channels, channels, (1, 5), padding=(0, 2), groups=channels)
         self.far = nn.Linear(bands, bands)
         self.mix = nn.Linear(channels, channels)
         self.norm = nn.LayerNorm((bands, channels))
-        self.gru = nn.GRU(channels, channels)
-        self.out = nn.Linear(channels, channels)
+        self.gru = nn.GRU(channels, channels, bidirectional=both_ways)
+        self.out = nn.Linear((1 + both_ways) * channels, channels)
         self.norm_time = nn.LayerNorm((bands, channels))
 
     def forward(self, x: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
-        """x (T, B, F, C), state (1, B * F, C)."""
+        """x (T, B, F, C), state (directions, B * F, C)."""
         y = over_bands(self.near, x)
         y = y + self.far.weight @ y + self.far.bias[:, None]
         x = x + self.norm(self.mix(F.silu(y)))
-        y, state = self.gru(x.flatten(1, 2), state)  # (T, B * F, C)
+        y, state = self.gru(x.flatten(1, 2), state)  # (T, B * F, directions * C)
         return x + self.norm_time(self.out(y).view(x.shape)), state
 
 
@@ -117,9 +120,11 @@ class MaskNet(nn.Module):
         self.first = nn.Conv2d(3 * (PAST + 1 + c.ahead), w // 2, (1, 5), (1, 2), (0, 2))
         self.second = nn.Conv2d(w // 2, w, (1, 5), (1, 2), (0, 2))
         self.norm = nn.LayerNorm((c.bands // 4, w))
-        self.blocks = nn.ModuleList(Block(w, c.bands // 4) for _ in range(c.blocks))
+        self.blocks = nn.ModuleList(Block(w, c.bands // 4, c.both_ways) for _ in range(c.blocks))
         self.up = nn.ConvTranspose2d(2 * w, w // 2, (1, 4), (1, 2), (0, 1))
         self.last = nn.ConvTranspose2d(w, 3 + 2 * (c.taps + c.ahead), (1, 4), (1, 2), (0, 1))
+        if c.full:
+            self.reach = nn.Parameter(torch.ones(c.bands))  # how much the filter counts on each band
         if c.latent_dim:
             self.guide = nn.Linear(c.latent_dim, 128)
             self.guide_out = nn.Linear(128, w * c.bands // 4)
@@ -186,7 +191,7 @@ class MaskNet(nn.Module):
         return MaskState(
             features=like.new_zeros(batch, 3, PAST, c.bands),
             spec=torch.complex(*2 * [like.new_zeros(batch, c.taps, c.n_fft // 2 + 1)]),
-            recurrent=tuple(like.new_zeros(1, batch * c.bands // 4, c.width) for _ in self.blocks),
+            recurrent=tuple(like.new_zeros(1 + c.both_ways, batch * c.bands // 4, c.width) for _ in self.blocks),
         )
 
     def step(
@@ -197,7 +202,7 @@ class MaskNet(nn.Module):
         What comes out is `ahead` frames late: the first step gives that many frames less than it gets, every other as
         many as it gets. A guided network needs `latent` (B, D, T) for the frames that come out.
 
-        On the `low` bins the mask goes on into other frames: a filter of `taps` earlier and `ahead` later ones (deep
+        On the `low` bins, or all, the mask goes on into other frames: a filter of `taps` earlier and `ahead` later ones (deep
         filtering, arXiv 1904.08369, eq. 5), which can tell harmonics from what lies between them and mend phases.
         """
         c = self.config
@@ -211,17 +216,26 @@ class MaskNet(nn.Module):
         if count <= 0:
             return (spec[:, :0], spec[:, :0]), MaskState(features, seen, state.recurrent)
         estimate, recurrent = self.estimate(features, latent, state.recurrent)
+        with torch.autocast(spec.device.type, enabled=False):  # spectra stay in 32 bits
+            cleaned, mask = self.filtered(estimate.float(), seen, count)
+        return (cleaned, mask), MaskState(features[:, :, count:], seen[:, count:], recurrent)
+
+    def filtered(self, estimate: Tensor, seen: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        """Mask and filter on the frames `seen`, complex (B, taps + T + ahead, bins) -> cleaned, mask (B, T, bins)."""
+        c = self.config
         size, real, imag = estimate[:3] @ self.back  # (B, T, bins) each
         size = torch.sigmoid(size)
         mask = torch.complex(size * (1 + real), size * imag)
         cleaned = seen[:, c.taps : c.taps + count] * mask
         if c.taps + c.ahead:
-            parts = estimate[3:, ..., : c.low].split([c.taps, c.taps, c.ahead, c.ahead])  # (taps or ahead, B, T, low)
+            weights = (self.reach * estimate[3:]) @ self.back if c.full else estimate[3:, ..., : c.low]
+            bins = weights.shape[-1]
+            parts = weights.split([c.taps, c.taps, c.ahead, c.ahead])  # (taps or ahead, B, T, bins)
             earlier, later = torch.complex(*parts[:2]), torch.complex(*parts[2:])
-            others = sum(w * seen[:, c.taps - i :][:, :count, : c.low] for i, w in enumerate(earlier, 1))
-            others = others + sum(w * seen[:, c.taps + i :][:, :count, : c.low] for i, w in enumerate(later, 1))
-            cleaned = torch.cat([cleaned[..., : c.low] + size[..., : c.low] * others, cleaned[..., c.low :]], dim=-1)
-        return (cleaned, mask), MaskState(features[:, :, count:], seen[:, count:], recurrent)
+            others = sum(w * seen[:, c.taps - i :][:, :count, :bins] for i, w in enumerate(earlier, 1))
+            others = others + sum(w * seen[:, c.taps + i :][:, :count, :bins] for i, w in enumerate(later, 1))
+            cleaned = torch.cat([cleaned[..., :bins] + size[..., :bins] * others, cleaned[..., bins:]], dim=-1)
+        return cleaned, mask
 
     def estimate(self, features: Tensor, latent: Tensor | None, recurrent: tuple) -> tuple[Tensor, tuple]:
         """What mask and filter are made of, (3 + 2 * (taps + ahead), B, T, bands), and the recurrent state.

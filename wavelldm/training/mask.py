@@ -55,6 +55,11 @@ def weighed(parts: dict) -> Tensor | float:
 @dataclass(frozen=True)
 class MaskOptions(Options):
     seconds: float = option(2.0, "length of a crop", above=0)
+    half: bool = option(False, "compute in bfloat16 where that is faster")
+    hissy: float = option(0.0, "share of the speech to leave out: that with the loudest pauses", least=0)
+    harmless: float = option(
+        0.0, "share of crops with hardly any noise, and of speech that is narrow from the start: both should stay", least=0
+    )
     diffusion: str | None = option(
         None, "weights of the diffusion that guides it; without, it works alone", str, metavar="WEIGHTS"
     )
@@ -109,8 +114,9 @@ class MaskTask(Task):
 
     def read(self, corpus: Corpus) -> None:
         o = self.options
+        recipe = replace(RECIPE, faint=o.harmless, narrow=o.harmless)
         self.batches, self.valid = mixtures(
-            corpus, self.sr, o.seconds, o.batch_size, self.seed, o.num_workers, None, RECIPE, VALID, HELD_OUT
+            corpus, self.sr, o.seconds, o.batch_size, self.seed, o.num_workers, None, recipe, VALID, HELD_OUT, o.hissy
         )
 
     def start_from(self, name: str) -> None:
@@ -122,7 +128,9 @@ class MaskTask(Task):
         return None if self.guide is None else self.guide(noisy)
 
     def distances(self, net: MaskNet, noisy: Tensor, clean: Tensor) -> dict:
-        wav = net(noisy, self.latent(noisy))
+        half = self.half and torch.is_grad_enabled()  # what is measured is measured in 32 bits
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
+            wav = net(noisy, self.latent(noisy))
         return {
             "spectral": spectral_loss(net, wav, clean),
             "si_sdr": si_sdr(wav, clean).clamp(-20, 40).mean(),

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
+import numpy as np
+
 from ..data.clips import Clips
 from ..data.corpora import Corpus
 from ..data.degrade import Degradation
@@ -28,10 +30,12 @@ def mixtures(
     recipe: Degradation = RECIPE,
     valid_recipe: Degradation = VALID,
     held_out: int = HELD_OUT,
+    hissy: float = 0.0,
 ) -> tuple[Callable[[int], Iterator], list]:
     """-> a function from a step to the batches (noisy, clean) from there on, and held-out batches.
 
-    `snr`: other bounds in dB, on active speech, than those of the recipes; the ratio is drawn between them and met
+    `hissy`: share of the recordings that is left out of training, those with the loudest pauses: what hisses in them
+    would count as speech. `snr`: other bounds in dB, on active speech, than those of the recipes; the ratio is drawn between them and met
     exactly.
     """
     if snr is not None and (corpus.recorded or snr[0] > snr[1]):
@@ -52,4 +56,7 @@ def mixtures(
         return speech, noise, valid_pairs(*held, valid_recipe, sr, VALID_SECONDS, VALID_BATCH, count=held_out)
 
     speech, noise, valid = parallel.in_turn(decode)
+    if hissy:
+        floors = speech.floors()
+        speech.draw_from(floors > np.quantile(floors, hissy))
     return lambda first: batches(speech, noise, recipe, sr, seconds, batch, seed, workers, first, rooms), valid

@@ -2,7 +2,8 @@
 1511.05641).
 
 More channels: each stands several times, and whatever reads it shares its weight unevenly among the copies, so that
-their gradients differ. More blocks, taps of the filter, frames ahead, or a guide: they add nothing yet.
+their gradients differ. More blocks, taps of the filter, frames ahead, bands that it covers, the way back through time,
+or a guide: they add nothing yet.
 """
 
 import torch
@@ -31,10 +32,20 @@ def _shared(x: Tensor, dim: int, times: int, parts: int) -> Tensor:
     return torch.cat([piece * share for piece, s in pieces for share in s], dim)
 
 
+def _further(x: Tensor, dim: int, ahead: int, more: int) -> Tensor:
+    """What makes the filter, for `more` frames ahead: real parts, then imaginary ones, the new ones zero."""
+    rest, real, imag = x.split([x.shape[dim] - 2 * ahead, ahead, ahead], dim)
+    new = x.new_zeros(*x.shape[:dim], more - ahead, *x.shape[dim + 1 :])
+    return torch.cat([rest, real, new, imag, new], dim)
+
+
 def widened(name: str, x: Tensor, shape: tuple) -> Tensor:
     """A tensor of the smaller network, in the larger one's shape."""
     for dim, (have, want) in enumerate(zip(x.shape, shape)):
         if have == want:
+            continue
+        if name.endswith(".out.weight") and dim == 1 and want == 2 * x.shape[0]:  # the way back through time
+            x = torch.cat([x, torch.zeros_like(x)], dim)
             continue
         if name == "last.bias" or (
             name in ("first.weight", "last.weight") and dim == 1
@@ -48,22 +59,31 @@ def widened(name: str, x: Tensor, shape: tuple) -> Tensor:
 
 def widen_from(model: MaskNet, other: MaskNet, name: str = "the other network") -> None:
     """Give `model` the weights of `other`, which may lack a guide, have fewer blocks, taps or frames ahead, or an even
-    part of the channels."""
+    part of the channels, hear time one way only, or filter the low bins alone."""
     wanted, begun = model.state_dict(), other.state_dict()
     ours, its = model.config, other.config
     filtered = its.taps == ours.taps and its.ahead <= ours.ahead or its.taps == its.ahead == 0
+    if its.both_ways > ours.both_ways or its.full > ours.full:
+        raise WavelldmError(f"{name} hears time both ways or filters all bands; --set both_ways and full as it has them")
     if set(begun) - set(wanted) or not filtered:
         raise WavelldmError(
             f"{name} is guided by a latent or has more blocks, other taps or more frames ahead; give --diffusion too, "
             "or --set blocks, taps and ahead"
         )
+    if its.both_ways and its.width != ours.width:
+        raise WavelldmError(f"{name} hears time both ways; widen the network that it began as, or --set its width")
     if ours.width % its.width or ours.bands != its.bands:
         raise WavelldmError(
             f"{name} has {its.width} channels on {its.bands} bands; --set width to a multiple, and the same bands"
         )
+    if 0 < its.ahead < ours.ahead:
+        for key, dim in (("last.weight", 1), ("last.bias", 0)):
+            begun[key] = _further(begun[key], dim, its.ahead, ours.ahead)
     grown = {key: widened(key, x, wanted[key].shape) for key, x in begun.items()}
     missing = model.load_state_dict(grown, strict=False).missing_keys
     with torch.no_grad():
         for key, value in model.named_parameters():
             if key in missing and "norm" in key:
                 value.zero_()  # what a new block adds
+            elif key in missing and key == "reach":
+                value[ours.low :] = 0  # bands that had no filter
