@@ -237,3 +237,14 @@ def test_silence_stays_finite():
 def test_shapes_that_do_not_match_are_refused():
     with pytest.raises(DataError, match="batch, 1, samples"):
         degrade(torch.zeros(1, 1, 10), torch.zeros(1, 10), NOTHING, SR, generator())
+
+
+def test_faint_noise_is_faint_and_narrow_speech_is_its_own_target():
+    generator = torch.Generator().manual_seed(0)
+    clean, noise = (torch.randn(16, 1, 16_000, generator=generator) * x for x in (0.1, 0.1))
+    recipe = Degradation(snr=(0.0, 0.0), faint=1.0, narrow=1.0, narrow_cutoff=(4_000.0, 4_000.0))
+    noisy, target = degrade(clean, noise, recipe, 16_000, generator)
+    ratio = 10 * (target.square().mean(-1) / (noisy - target).square().mean(-1)).log10()
+    assert (ratio > 29).all() and (ratio < 61).all()
+    spectrum = torch.fft.rfft(target).abs()
+    assert spectrum[..., 4_200:].mean() < 0.02 * spectrum[..., :3_000].mean()

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from signals import speechlike
+from signals import noisy, speechlike
 
 from wavelldm.codec.model import Codec
 from wavelldm.denoise.chain import DEFAULTS, Settings, strengthened, top_gain
@@ -376,3 +376,31 @@ def test_sound_comes_back_to_where_it_was(monkeypatch):
     session = model.stream(SR)
     for out in (model.enhance(wav, SR), torch.cat([session.push(wav), session.finish()], dim=1)):
         assert out.dtype == torch.float64 and out.device.type == "cpu" and out.shape == wav.shape
+
+
+@pytest.mark.parametrize("n", [1, 255, 16_001, 40_000])
+def test_a_network_that_hears_both_ways_gives_what_it_gives_at_once(n):
+    net = shaken(MaskNet(replace(TINY.mask, both_ways=True, full=True, ahead=3)))
+    wav = sound(n)
+    with torch.no_grad():
+        whole = net(wav[:, None])[:, 0]
+    denoiser = MaskDenoiser(net)
+    assert (denoiser.enhance(wav, SR, level=LEVEL) - whole).abs().max() < 1e-5
+    assert (through(denoiser.stream(SR, 2, level=LEVEL), wav, 700) - whole).abs().max() < 1e-5
+
+
+def test_windows_of_a_long_recording_differ_little_from_the_whole(monkeypatch):
+    """Windows of 1 s with 2 s around them: what lies further away is forgotten."""
+    monkeypatch.setattr("wavelldm.denoise.chain.SPAN", 62)
+    torch.manual_seed(0)
+    net = MaskNet(replace(TINY.mask, both_ways=True, full=True, ahead=3)).eval()
+    wav = torch.from_numpy(noisy(speechlike(9.0), 5)).float()[None]
+    with torch.no_grad():
+        whole = net(wav[None])[0]
+    denoiser = MaskDenoiser(net)
+    cleaned = denoiser.enhance(wav, SR, level=LEVEL)
+    session = denoiser.stream(SR, level=LEVEL)
+    assert torch.equal(through(session, wav, 5_000), cleaned)
+    assert session.latency < 3.2 * SR  # a window and what lies after it
+    error = (cleaned - whole).square().mean() / whole.square().mean()
+    assert 0 < error and 10 * error.log10() < -60

@@ -1,10 +1,14 @@
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from wavelldm import weights
+from wavelldm.audio import files
 from wavelldm.codec.model import Codec
+from wavelldm.data import corpora
+from wavelldm.data.clips import Clips
 from wavelldm.denoise.mask import MaskConfig, MaskNet, band_edges, banks
 from wavelldm.errors import WavelldmError
 from wavelldm.training import loop
@@ -194,6 +198,59 @@ def test_a_wider_network_goes_on_where_a_narrower_one_was_and_its_copies_part(ti
         assert (first - second).norm() > 0.05 * first.norm()
     with pytest.raises(WavelldmError, match="16 channels.*multiple"):
         widen_from(make(replace(SMALL, width=24)), narrow)
+
+
+def test_a_network_that_hears_both_ways_goes_on_where_one_that_does_not_was_and_learns():
+    one = make(replace(SMALL, blocks=2))
+    both = make(replace(one.config, both_ways=True, full=True, ahead=4), 1)
+    wav = torch.randn(1, 1, 4_000)
+    with torch.no_grad():
+        widen_from(both, one)
+        assert (one(wav) - both(wav)).abs().max() < 1e-6
+    both(wav).square().sum().backward()
+    assert both.reach.grad[SMALL.low :].abs().max() > 0
+    assert both.blocks[0].out.weight.grad[:, SMALL.width :].abs().max() > 0
+    with pytest.raises(WavelldmError, match="both ways"):
+        widen_from(one, both)
+    with pytest.raises(WavelldmError, match="time one way"):
+        make(replace(SMALL, both_ways=True, latent_dim=8))
+
+
+def test_with_both_ways_a_frame_sees_all_others():
+    net = make(replace(SMALL, both_ways=True))
+    spec = torch.randn(1, 12, 257, dtype=torch.complex64).requires_grad_()
+    (cleaned, _), _ = net.step(spec, net.initial_state(1))
+    cleaned[:, 5].abs().sum().backward()
+    assert (spec.grad.abs().sum((0, 2)) > 0).all()
+
+
+def test_a_full_filter_reaches_the_highest_bins():
+    net, spec = make(replace(SMALL, full=True)), torch.randn(1, 9, 257, dtype=torch.complex64)
+    with torch.no_grad():
+        net.last.weight.zero_()
+        net.last.bias.zero_()  # a mask of one half
+        net.last.bias[3] = 2.0  # real part of the first tap
+        net.reach[-1] = 0.5  # the highest band
+        (out, _), _ = net.step(spec, net.initial_state(1))
+    expected = spec[:, 1:-1] + 2 * spec[:, :-2]
+    top = band_edges(net.config)[-2]
+    assert torch.allclose(out[:, 1:, :top], 0.5 * expected[..., :top], atol=1e-5)
+    assert torch.allclose(out[:, 1:, top:], 0.5 * (spec[:, 1:-1] + spec[:, :-2])[..., top:], atol=1e-5)
+
+
+def test_training_leaves_the_hissy_recordings_out(tmp_path):
+    rng = np.random.default_rng(0)
+    for i, hiss in enumerate((1e-4, 1e-3, 1e-2, 3e-2)):
+        wav = hiss * rng.standard_normal(16_000) + np.repeat([0.0, 1.0, 1.0], 16_000 // 3 + 1)[:16_000] * 0.2
+        files.save(tmp_path / f"{i}.wav", torch.from_numpy(wav)[None].float(), 16_000)
+    items = corpora.folder(tmp_path)
+    clips = Clips(items, 16_000, tmp_path / "cache")
+    floors = clips.floors()
+    assert (np.diff(floors) < -3).all() and abs(floors[2] - 20 * np.log10(0.2 / 1e-2)) < 2
+    clips.draw_from(floors > np.quantile(floors, 0.5))
+    assert {clips.draw(rng) for _ in range(50)} == {0, 1}
+    with pytest.raises(WavelldmError, match="no recording is left"):
+        clips.draw_from(floors > 1_000)
 
 
 def test_losses_are_zero_for_the_same_and_grow_with_the_error():

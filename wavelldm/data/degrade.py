@@ -165,8 +165,8 @@ def degrade(
     """One training pair from clean (B, 1, N) and noise (B, 1, N) -> (noisy, target), both (B, 1, N).
 
     Order, as in reality: room, noise at an SNR against the reverberant speech, level, clipping, band limit, coding,
-    lost packets. The target differs from clean only by the early reflections, the level and a narrow band. With measured responses
-    `rirs` (K, R), half of the rooms are drawn from these and the others are synthetic.
+    lost packets. The target differs from clean only by the early reflections, the level and a narrow band. With
+    measured responses `rirs` (K, R), half of the rooms are drawn from these and the others are synthetic.
     """
     if clean.shape != noise.shape or clean.dim() != 3:
         raise DataError(f"clean and noise are alike (batch, 1, samples), not {(*clean.shape,)} and {(*noise.shape,)}")

@@ -31,6 +31,7 @@ from .mask import MaskNet
 from .segan import deemphasise, emphasise
 
 LEVEL = -26.0  # dB of active speech, in the middle of what the networks were trained on
+SPAN, AROUND = 625, 125  # frames: 10 s, and 2 s
 FRAME = 512  # samples over which the gain of the highest bins of a waveform is measured
 
 
@@ -180,7 +181,7 @@ class MaskStage:
             wav = F.pad(wav, (0, (c.ahead + 1) * c.hop + c.n_fft))  # the last frame with a sample in it, and one more
         self.waiting.push(wav)
         self._transform()
-        tracks = self._clean(wav)
+        tracks = self._clean(wav, last)
         return tracks[..., : self.received - self.made + tracks.shape[-1]] if last else tracks
 
     def _transform(self) -> None:
@@ -192,21 +193,30 @@ class MaskStage:
             self.spec.push(self.net.frames(samples).transpose(1, 2))  # (C, bins, T)
             self.waiting.take(count * c.hop)
 
-    def _clean(self, wav: Tensor) -> Tensor:
-        """(2, C, n): the sound of all frames that the network can answer now, and the gain of its highest bins."""
+    def _answer(self, last: bool) -> tuple[Tensor, Tensor, Tensor] | None:
+        """All frames that the network can answer now, noisy and cleaned, and their mask (C, T, bins)."""
         c = self.net.config
         asked = self.state.spec.shape[1] - c.taps  # frames that it knows and has not answered
         count = max(0, asked + len(self.spec) - c.ahead)
         count = count if self.guide is None else min(count, len(self.latents))
         if count == 0:
-            return wav.new_zeros(2, len(wav), 0)
+            return None
         spec = self.spec.take(count + c.ahead - asked).transpose(1, 2)  # (C, T, bins)
         latent = None if self.guide is None else self.guide.diffusion.normalise(self.latents.take(count))
         noisy = torch.cat([self.state.spec[:, c.taps :], spec], dim=1)[:, :count]
         (cleaned, mask), self.state = self.net.step(spec, self.state, latent)
+        return noisy, cleaned, mask
+
+    def _clean(self, wav: Tensor, last: bool) -> Tensor:
+        """(2, C, n): the sound of all frames that the network can answer now, and the gain of its highest bins."""
+        answer = self._answer(last)
+        if answer is None:
+            return wav.new_zeros(2, len(wav), 0)
+        noisy, cleaned, mask = answer
+        count = cleaned.shape[1]
         if self.strength != 1:
             cleaned, mask = strengthened(noisy, cleaned, mask, self.strength)
-        sound, self.tail = self.net.overlap(cleaned, self.tail, self._inside(self.frames, count, c.hop))
+        sound, self.tail = self.net.overlap(cleaned, self.tail, self._inside(self.frames, count, self.net.config.hop))
         self.frames += count
         skipped = min(max(0, -self.made), sound.shape[1])
         tracks = torch.stack([sound, self._top_gain(mask)])[..., skipped:]
@@ -237,6 +247,43 @@ class MaskStage:
         if self.guide is not None:
             frames = np.minimum(frames, self.guide.ready(counts) // c.hop)
         return (frames * c.hop - side).clip(min=0)
+
+
+class RecordingStage(MaskStage):
+    """A mask network that hears time both ways, on windows of SPAN frames with AROUND more on either side.
+
+    Memory stays constant. The network remembers further than AROUND, so that the result differs a little from that of
+    one window over everything; a recording of up to SPAN frames is one window.
+    """
+
+    def __init__(self, net: MaskNet, settings: Settings):
+        super().__init__(net, settings)
+        self.windows = Windows(1, AROUND, SPAN)
+        self.heard = 0  # frames
+
+    def _answer(self, last: bool) -> tuple[Tensor, Tensor, Tensor] | None:
+        c, frames = self.net.config, self.spec.take(len(self.spec)) if len(self.spec) else None
+        if frames is None:
+            return None
+        after = frames[..., :0]
+        if last:  # the frames of the recording, and those ahead of its last one
+            count = -(-self.received // c.hop) - self.heard
+            frames, after = frames[..., :count], frames[..., count : count + c.ahead]
+        self.heard += frames.shape[-1]
+        parts = []
+        for window, before, count in self.windows.push(frames) + (self.windows.finish() if last else []):
+            spec = F.pad(torch.cat([window, after], dim=-1), (0, c.ahead - after.shape[-1])).transpose(1, 2)
+            answer, _ = self.net.step(spec, self.net.initial_state(len(spec)))
+            parts.append([x[:, before : before + count] for x in (spec, *answer)])
+        if not parts:
+            return None
+        found = [torch.cat(part, dim=1) for part in zip(*parts)]
+        return tuple(F.pad(x, (0, 0, 0, int(last))) for x in found)  # and one more, in which the last one ends
+
+    def ready(self, counts: np.ndarray) -> np.ndarray:
+        c, side = self.net.config, self.net.side
+        frames = ((counts + side - c.n_fft) // c.hop + 1).clip(min=0)
+        return (self.windows.ready(frames) * c.hop - side).clip(min=0)
 
 
 def strengthened(noisy: Tensor, cleaned: Tensor, mask: Tensor, strength: float) -> tuple[Tensor, Tensor]:

@@ -28,6 +28,7 @@ from .chain import (
     IdleStage,
     LatentStage,
     MaskStage,
+    RecordingStage,
     Session,
     Settings,
     Stage,
@@ -298,7 +299,7 @@ class MaskDenoiser(Denoiser):
     ):
         super().__init__(name, training, device_of(mask))
         self.mask, self.latent, self.guided = mask, latent, mask.config.latent_dim > 0
-        self.pads = not self.guided
+        self.pads = not (self.guided or mask.config.both_ways)
         if self.guided:
             if latent is None:
                 raise WavelldmError("this mask network is guided by a latent; give its codec and diffusion too")
@@ -315,6 +316,8 @@ class MaskDenoiser(Denoiser):
         return self.mask.config.sr == SR
 
     def stage(self, sr: int, settings: Settings, size: int, lengths: Tensor | None) -> Stage:
+        if self.mask.config.both_ways:
+            return RecordingStage(self.mask, settings)
         guide = LatentStage(*self.latent(), settings, size) if self.guided else None
         return MaskStage(self.mask, settings, guide, lengths)
 

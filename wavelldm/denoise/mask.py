@@ -6,6 +6,7 @@ bands, convolutions over frequency, recurrence over time, skips.
 """
 
 import math
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -104,14 +105,19 @@ class MaskNet(nn.Module):
     """noisy wav (B, 1, N) -> cleaned wav (B, 1, N).
 
     Frame t sees all frames before it and `ahead` later ones. `initial_state` and `step` work on a spectrum as it
-    arrives.
+    arrives. With `both_ways` frame t sees all others, and one step takes a whole recording.
     """
 
     Config = MaskConfig
+    half = False  # in training: the estimate in bfloat16. Spectra, features and filter stay in 32 bits
 
     def __init__(self, config: MaskConfig = MaskConfig()):
         super().__init__()
         c = self.config = config
+        if c.both_ways and c.latent_dim:
+            raise WavelldmError(
+                "a mask network with a latent as a guide hears time one way; set both_ways or latent_dim"
+            )
         into, back = banks(c)
         self.register_buffer("into", into, persistent=False)  # (bins, bands)
         self.register_buffer("back", back, persistent=False)  # (bands, bins)
@@ -202,8 +208,9 @@ class MaskNet(nn.Module):
         What comes out is `ahead` frames late: the first step gives that many frames less than it gets, every other as
         many as it gets. A guided network needs `latent` (B, D, T) for the frames that come out.
 
-        On the `low` bins, or all, the mask goes on into other frames: a filter of `taps` earlier and `ahead` later ones (deep
-        filtering, arXiv 1904.08369, eq. 5), which can tell harmonics from what lies between them and mend phases.
+        On the `low` bins, or all, the mask goes on into other frames: a filter of `taps` earlier and `ahead` later
+        ones (deep filtering, arXiv 1904.08369, eq. 5), which can tell harmonics from what lies between them and mend
+        phases.
         """
         c = self.config
         if (latent is None) != (c.latent_dim == 0):
@@ -215,9 +222,10 @@ class MaskNet(nn.Module):
         count = seen.shape[1] - c.taps - c.ahead  # T
         if count <= 0:
             return (spec[:, :0], spec[:, :0]), MaskState(features, seen, state.recurrent)
-        estimate, recurrent = self.estimate(features, latent, state.recurrent)
-        with torch.autocast(spec.device.type, enabled=False):  # spectra stay in 32 bits
-            cleaned, mask = self.filtered(estimate.float(), seen, count)
+        half = self.half and torch.is_grad_enabled()
+        with torch.autocast(spec.device.type, torch.bfloat16) if half else nullcontext():
+            estimate, recurrent = self.estimate(features, latent, state.recurrent)
+        cleaned, mask = self.filtered(estimate.float(), seen, count)
         return (cleaned, mask), MaskState(features[:, :, count:], seen[:, count:], recurrent)
 
     def filtered(self, estimate: Tensor, seen: Tensor, count: int) -> tuple[Tensor, Tensor]:

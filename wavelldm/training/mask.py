@@ -58,7 +58,9 @@ class MaskOptions(Options):
     half: bool = option(False, "compute in bfloat16 where that is faster")
     hissy: float = option(0.0, "share of the speech to leave out: that with the loudest pauses", least=0)
     harmless: float = option(
-        0.0, "share of crops with hardly any noise, and of speech that is narrow from the start: both should stay", least=0
+        0.0,
+        "share of crops with hardly any noise, and of speech that is narrow from the start: both should stay",
+        least=0,
     )
     diffusion: str | None = option(
         None, "weights of the diffusion that guides it; without, it works alone", str, metavar="WEIGHTS"
@@ -85,6 +87,7 @@ class MaskTask(Task):
         super().__init__(options, device, seed)
         self.sr, self.guide = config.sr, guide
         self.networks, self.groups = {"model": MaskNet(config).to(device)}, {"mask": ["model"]}
+        self.networks["model"].half = self.half
 
     @classmethod
     def create(
@@ -128,9 +131,7 @@ class MaskTask(Task):
         return None if self.guide is None else self.guide(noisy)
 
     def distances(self, net: MaskNet, noisy: Tensor, clean: Tensor) -> dict:
-        half = self.half and torch.is_grad_enabled()  # what is measured is measured in 32 bits
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
-            wav = net(noisy, self.latent(noisy))
+        wav = net(noisy, self.latent(noisy))
         return {
             "spectral": spectral_loss(net, wav, clean),
             "si_sdr": si_sdr(wav, clean).clamp(-20, 40).mean(),

@@ -34,9 +34,9 @@ def mixtures(
 ) -> tuple[Callable[[int], Iterator], list]:
     """-> a function from a step to the batches (noisy, clean) from there on, and held-out batches.
 
-    `hissy`: share of the recordings that is left out of training, those with the loudest pauses: what hisses in them
-    would count as speech. `snr`: other bounds in dB, on active speech, than those of the recipes; the ratio is drawn between them and met
-    exactly.
+    `snr`: other bounds in dB, on active speech, than those of the recipes; the ratio is drawn between them and met
+    exactly. `hissy`: share of the recordings that is left out of training, those with the loudest pauses: what hisses
+    in them would count as speech.
     """
     if snr is not None and (corpus.recorded or snr[0] > snr[1]):
         raise DataError(

@@ -64,7 +64,9 @@ def widen_from(model: MaskNet, other: MaskNet, name: str = "the other network") 
     ours, its = model.config, other.config
     filtered = its.taps == ours.taps and its.ahead <= ours.ahead or its.taps == its.ahead == 0
     if its.both_ways > ours.both_ways or its.full > ours.full:
-        raise WavelldmError(f"{name} hears time both ways or filters all bands; --set both_ways and full as it has them")
+        raise WavelldmError(
+            f"{name} hears time both ways or filters all bands; --set both_ways and full as it has them"
+        )
     if set(begun) - set(wanted) or not filtered:
         raise WavelldmError(
             f"{name} is guided by a latent or has more blocks, other taps or more frames ahead; give --diffusion too, "
