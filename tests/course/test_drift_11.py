@@ -7,6 +7,8 @@ from lift import definitions
 from wavelldm.diffusion import samplers, schedule
 from wavelldm.diffusion.latent import DiffusionConfig, LatentDiffusion
 from wavelldm.diffusion.unet import UNetConfig
+from wavelldm.restore import gaps
+from wavelldm.restore.filler import TOLD, Filler, FillerConfig, Told
 
 HAND = definitions("11")
 
@@ -60,3 +62,47 @@ def test_noise_leaves_the_share_it_says():
     out = HAND["noised"](z, 0.36, torch.Generator().manual_seed(2))
     assert out.mean() == pytest.approx(1.2, abs=0.02) and out.std() == pytest.approx(0.8, abs=0.02)
     assert HAND["noised"](z, 1, None) is z
+
+
+def holes(n: int = 9_000) -> torch.Tensor:
+    lost = torch.zeros(2, n, dtype=torch.bool)
+    lost[0, 3_000:4_300], lost[1, :700], lost[1, 6_000:6_100] = True, True, True
+    return lost
+
+
+def test_the_share_that_is_known_is_the_modules():
+    mine, theirs = HAND["my_share"](holes()), gaps.known_share(holes())
+    torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-5)
+    assert mine.min() < 0.05 and mine.max() == pytest.approx(1.0)
+
+
+def test_straight_lines_are_the_modules():
+    share = gaps.known_share(holes())
+    x = some(2, 5, share.shape[1])
+    theirs = gaps.interpolate(x, share)
+    for i in range(2):
+        torch.testing.assert_close(HAND["my_lines"](x[i], share[i]), theirs[i], rtol=1e-5, atol=1e-5)
+    assert not torch.isclose(theirs, x).all()
+
+
+@pytest.fixture(scope="module")
+def gap():
+    """A small filler that listens to everything, and what it is told of some gap."""
+    torch.manual_seed(0)
+    net = Filler(FillerConfig(size=6, width=16, dilations=(1, 0, 2), heads=2)).eval()
+    for layer in (net.start, net.time[-1], net.out):
+        torch.nn.init.normal_(layer.weight, std=0.3)
+    return net, Told(some(2, 6, 20), some(2, 2, 20, seed=1), torch.rand(2, 20), some(2, TOLD, 20, seed=2))
+
+
+@pytest.mark.parametrize("sampler", ("bridge", "ddim", "ddpm", "dpmpp_2m"))
+def test_the_filler_is_sampled_like_the_modules(gap, sampler):
+    net, told = gap
+    with torch.no_grad():
+        theirs = net.sample(told, 5, sampler, samplers.FrameNoise(4))[0]
+        if sampler == "bridge":
+            mine = HAND["my_flow"](net, told, 5, samplers.FrameNoise(4))
+        else:
+            mine = HAND["my_diffusion"](net, told, 5, samplers.SAMPLERS[sampler], samplers.FrameNoise(4))
+    torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-3)
+    assert (mine - told.z).abs().max() > 0.1
