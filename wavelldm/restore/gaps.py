@@ -21,6 +21,7 @@ FREE = 0.7  # below it a frame takes the wanted magnitudes; above, its own are n
 ROUNDS, MOMENTUM = 16, 0.5  # of Griffin-Lim
 LEAST = 1e-5  # smallest magnitude that a line begins or ends at
 ORDER, HEARD, RINGS = 400, 1_600, 1_280  # of linear prediction; samples it learns from, and for which it rings on
+BREATH = 1e-3  # of the sound's level
 TRUST, NEAR = 0.6, 400.0  # its share in a frame's magnitudes beside what is known, and samples over which that falls
 
 
@@ -86,10 +87,12 @@ def ringing(known: np.ndarray, count: int) -> np.ndarray:
 
 def rung_on(wav: Tensor, gaps: Tensor) -> Tensor:
     """wav (B, N) with its gaps filled from both sides by what rings on, which fade into each other (Kauppinen and Roth
-    2002); silence where neither reaches."""
+    2002), and by a breath of noise, so that phases are random where neither reaches."""
     out = torch.where(gaps, 0.0, wav).cpu().double().numpy()
+    breath = BREATH * np.random.default_rng(0).standard_normal(wav.shape[1])
     for row, lost in zip(out, gaps.cpu().numpy()):
         edges = np.flatnonzero(np.diff(np.concatenate([[0], lost, [0]])))
+        level = np.sqrt(np.square(row).sum() / max(1, (~lost).sum()))
         starts, ends = edges[::2], edges[1::2]
         before = np.concatenate([[0], ends[:-1]])  # where the known stretch before each gap begins
         after = np.concatenate([starts[1:], [len(row)]])
@@ -98,7 +101,7 @@ def rung_on(wav: Tensor, gaps: Tensor) -> Tensor:
             forth = np.pad(ringing(row[max(first, a - HEARD) : a], count), (0, b - a - count))
             back = np.pad(ringing(row[b : min(last, b + HEARD)][::-1], count), (0, b - a - count))[::-1]
             fall = np.cos(np.pi / 2 * (np.arange(b - a) + 0.5) / (b - a)) ** 2
-            row[a:b] = forth * fall + back * (1 - fall)
+            row[a:b] = forth * fall + back * (1 - fall) + breath[a:b] * level
     return torch.from_numpy(out).to(wav)
 
 
