@@ -1,5 +1,10 @@
-"""Programs by others that repair speech; each is a function (1, N) -> (1, N), or is named as missing."""
+"""Programs by others that repair speech; each is a function (1, N) -> (1, N), or is named as missing.
 
+Not here: speexdsp has no concealment of its own (that is in the Speex codec), and no package has WebRTC's NetEq.
+"""
+
+import ctypes
+import ctypes.util
 import importlib.util
 import shutil
 import subprocess
@@ -51,6 +56,49 @@ def tplcnet(path: str) -> Callable[[Tensor, Tensor], Tensor]:
                 both = x[k : k + 2].reshape(-1) * window
             done[k], tail = tail + both[:BLOCK], both[BLOCK:]
         return torch.from_numpy(done[1:].reshape(-1)[:length].copy())[None]
+
+    return run
+
+
+def libopus() -> str | None:
+    """The library, in the package opuscodec or on the system."""
+    found = importlib.util.find_spec("opuscodec")
+    return found.origin if found else ctypes.util.find_library("opus")
+
+
+def opus(sr: int, kbits: int = 64) -> Callable[[Tensor, Tensor], Tensor]:
+    """The concealment of Opus's decoder (RFC 6716, section 4.4; SILK at `kbits`) -> function (clean, gaps).
+
+    Whole packets of 20 ms are encoded, and those that touch a gap do not reach the decoder. The delay of the codec is
+    filled up to a whole packet, so that packets which are lost on that grid stay what they are.
+    """
+    lib, floats = ctypes.CDLL(libopus()), ctypes.POINTER(ctypes.c_float)
+    for name in ("encoder", "decoder"):
+        getattr(lib, f"opus_{name}_create").restype = ctypes.c_void_p
+        getattr(lib, f"opus_{name}_destroy").argtypes = [ctypes.c_void_p]
+    size, voip, bitrate, mode, lookahead, silk = sr // 50, 2048, 4002, 11002, 4027, 1000
+
+    def run(clean: Tensor, gaps: Tensor) -> Tensor:
+        encoder = ctypes.c_void_p(lib.opus_encoder_create(sr, 1, voip, None))
+        decoder = ctypes.c_void_p(lib.opus_decoder_create(sr, 1, None))
+        late = ctypes.c_int()
+        lib.opus_encoder_ctl(encoder, bitrate, ctypes.c_int(1000 * kbits))
+        lib.opus_encoder_ctl(encoder, mode, ctypes.c_int(silk))
+        lib.opus_encoder_ctl(encoder, lookahead, ctypes.byref(late))
+        length, more = clean.shape[-1], -late.value % size  # samples that go in before the sound
+        x = np.zeros((-(-(length + late.value + more) // size), size), np.float32)
+        x.reshape(-1)[more : more + length] = clean[0].numpy()
+        lost = np.zeros(x.size, bool)
+        lost[more + late.value :][:length] = gaps[0].numpy()
+        packet, y = ctypes.create_string_buffer(4000), np.zeros_like(x)
+        for row, out, gone in zip(x, y, lost.reshape(x.shape).any(1)):
+            count = lib.opus_encode_float(encoder, row.ctypes.data_as(floats), size, packet, len(packet))
+            sent = (None, 0) if gone else (packet, count)
+            if count < 0 or lib.opus_decode_float(decoder, *sent, out.ctypes.data_as(floats), size, 0) != size:
+                raise RuntimeError("libopus failed")
+        lib.opus_encoder_destroy(encoder)
+        lib.opus_decoder_destroy(decoder)
+        return torch.from_numpy(y.reshape(-1)[more + late.value :][:length].copy())[None]
 
     return run
 

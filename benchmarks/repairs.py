@@ -166,6 +166,8 @@ def missing(args: argparse.Namespace) -> dict:
         lacks["tPLCNet"] = "its file: give --tplcnet"
     elif not importlib.util.find_spec("ai_edge_litert"):
         lacks["tPLCNet"] = "the package ai-edge-litert"
+    if not peers.libopus():
+        lacks["Opus's concealment"] = "libopus: install the package opuscodec"
     if not peers.ffmpeg():
         lacks["adeclip"] = "the package imageio-ffmpeg"
     if not importlib.util.find_spec("nara_wpe"):
@@ -210,6 +212,13 @@ def systems(args: argparse.Namespace) -> dict:
 
         rows["tPLCNet"] = (GAPS, concealing)
         rows["base16k, then tPLCNet"] = (("gaps, noise",), lambda: cleaned_first(concealing()))
+    if "Opus's concealment" not in lacks:
+
+        def decoding() -> Run:
+            conceal = peers.opus(SR)
+            return lambda damaged, clip: conceal(clip.clean, clip.gaps)
+
+        rows["Opus's concealment, 64 kbit/s"] = (("gaps", "packets"), decoding)
     if "adeclip" not in lacks:
 
         def declipping() -> Run:

@@ -5,8 +5,8 @@ damaged clips, in the same run.
     [--steps 4 ...] [--tplcnet FILE] [--latent WEIGHTS] [--filler WEIGHTS]
 
 Without a manifest it takes the held-out voices and noises of the embedded corpus. Peers run if they are at hand:
-tPLCNet (a file, and the package ai-edge-litert), ffmpeg's adeclip (imageio-ffmpeg), nara-wpe. What is missing is named.
-The clips that ours helps least are drawn into out/restore.
+tPLCNet (a file, and the package ai-edge-litert), Opus (opuscodec), ffmpeg's adeclip (imageio-ffmpeg), nara-wpe. What is
+missing is named. The clips that ours helps least are drawn into out/restore.
 """
 
 import argparse
