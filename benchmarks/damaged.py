@@ -17,7 +17,7 @@ PACKET = 0.02  # seconds
 QUIET = Degradation(noise=0.0, **LEVEL)
 GENERAL = ("pesq_wb", "estoi", "stoi", "lsd", "visqol", "dnsmos_ovrl")
 GAPS, BAND = (*GENERAL, "plcmos"), ("pesq_wb", "estoi", "lsd", "lsd_band", "visqol", "dnsmos_ovrl")
-CLIPPED = ("pesq_wb", "estoi", "si_sdr", "visqol", "dnsmos_ovrl")
+CLIPPED = ("pesq_wb", "estoi", "si_sdr", "visqol")
 
 
 @dataclass(frozen=True)

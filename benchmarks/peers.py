@@ -82,9 +82,9 @@ def opus(sr: int, kbits: int = 64) -> Callable[[Tensor, Tensor], Tensor]:
         encoder = ctypes.c_void_p(lib.opus_encoder_create(sr, 1, voip, None))
         decoder = ctypes.c_void_p(lib.opus_decoder_create(sr, 1, None))
         late = ctypes.c_int()
-        lib.opus_encoder_ctl(encoder, bitrate, ctypes.c_int(1000 * kbits))
-        lib.opus_encoder_ctl(encoder, mode, ctypes.c_int(silk))
-        lib.opus_encoder_ctl(encoder, lookahead, ctypes.byref(late))
+        asked = ((bitrate, ctypes.c_int(1000 * kbits)), (mode, ctypes.c_int(silk)), (lookahead, ctypes.byref(late)))
+        if any(lib.opus_encoder_ctl(encoder, what, value) for what, value in asked):
+            raise RuntimeError("libopus refuses a setting")
         length, more = clean.shape[-1], -late.value % size  # samples that go in before the sound
         x = np.zeros((-(-(length + late.value + more) // size), size), np.float32)
         x.reshape(-1)[more : more + length] = clean[0].numpy()
