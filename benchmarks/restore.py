@@ -2,11 +2,12 @@
 damaged clips, in the same run.
 
     python benchmarks/restore.py [--manifest TABLE] [--clips 16] [--tasks NAME ...] [--only NAME ...] [--quick]
-    [--steps 4 ...] [--tplcnet FILE] [--latent WEIGHTS] [--filler WEIGHTS]
+    [--steps 4 ...] [--blind] [--tplcnet FILE] [--latent WEIGHTS] [--filler WEIGHTS]
 
 Without a manifest it takes the held-out voices and noises of the embedded corpus. Peers run if they are at hand:
 tPLCNet (a file, and the package ai-edge-litert), Opus (opuscodec), ffmpeg's adeclip (imageio-ffmpeg), nara-wpe. What is
-missing is named. The clips that ours helps least are drawn into out/restore.
+missing is named. The clips that ours helps least are drawn into out/restore; with --blind, one step of the network and
+several too, without saying which is which (key.csv says it).
 """
 
 import argparse
@@ -54,8 +55,8 @@ def cores() -> int:
 
 
 def measure(makers: dict, found: list) -> tuple[list, dict]:
-    """A row for every system and clip; what ours made, and every system of clips with nothing to repair: (system,
-    task, number) -> (1, N)."""
+    """A row for every system and clip; what ours and the network alone made, and every system of clips with nothing to
+    repair: (system, task, number) -> (1, N)."""
     rows, outs, scored = [], {}, {}
     with ProcessPoolExecutor(cores()) as pool, torch.inference_mode():
         for name, (tasks, make) in tqdm(makers.items(), "measuring", unit="system"):
@@ -64,7 +65,7 @@ def measure(makers: dict, found: list) -> tuple[list, dict]:
                 began = processor()
                 out = run(clip.damaged, clip)
                 cost = (processor() - began) / SECONDS
-                if name == ours(clip.task) or clip.task == "nothing":
+                if name == ours(clip.task) or clip.task == "nothing" or ", one step" in name or name.endswith("steps"):
                     outs[name, clip.task, clip.number] = out
                 key = clip.task, clip.number, hashlib.sha1(out.numpy().tobytes()).digest()
                 if key not in scored:  # systems that do nothing here answer alike
@@ -172,16 +173,34 @@ def worst(rows: list, found: list[Clip], outs: dict, folder: Path) -> list:
     return names
 
 
+def blind(found: list[Clip], outs: dict, folder: Path) -> None:
+    """Pictures of gaps filled by one step of the network and by several, A and B in random order, and who is who."""
+    for old in folder.glob("blind-*.png"):
+        old.unlink()
+    rng, key = np.random.default_rng(0), []
+    for clip in found:
+        ways = [n for n, task, number in outs if "network, " in n and (task, number) == (clip.task, clip.number)]
+        if len(ways) < 2:
+            continue
+        ways = [ways[i] for i in rng.permutation(2)]
+        name = f"blind-{len(key):02d}"
+        shown = {letter: outs[way, clip.task, clip.number] for letter, way in zip("AB", ways)}
+        plots.compare({"damaged": clip.damaged, **shown, "clean": clip.clean}, SR, folder / f"{name}.png", name)
+        key.append({"picture": name, "task": clip.task, "clip": clip.number, "A": ways[0], "B": ways[1]})
+    write_csv(key, folder / "key.csv")
+
+
 def from_the_shell(damaged: Tensor) -> dict:
-    """Seconds that a minute of damaged speech takes from the shell, the start of the program included."""
+    """Seconds on the clock, and of the processor, that a minute of damaged speech takes from the shell, the start of
+    the program included."""
     took = {}
     with tempfile.TemporaryDirectory() as folder:
         save(f"{folder}/minute.wav", damaged.repeat(1, -(-60 * SR // damaged.shape[-1]))[:, : 60 * SR], SR)
         for words in ("restore", "denoise --restore"):
             command = [sys.executable, "-m", "wavelldm", *words.split(), f"{folder}/minute.wav"]
-            began = time.perf_counter()
+            began, used = time.perf_counter(), processor()
             subprocess.run(command, check=True, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-            took[words] = time.perf_counter() - began
+            took[words] = time.perf_counter() - began, processor() - used
     return took
 
 
@@ -203,6 +222,7 @@ def read(words: list | None) -> argparse.Namespace:
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS), help="only these; writes nothing")
     parser.add_argument("--only", nargs="+", help="only systems whose names hold one of these words; writes nothing")
     parser.add_argument("--quick", action="store_true", help="two clips for each task; writes nothing")
+    parser.add_argument("--blind", action="store_true", help="pictures of the network's ways without their names")
     parser.add_argument("--steps", nargs="+", type=int, default=[4], help="of the network, beside one (default: 4)")
     parser.add_argument("--tplcnet", help="the published file tPLCnet_s.tflite")
     parser.add_argument("--latent", default="restore16k-latent", help="other weights of the latent")
@@ -240,9 +260,12 @@ too:
         parts.append(changed(outs))
     if names := worst(rows, found, outs, OUT):
         parts.append(f"The clips that ours helps least in WB-PESQ, drawn into `out/restore`: {'; '.join(names)}.")
+    if args.blind:
+        blind(found, outs, OUT)
     if whole:
-        took = ", ".join(f"`{words}` {seconds:.1f} s" for words, seconds in from_the_shell(found[0].damaged).items())
-        parts.append(f"A minute of speech with gaps, from the shell, start of the program included: {took}.")
+        took = from_the_shell(found[0].damaged).items()
+        told = ", ".join(f"`{words}` {clock:.1f} s ({used:.1f} s of the processor)" for words, (clock, used) in took)
+        parts.append(f"A minute of speech with gaps, from the shell, start of the program included: {told}.")
     asked = [f"--clips {args.clips}"] + ["--tplcnet tPLCnet_s.tflite"] * bool(args.tplcnet)
     parts.append(f"{made_by('restore.py', args.manifest, *asked)}; rows of all clips in `restore.csv`.")
     text = "\n\n".join(parts)
