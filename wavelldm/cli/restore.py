@@ -29,7 +29,7 @@ def add(commands: argparse._SubParsersAction) -> None:
         "restore",
         run_restore,
         "repair what is lost of a recording",
-        "Find what is damaged, repair it, and leave all else as it is, to the bit. Length, loudness, sample rate, "
+        "Find what is damaged (gaps, clipped peaks, overload), repair it, and leave all else as it is, to the bit. Length, loudness, sample rate, "
         "channels and sample format stay as they are. A recording without damage comes out as it went in. What is "
         "found is an estimate: name gaps yourself where you know them. The network knows speech; above 8 kHz a filled "
         "gap is silent.",
