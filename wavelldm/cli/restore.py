@@ -29,10 +29,10 @@ def add(commands: argparse._SubParsersAction) -> None:
         "restore",
         run_restore,
         "repair what is lost of a recording",
-        "Find what is damaged (gaps, clipped peaks, overload), repair it, and leave all else as it is, to the bit. Length, loudness, sample rate, "
-        "channels and sample format stay as they are. A recording without damage comes out as it went in. What is "
-        "found is an estimate: name gaps yourself where you know them. The network knows speech; above 8 kHz a filled "
-        "gap is silent.",
+        "Find what is damaged (gaps, clipped peaks, overload), repair it, and leave all else as it is, to the bit. "
+        "Length, loudness, sample rate, channels and sample format stay as they are. A recording without damage comes "
+        "out as it went in. What is found is an estimate: name gaps yourself where you know them. The network knows "
+        "speech; above 8 kHz a filled gap is silent.",
         EXAMPLES,
     )
     sub.add_argument("input", nargs="+", help="sound files, folders or patterns")
