@@ -50,7 +50,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     )
     sub.add_argument(
         "--steps",
-        type=whole(0, 1000),
+        type=whole(1, 1000),
         default=1,
         help="steps of the diffusion's sampler, and with --restore of what fills gaps (default: 1)",
     )
