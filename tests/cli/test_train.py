@@ -96,7 +96,7 @@ def test_every_network_has_its_manual_and_its_sizes(network, cli):
 @pytest.mark.parametrize(
     "argv, word",
     [
-        ("mask --half", "--half"),
+        ("autoencoder --half", "--half"),
         ("mask --add_random_cutting", "--add_random_cutting"),
         ("prior --noisy_data_path noisy", "--noisy_data_path"),
         ("vocoder --half", "--half"),
