@@ -54,7 +54,8 @@ def test_gaps_alone_are_filled_and_as_loud_as_what_is_around(sr, steps):
     inside = as_mask([gap], 0, wav.shape[1])
     assert torch.equal(out[:, ~inside], broken[:, ~inside])
     filled, true = out[:, inside], wav[:, inside]
-    assert abs(10 * math.log10(filled.square().mean() / true.square().mean())) < 9
+    bound = 9 if steps < 2 else 15  # dB: what is drawn is one of many things, and may be softer
+    assert abs(10 * math.log10(filled.square().mean() / true.square().mean())) < bound
 
 
 def test_what_is_filled_does_not_depend_on_blocks_nor_on_windows():
