@@ -155,11 +155,12 @@ def changed(outs: dict) -> str:
 
 
 def worst(rows: list, found: list[Clip], outs: dict, folder: Path) -> list:
-    """Pictures of the clips where ours gains least, or loses, against the damaged sound (WB-PESQ): their names."""
+    """Pictures of the clips that ours changes and helps least, or harms, by WB-PESQ: their names."""
     gains, score = [], {(r["system"], r["task"], r["clip"]): r.get("pesq_wb") for r in rows}
     for clip in found:
         now, was = (score.get((name, clip.task, clip.number)) for name in (ours(clip.task), ASIS))
-        if clip.task != "nothing" and now is not None and was is not None:
+        after = outs.get((ours(clip.task), clip.task, clip.number))
+        if clip.task != "nothing" and now is not None and was is not None and not torch.equal(after, clip.damaged):
             gains.append((now - was, len(gains), clip, was, now))
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob("worst-*.png"):
@@ -259,7 +260,8 @@ too:
     if "nothing" in args.tasks:
         parts.append(changed(outs))
     if names := worst(rows, found, outs, OUT):
-        parts.append(f"The clips that ours helps least in WB-PESQ, drawn into `out/restore`: {'; '.join(names)}.")
+        what = "Of the clips that ours changes, those that it helps least in WB-PESQ, drawn into `out/restore`"
+        parts.append(f"{what}: {'; '.join(names)}.")
     if args.blind:
         blind(found, outs, OUT)
     if whole:
