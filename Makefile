@@ -6,7 +6,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 MANIFEST ?=
 TABLE := $(if $(MANIFEST),--manifest $(MANIFEST))
 
-.PHONY: help demo test unit lint lab notebooks bench bench-codec bench-restore train-codec train-denoiser train-ladder train-refining clean
+.PHONY: help demo test unit lint lab notebooks bench bench-codec bench-restore train-codec train-denoiser train-restorer train-ladder train-refining clean
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
@@ -44,6 +44,10 @@ train-codec: $(VENV)/dev ## train the codec that ships (MANIFEST=table.tsv); abo
 
 train-denoiser: $(VENV)/dev ## train the denoiser that ships, mask network and diffusion (MANIFEST=table.tsv); about 19 hours on one CPU thread
 	for network in mask diffusion; do $(BIN)/wavelldm train $$network --recipe shipped $(TABLE) || exit 1; done
+
+train-restorer: $(VENV)/dev ## train what fills gaps, the latent and the filler (MANIFEST=table.tsv); about 3 hours on one CPU thread
+	$(BIN)/wavelldm train latent --recipe shipped $(TABLE) -o runs/latent-shipped
+	$(BIN)/wavelldm train filler --recipe shipped $(TABLE) --latent runs/latent-shipped/latent2/base16k-latent
 
 train-ladder: $(VENV)/dev ## train the networks of the reconstruction ladder; about 1.5 hours on one CPU thread
 	for network in vocoder autoencoder vae; do $(BIN)/wavelldm train $$network --recipe shipped $(TABLE) || exit 1; done

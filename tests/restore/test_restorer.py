@@ -3,12 +3,13 @@
 import math
 
 import pytest
+import soundfile
 import torch
 
 from wavelldm.audio import files
 from wavelldm.denoise import denoiser
 from wavelldm.denoise.chain import DEFAULTS, Settings
-from wavelldm.denoise.denoiser import Look, Untouched, look_at
+from wavelldm.denoise.denoiser import Look, Untouched, look_at, look_at_file
 from wavelldm.errors import AudioError, WavelldmError
 from wavelldm.restore.bend import Curve
 from wavelldm.restore.filler import Filler, FillerConfig
@@ -243,3 +244,25 @@ def test_latency_tells_of_peaks_too():
     parts = [session.push(part) for part in wav.split(5_000, dim=1)]
     joined = torch.cat([*parts, session.finish()], dim=1)
     assert torch.equal(joined, Untouched().enhance(wav, SR, RESTORE, damages=look.damages))
+
+
+@pytest.mark.parametrize(
+    "suffix, subtype, fits",
+    [(".wav", "PCM_16", False), (".flac", "PCM_16", False), (".wav", "FLOAT", True)],
+)
+def test_peaks_put_back_fit_into_the_file(tmp_path, suffix, subtype, fits):
+    """A recording that was cut at full scale, the most usual case."""
+    wav = speech(4.0)
+    wav = 1.25 * wav / wav.abs().max()
+    source, target = tmp_path / f"hot{suffix}", tmp_path / f"out{suffix}"
+    soundfile.write(source, wav.clamp(-1, 1)[0].numpy(), SR, subtype=subtype)
+    look = look_at_file(source, target, RESTORE)
+    assert look.damages[0].ceiling is not None and (look.gain == 1.0) == fits
+    Untouched().enhance_file(source, target, progress=False, settings=RESTORE)
+    out, _ = files.load(target)
+    before, _ = files.load(source)
+    at = before.abs() >= look.damages[0].ceiling[1]
+    assert (out.abs().max() <= 1) == (not fits)
+    assert torch.allclose(out[~at], look.gain * before[~at], atol=2e-4)
+    far = (out / look.gain - wav)[at].square().mean() / (before - wav)[at].square().mean()
+    assert far < 0.3, "what is put back is not cut off again"

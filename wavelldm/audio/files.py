@@ -31,6 +31,7 @@ OPUS_RATES = (8_000, 12_000, 16_000, 24_000, 48_000)
 WAV_FAMILY = ("WAV", "WAVEX", "RF64")  # three headers that a .wav file may have
 WAV_LIMIT = 2**32 - 2**20  # bytes; a WAV header counts in 32 bits, longer files need RF64 (EBU Tech 3306)
 UNKNOWN_LENGTH = 2**62  # libsndfile's frame count is above this if the header does not say (FLAC from a pipe)
+FLOATS = ("FLOAT", "DOUBLE")  # sample formats that go beyond full scale
 SLACK = 0.05  # seconds that a file may be shorter than its header says before that is worth a warning
 MOST = 1 << 22  # samples of all channels in a block of more than a second: 10 s of 8 channels at 48 kHz
 PIECE = 1 << 16  # frames read or written at once; libsndfile's Vorbis encoder fails on very long writes
@@ -345,6 +346,11 @@ def _format(path: Path, sr: int, like: AudioInfo | None) -> tuple[str, str]:
     return fmt, subtype
 
 
+def keeps_peaks(path: str | Path, sr: int, like: AudioInfo | None = None) -> bool:
+    """Whether samples beyond full scale stay as they are in the file that `save` would write."""
+    return _format(Path(path), sr, like)[1] in FLOATS
+
+
 @contextmanager
 def writing(path: str | Path, force: bool = False) -> Iterator[Path]:
     """A temporary path beside `path` that takes its place at the end, whole; on any error nothing changes."""
@@ -419,7 +425,7 @@ def _write(part: Path, blocks: Iterable[Tensor], sr: int, fmt: str, subtype: str
                 raise AudioError(f"a file takes wav (samples,) or (channels, samples), not {tuple(block.shape)}")
             data = np.atleast_2d(as_float(block.detach().cpu()).float().numpy()).T  # (n, C)
             _check_finite(data, path, frames, sr)
-            if subtype not in ("FLOAT", "DOUBLE"):
+            if subtype not in FLOATS:
                 data = np.clip(data, -1.0, 1.0)
             if file is None:
                 file = sf.SoundFile(part, "w", sr, data.shape[1], subtype, format=fmt)

@@ -1,17 +1,14 @@
 """`wavelldm denoise` and `wavelldm refine`: clean recordings, and refine what a denoiser left."""
 
 import argparse
-import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import AudioError, WavelldmError
-from .options import add_device, add_force, add_seed, command, explain, number, show, whole
+from ..errors import WavelldmError
+from .options import add_device, add_force, add_seed, command, number, over_files, show, whole
 
 if TYPE_CHECKING:
     from ..denoise.chain import Settings
-    from ..denoise.denoiser import Denoiser
 
 DENOISE = """  wavelldm denoise talk.wav                       writes talk.denoised.wav
   wavelldm denoise talk.mp3 -o clean.flac
@@ -151,41 +148,13 @@ def run_denoise(args: argparse.Namespace) -> int:
         return denoise_standard_input(args, settings)
     jobs = denoiser.jobs(args.input, args.output)
     model = denoiser.load(args.model, args.device)
-    rows: list[dict] = []
-    worst = 0
-    try:
-        for source, target in jobs:
-            row, code = denoise_one(args, model, settings, source, target)
-            rows.append(row)
-            worst = max(worst, code)
-    finally:  # also when it is stopped: what is done is done
-        if args.json:
-            print(json.dumps(rows, indent=2))
-    failed = [row["input"] for row in rows if row["error"]]
-    if failed and len(rows) > 1:
-        print(f"{len(failed)} of {len(rows)} files were not cleaned: {', '.join(failed)}", file=sys.stderr)
-    return worst
 
-
-def denoise_one(
-    args: argparse.Namespace, model: "Denoiser", settings: "Settings", source: Path, target: Path
-) -> tuple[dict, int]:
-    """Clean one file -> what became of it, and its exit code. A file that cannot be cleaned does not end the run."""
-    row = {"input": str(source), "output": str(target), "seconds": None, "model": model.name, "error": None}
-    try:
+    def clean(source: Path, target: Path) -> tuple[dict, str]:
         facts = model.enhance_file(source, target, force=args.force, settings=settings, live=args.stream)
-    except Exception as error:
-        about_settings = isinstance(error, WavelldmError) and not isinstance(error, AudioError)
-        if args.debug or about_settings:  # it would be the same with every other file
-            raise
-        code, row["error"] = explain(error)
-        place = "" if isinstance(error, AudioError) else f"{source}: "
-        print(f"wavelldm denoise: {place}{row['error']}", file=sys.stderr)
-        return row, code
-    row["seconds"] = round(facts.seconds, 3)
-    if not args.json:
-        print(f"{source} -> {target} ({facts.seconds:.1f} s of sound, model {model.name})", flush=True)
-    return row, 0
+        text = f"{source} -> {target} ({facts.seconds:.1f} s of sound, model {model.name})"
+        return {"seconds": round(facts.seconds, 3)}, text
+
+    return over_files(args, jobs, clean, {"seconds": None, "model": model.name}, "cleaned")
 
 
 def denoise_standard_input(args: argparse.Namespace, settings: "Settings") -> int:

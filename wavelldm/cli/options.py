@@ -5,12 +5,14 @@ import json
 import math
 import os
 import re
+import sys
 from collections.abc import Callable
 from difflib import get_close_matches
+from pathlib import Path
 from textwrap import fill
 from typing import Any
 
-from ..errors import WavelldmError
+from ..errors import AudioError, WavelldmError
 
 EXIT = """exit codes:
   0    done
@@ -132,6 +134,44 @@ def folder(text: str) -> str:
 def show(args: argparse.Namespace, facts: Any, text: str) -> None:
     """Print one result, for a person or (--json) for a machine."""
     print(json.dumps(facts, indent=2) if args.json else text)
+
+
+def over_files(
+    args: argparse.Namespace,
+    jobs: list[tuple[Path, Path]],
+    work: Callable[[Path, Path], tuple[dict, str]],
+    blank: dict,
+    deed: str,
+) -> int:
+    """`work(source, target)` for each job -> the worst exit code. It gives facts and a text about them; `blank` are the
+    facts of a file that fails. Such a file is named, and does not end the run. `deed`: what was to be done."""
+    rows: list[dict] = []
+    worst = 0
+    try:
+        for source, target in jobs:
+            row = {"input": str(source), "output": str(target), **blank, "error": None}
+            try:
+                facts, text = work(source, target)
+            except Exception as error:
+                about_settings = isinstance(error, WavelldmError) and not isinstance(error, AudioError)
+                if args.debug or about_settings:  # it would be the same with every other file
+                    raise
+                code, row["error"] = explain(error)
+                worst = max(worst, code)
+                place = "" if isinstance(error, AudioError) else f"{source}: "
+                print(f"wavelldm {args.command}: {place}{row['error']}", file=sys.stderr)
+            else:
+                row.update(facts)
+                if not args.json:
+                    print(text, flush=True)
+            rows.append(row)
+    finally:  # also when it is stopped: what is done is done
+        if args.json:
+            print(json.dumps(rows, indent=2))
+    failed = [row["input"] for row in rows if row["error"]]
+    if failed and len(rows) > 1:
+        print(f"{len(failed)} of {len(rows)} files were not {deed}: {', '.join(failed)}", file=sys.stderr)
+    return worst
 
 
 def explain(error: Exception) -> tuple[int, str]:

@@ -1,18 +1,15 @@
 """`wavelldm restore`: repair what is lost of a recording, and say what was found and done."""
 
 import argparse
-import json
-import sys
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import AudioError, WavelldmError
-from .options import add_device, add_force, add_seed, command, explain, whole
+from ..errors import WavelldmError
+from .options import add_device, add_force, add_seed, command, over_files, whole
 
 if TYPE_CHECKING:
     from ..audio.files import AudioInfo
-    from ..denoise.chain import Settings
-    from ..denoise.denoiser import Denoiser, Look
     from ..restore.find import Damage
 
 EXAMPLES = """  wavelldm restore call.wav                       writes call.restored.wav
@@ -30,9 +27,9 @@ def add(commands: argparse._SubParsersAction) -> None:
         run_restore,
         "repair what is lost of a recording",
         "Find what is damaged (gaps, clipped peaks, overload), repair it, and leave all else as it is, to the bit. "
-        "Length, loudness, sample rate, channels and sample format stay as they are. A recording without damage comes "
-        "out as it went in. What is found is an estimate: name gaps yourself where you know them. The network knows "
-        "speech; above 8 kHz a filled gap is silent.",
+        "Length, sample rate, channels and sample format stay as they are. A recording without damage comes out as it "
+        "went in. If peaks that are put back do not fit into the file, all of it is turned down. What is found is an "
+        "estimate: name gaps yourself where you know them. The network knows speech; above 8 kHz a gap stays silent.",
         EXAMPLES,
     )
     sub.add_argument("input", nargs="+", help="sound files, folders or patterns")
@@ -67,80 +64,38 @@ def add(commands: argparse._SubParsersAction) -> None:
 def run_restore(args: argparse.Namespace) -> int:
     import torch
 
+    from ..audio import files
     from ..denoise import denoiser
     from ..denoise.chain import DEFAULTS, Settings
+    from ..restore.find import read_gaps
 
     torch.set_num_threads(1)  # the networks are so small that more threads would mostly wait for each other
-    kinds = (
-        DEFAULTS.kinds if args.only is None else tuple(word.strip() for word in args.only.split(",") if word.strip())
-    )
-    settings = Settings(args.steps, seed=args.seed, restore=True, kinds=kinds, bold=args.bold)
-    if args.gaps is not None and "gaps" not in kinds:
+    words = DEFAULTS.kinds if args.only is None else tuple(word.strip() for word in args.only.split(","))
+    settings = Settings(args.steps, seed=args.seed, restore=True, kinds=words, bold=args.bold)
+    if args.gaps is not None and "gaps" not in settings.kinds:
         raise WavelldmError("--gaps names gaps, and --only leaves them out; leave one of them out")
     if "-" in args.input:
         raise WavelldmError("restore hears a recording twice, so it takes files; for a stream: denoise - --restore")
     jobs = denoiser.jobs(args.input, args.output, "restored")
     if args.picture and len(jobs) > 1:
         raise WavelldmError(f"--picture draws one recording, and there are {len(jobs)}; restore them one by one")
-    model, rows, worst = denoiser.Untouched(args.device), [], 0
-    try:
-        for source, target in jobs:
-            row, code = restore_one(args, model, settings, source, target)
-            rows.append(row)
-            worst = max(worst, code)
-    finally:  # also when it is stopped: what is done is done
-        if args.json:
-            print(json.dumps(rows, indent=2))
-    failed = [row["input"] for row in rows if row["error"]]
-    if failed and len(rows) > 1:
-        print(f"{len(failed)} of {len(rows)} files were not restored: {', '.join(failed)}", file=sys.stderr)
-    return worst
+    if args.picture and Path(args.picture).exists() and not args.force:
+        raise WavelldmError(f"{args.picture} exists already; name another picture, or add --force")
+    model = denoiser.Untouched(args.device)
 
-
-def restore_one(
-    args: argparse.Namespace, model: "Denoiser", settings: "Settings", source: Path, target: Path
-) -> tuple[dict, int]:
-    """Restore one file -> what was found and done, and its exit code. One that cannot be read does not end the run."""
-    row = {"input": str(source), "output": str(target), "seconds": None, "found": [], "error": None}
-    try:
-        look, facts = found(source, settings, args.gaps)
-        row["found"] = [entry for i, d in enumerate(look.damages) for entry in entries(i, d, facts)]
+    def restore(source: Path, target: Path) -> tuple[dict, str]:
+        before = files.info(source)
+        gaps = None if args.gaps is None else read_gaps(args.gaps, before.sr, before.frames, before.channels)
+        look = denoiser.look_at_file(source, target, settings, gaps)
         facts = model.enhance_file(source, target, args.force, settings=settings, look=look)
-        row["seconds"] = round(facts.seconds, 3)
+        found = [entry for i, damage in enumerate(look.damages) for entry in entries(i, damage, facts)]
+        down = round(-20 * math.log10(look.gain), 2)
         if args.picture:
-            draw(source, target, row, args.picture, args.force)
-    except Exception as error:
-        about_settings = isinstance(error, WavelldmError) and not isinstance(error, AudioError)
-        if args.debug or about_settings:
-            raise
-        code, row["error"] = explain(error)
-        place = "" if isinstance(error, AudioError) else f"{source}: "
-        print(f"wavelldm restore: {place}{row['error']}", file=sys.stderr)
-        return row, code
-    if not args.json:
-        print(f"{source} -> {target} ({row['seconds']:.1f} s of sound)\n{table(row)}", flush=True)
-    return row, 0
+            draw(source, target, found, args.picture)
+        text = f"{source} -> {target} ({facts.seconds:.1f} s of sound)\n{table(found, down)}"
+        return {"seconds": round(facts.seconds, 3), "found": found, "turned_down_db": down}, text
 
-
-def found(source: Path, settings: "Settings", named: str | None) -> tuple["Look", "AudioInfo"]:
-    """What a first look finds, with the gaps that a user names in place of those that were found."""
-    from dataclasses import replace
-
-    from ..audio import files
-    from ..denoise.denoiser import look_at
-    from ..restore.find import read_gaps
-
-    facts = files.info(source)
-    look = look_at(files.read_blocks(source, seconds=10.0), facts.sr, damage=True)
-    damages = look.damages
-    if named is not None:
-        each = read_gaps(named, facts.sr, facts.frames, facts.channels)
-        damages = tuple(replace(d, gaps=gaps) for d, gaps in zip(damages, each))
-    if "gaps" not in settings.kinds:
-        damages = tuple(replace(d, gaps=()) for d in damages)
-    if "clip" not in settings.kinds:
-        damages = tuple(replace(d, ceiling=None, curve=None) for d in damages)
-    return replace(look, damages=damages), facts
+    return over_files(args, jobs, restore, {"seconds": None, "found": [], "turned_down_db": None}, "restored")
 
 
 def entries(channel: int, damage: "Damage", facts: "AudioInfo") -> list[dict]:
@@ -166,24 +121,25 @@ def sentence(entry: dict) -> str:
     return f"gap of {1000 * (entry['end'] - entry['start']):.0f} ms at {entry['start']:.3f} s, filled"
 
 
-def table(row: dict) -> str:
-    """What was found, a line each."""
-    if not row["found"]:
+def table(found: list[dict], down: float) -> str:
+    """What was found, a line each, and by how many dB the whole was turned down."""
+    if not found:
         return "  nothing was found to be damaged; the sound is as it was"
-    return "\n".join(f"  channel {entry['channel'] + 1}: {sentence(entry)}" for entry in row["found"])
+    lines = [f"  channel {entry['channel'] + 1}: {sentence(entry)}" for entry in found]
+    return "\n".join(lines + [f"  turned down by {down:.1f} dB, so that the peaks fit into the file"] * (down > 0))
 
 
-def draw(source: Path, target: Path, row: dict, path: str, force: bool) -> None:
+def draw(source: Path, target: Path, found: list[dict], path: str) -> None:
     """Before and after below each other, with the repaired places of the first channel marked."""
     from .. import plots
     from ..audio import files
 
-    with files.writing(path, force) as part:
+    with files.writing(path, force=True) as part:
         before, sr = files.load(source, seconds=SHOWN)
         after, _ = files.load(target, seconds=SHOWN)
         figure = plots.compare({"as it was": before[:1], "restored": after[:1]}, sr)
         for ax in figure.axes[:2]:
-            for entry in row["found"]:
+            for entry in found:
                 if entry["kind"] == "gap" and entry["channel"] == 0 and entry["end"] <= before.shape[1] / sr:
                     ax.axvspan(entry["start"], entry["end"], ymin=0.96, color=plots.ACCENT, lw=0)
         figure.savefig(part, format="png")

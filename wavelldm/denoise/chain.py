@@ -369,10 +369,9 @@ class Session:
     """One recording being cleaned as it arrives: `push` blocks of any size, from one sample on, then `finish`.
 
     What comes out, joined, is as long as what went in, at the same rate, as loud, and aligned with it. `latency` says
-    how many samples the output lags behind. `stage` is None if nothing is to be cleaned or filled, `peaks`
-    if none are missing. `bridged` lays straight lines across gaps before cleaning, as a hole disturbs a denoiser; the
-    restorer fills them after it. `only`: gaps of each channel
-    in samples; then all else stays as it is to the bit.
+    how many samples the output lags behind. `stage` is None if nothing is to be cleaned or filled, `peaks` if none are
+    missing. `bridged` draws straight lines across gaps before cleaning, as a hole disturbs a denoiser; the restorer
+    fills them after it. `only`: gaps of each channel in samples; then all else stays as it is to the bit.
     """
 
     def __init__(

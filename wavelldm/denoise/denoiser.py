@@ -19,7 +19,7 @@ from ..errors import AudioError, WavelldmError
 from ..progress import progress_bar
 from ..restore.find import Damage, Finder
 from ..restore.gaps import SR
-from ..restore.restorer import Peaks, Restorer, at_rate
+from ..restore.restorer import Peaks, Restorer, at_rate, headroom, wanted
 from .chain import (
     DEFAULTS,
     LEVEL,
@@ -60,6 +60,7 @@ class Look:
 
     levels: tuple[float, ...]  # dB of active speech; that which the networks know, where there is nothing to bring up
     damages: tuple[Damage, ...]  # gaps in samples of the recording; none, if nobody asked
+    gain: float = 1.0  # of the whole recording, so that peaks that are put back fit into its file
 
 
 def look_at(blocks: Iterable[Tensor], sr: int, damage: bool = False) -> Look:
@@ -75,6 +76,24 @@ def look_at(blocks: Iterable[Tensor], sr: int, damage: bool = False) -> Look:
     loudest = torch.stack(powers).sort(dim=0).values[-max(1, len(powers) // 10) :].mean(0)  # (C,)
     levels = [10 * math.log10(p) if p > 10 ** (QUIETEST / 10) else LEVEL for p in loudest.tolist()]
     return Look(tuple(levels), (Damage(),) * channels if finder is None else finder.finish())
+
+
+def look_at_file(
+    source: str | Path,
+    target: str | Path,
+    settings: Settings = DEFAULTS,
+    gaps: Sequence[tuple[tuple[int, int], ...]] | None = None,
+) -> Look:
+    """The first look at a file that is to become `target`. `gaps`: of each channel, in place of those found."""
+    facts = files.info(source)
+    look = look_at(files.read_blocks(source, seconds=10.0), facts.sr, settings.restore)
+    damages = wanted(look.damages, settings.kinds)
+    if gaps is not None:
+        damages = tuple(replace(damage, gaps=named) for damage, named in zip(damages, gaps, strict=True))
+    gain = 1.0
+    if any(d.ceiling or d.curve for d in damages) and not files.keeps_peaks(target, facts.sr, facts):
+        gain = headroom(files.read_blocks(source, seconds=SECONDS), damages, facts.sr)
+    return Look(look.levels, damages, gain)
 
 
 class Denoiser:
@@ -124,33 +143,33 @@ class Denoiser:
         channels: int = 1,
         settings: Settings = DEFAULTS,
         level: float | Sequence[float] = LEVEL,
-        cutoff: float | None = None,
     ) -> Session:
         """A session for one recording as it arrives: `push(block)`, `finish()`, `latency`.
 
         `level`: of its speech in dB (of each channel, or of all), which nobody can measure before it is there. With
         what `look_at` finds, or the same level for both, a stream gives what `enhance` gives. With `restore`, gaps are
-        looked for as the sound comes; `cutoff` is the frequency above which a band is missing.
+        looked for as the sound comes; an overload is not.
         """
         levels = (float(level),) * channels if isinstance(level, int | float) else tuple(level)
         if channels < 1 or len(levels) != channels:
             raise WavelldmError(f"a stream has one channel or more, and one level or one for each, not {len(levels)}")
-        return self._session(files.check_rate(sr), settings, Look(levels, (Damage(None, cutoff),) * channels), LIVE)
+        return self._session(files.check_rate(sr), settings, Look(levels, (Damage(None),) * channels), LIVE)
 
     def _session(self, sr: int, settings: Settings, look: Look, size: int, lengths: Tensor | None = None) -> Session:
         self.check(settings)
-        restorer, stage, peaks, rate, damages = None, None, None, self.rate(sr), look.damages
-        if settings.restore and "clip" in settings.kinds and any(d.ceiling or d.curve for d in damages):
+        stage, peaks, restorer, bridged, only, rate = None, None, None, None, None, self.rate(sr)
+        damages = wanted(look.damages, settings.kinds) if settings.restore else ()
+        if any(d.ceiling or d.curve for d in damages):
             peaks = Peaks(damages, sr)
-        if settings.restore and "gaps" in settings.kinds and any(d.gaps is None or d.gaps for d in damages):
-            damages = tuple(at_rate(d, sr, rate) for d in damages)
-            restorer = Restorer(damages, settings.steps, settings.seed, settings.bold, self.device)
+        if any(d.gaps is None or d.gaps for d in damages):
+            low = tuple(at_rate(d, sr, rate) for d in damages)
+            restorer = Restorer(low, settings.steps, settings.seed, settings.bold, self.device)
+            if all(d.gaps is not None for d in damages):
+                bridged = Restorer(low, 0, device=self.device) if self.changes else None
+                only = None if self.changes else [d.gaps for d in damages]
         if (self.changes and settings.strength > 0) or restorer is not None:
-            low = None if lengths is None else -(-lengths * rate // sr)
-            stage = self.stage(sr, settings, size, low)
-        known = restorer is not None and all(d.gaps is not None for d in damages)
-        bridged = Restorer(damages, 0, device=self.device) if known and self.changes else None
-        only = [d.gaps for d in look.damages] if known and not self.changes else None
+            ends = None if lengths is None else -(-lengths * rate // sr)
+            stage = self.stage(sr, settings, size, ends)
         return Session(
             stage, sr, rate, look.levels, settings.background, restorer, lengths, self.device, only, peaks, bridged
         )
@@ -242,18 +261,20 @@ class Denoiser:
     ) -> files.AudioInfo:
         """Clean a file block by block in constant memory, keeping length, loudness, rate, channels and sample format.
 
-        `live`: as a stream is cleaned, without a first look. `look`: what a first look has found already.
+        `live`: as a stream is cleaned, without a first look. `look`: what `look_at_file` has found already. Where peaks
+        are put back that do not fit into the file, the whole recording is turned down.
         """
         facts = files.info(source)
         self.check(settings)
-        share = share_of(facts.channels)
+        share, gain = share_of(facts.channels), 1.0
         if live:
             session = self.stream(facts.sr, facts.channels, settings)
         else:
-            look = look or look_at(files.read_blocks(source, seconds=10.0), facts.sr, settings.restore)
-            session = self._session(facts.sr, settings, look, max(LIVE, round(AT_ONCE * share)))
+            look = look or look_at_file(source, target, settings)
+            gain, session = look.gain, self._session(facts.sr, settings, look, max(LIVE, round(AT_ONCE * share)))
         with progress_bar(show=progress, total=facts.frames, desc="cleaning", unit="sample", unit_scale=True) as bar:
             blocks = cleaned_blocks(session, files.read_blocks(source, seconds=share * SECONDS), bar.update)
+            blocks = blocks if gain == 1 else (gain * block for block in blocks)
             frames = files.save_blocks(target, blocks, facts.sr, like=facts, force=force)
         return replace(facts, frames=frames)  # a file that was cut short holds fewer than its header says
 

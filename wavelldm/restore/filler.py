@@ -121,23 +121,27 @@ class Filler(nn.Module):
         """
         if sampler not in SAMPLERS:
             raise WavelldmError(f"there is no sampler '{sampler}'; choose one of {', '.join(SAMPLERS)}")
-        spread, noise = self.config.spread, noise or FrameNoise()
+        spread, noise, answers = self.config.spread, noise or FrameNoise(), []
+
+        def end(x: Tensor, t: Tensor) -> Tensor:
+            z, answer = self(told, x, t)
+            answers.append(answer)
+            return z
 
         def along_lines(x: Tensor, t: Tensor) -> Tensor:
-            return self(told, x, 1 - (t + 1) / self.schedule.steps)[0]
+            return end(x, 1 - (t + 1) / self.schedule.steps)
 
         def diffused(rest: Tensor, t: Tensor) -> Tensor:
             a, s = self.schedule.at(t)  # (B, 1, 1)
             x = told.z + spread * rest / (a + s)
-            return (self(told, x, (a / (a + s))[:, 0, 0])[0] - told.z) / spread
+            return (end(x, (a / (a + s))[:, 0, 0]) - told.z) / spread
 
-        eps, zero = noise(told.z), told.z.new_zeros(len(told.z))
-        _, answer = self(told, told.z + spread * eps, zero)
+        eps = noise(told.z)
         if sampler == "bridge":
             z = SAMPLERS[sampler](along_lines, told.z + spread * eps, self.schedule, steps, callback, noise)
         else:
             z = told.z + spread * SAMPLERS[sampler](diffused, eps, self.schedule, steps, callback, noise)
-        return z, as_pitch(answer)
+        return z, as_pitch(answers[0])  # of the first step, at t = 0: what it expects
 
 
 def as_pitch(answer: Tensor) -> Tensor:

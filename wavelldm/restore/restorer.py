@@ -1,9 +1,9 @@
-"""A recording with its damage, window by window: gaps are filled, and a missing band is put back.
+"""A recording with its damage: gaps are filled window by window, and peaks that an overload took are put back.
 
 What is made of a stretch depends on where it lies in the recording, not on how the sound was cut into blocks.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 
@@ -26,6 +26,7 @@ KINDS = ("gaps", "clip")  # of damage that is found and repaired
 CHUNK, AROUND = 128, 96  # frames: gaps that begin in one chunk are filled together, with so many frames on either side
 LONGEST = 1.0  # seconds of a gap that can be filled
 BLOCK, MARGIN = 512, 224  # frames worked on at a time, and looked at on either side: a chunk and what lies around it
+FULL_SCALE = 1 - 2.0**-15  # the highest sample that 16 bits hold
 DEEP = -7.0  # dB of speech against noise: below, every network that draws invents speech
 
 
@@ -34,6 +35,15 @@ def networks(device: torch.device) -> tuple[SpeechLatent, Filler]:
     """The latent and the filler that ship."""
     filler = weights.load("restore16k-filler", Filler, device)
     return weights.load(weights.needed("restore16k-filler", "latent"), SpeechLatent, device), filler
+
+
+def wanted(damages: Sequence[Damage], kinds: Sequence[str]) -> tuple[Damage, ...]:
+    """The same, without the kinds of damage that are not to be repaired."""
+    if "gaps" not in kinds:
+        damages = [replace(damage, gaps=()) for damage in damages]
+    if "clip" not in kinds:
+        damages = [replace(damage, ceiling=None, curve=None) for damage in damages]
+    return tuple(damages)
 
 
 def as_mask(gaps: Sequence[tuple[int, int]], first: int, count: int) -> Tensor:
@@ -153,6 +163,22 @@ class Peaks:
         """The next block -> what is repaired by now, or with `last` all that is left."""
         block = straighten(block, self.curves)
         return block if self.declipper is None else self.declipper.push(block, last)
+
+
+def headroom(blocks: Iterable[Tensor], damages: Sequence[Damage], sr: int) -> float:
+    """wav blocks (C, any) -> by how much the sound has to be turned down so that its peaks, put back, stay below full
+    scale: 1 or less."""
+    peaks, most, empty = Peaks(damages, sr), 0.0, None
+    for block in blocks:
+        empty = block[:, :0]
+        most = max(most, _highest(peaks.push(block)))
+    if empty is not None:
+        most = max(most, _highest(peaks.push(empty, last=True)))
+    return min(1.0, FULL_SCALE / most) if most > 0 else 1.0
+
+
+def _highest(wav: Tensor) -> float:
+    return float(wav.abs().max()) if wav.numel() else 0.0
 
 
 def speech_over_noise(cleaned: Tensor, noisy: Tensor) -> float:

@@ -27,7 +27,7 @@ from ..paths import data_home
 from ..progress import progress_bar
 from ..restore.filler import Filler, FillerConfig, Told, context, on_lines
 from ..restore.gaps import HALF, HOP, SR, interpolate, known_share
-from ..restore.latent import SpeechLatent, heard_pitch, level, seen
+from ..restore.latent import BANDS, SpeechLatent, heard_pitch, level, seen
 from ..weights import load
 from . import parallel
 from .loop import Task
@@ -231,7 +231,7 @@ class FillerTask(Task):
                 LOUDER * (2 * torch.rand(whole) - 1),
                 torch.rand(whole),
                 torch.randn(whole, dim, frames),
-                torch.randn(whole, dim + 80, frames),
+                torch.randn(whole, dim + BANDS, frames),
             )
         )
         told, true, pitch = self.prepared(batch, louder, blur)
@@ -257,7 +257,7 @@ class FillerTask(Task):
         (batch,) = self.valid
         generator = torch.Generator().manual_seed(1)
         dim, frames = batch[0].shape[1:]
-        blur = torch.randn(len(batch[0]), dim + 80, frames, generator=generator)
+        blur = torch.randn(len(batch[0]), dim + BANDS, frames, generator=generator)
         told, true, pitch = self.prepared(batch, torch.zeros(len(batch[0])), blur)
         lost = (told.share < 0.5)[:, None, 1:]
 
