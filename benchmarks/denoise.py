@@ -179,7 +179,6 @@ def systems(args) -> dict:
         rows["mask network, guided by one step"] = lambda: enhancer(args.guided)
         rows["mask network, guided by five steps"] = lambda: enhancer(args.guided, steps=5)
     rows["base16k"] = lambda: enhancer("base16k")
-    rows["base16k, --restore"] = lambda: enhancer("base16k", restore=True)
     for name, package, make in (
         ("logmmse", "logmmse", log_mmse),
         ("noisereduce", "noisereduce", noise_reduce),
@@ -303,7 +302,7 @@ def picture(rows: list, costs: dict, damages, path: Path) -> None:
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.6))
     for ax, score in zip(axes, ("pesq_wb", "estoi")):
         for name, cost in costs.items():
-            if name == "noisy" or any(word in name for word in ("codec", "decoded", "mask network", "--restore")):
+            if name == "noisy" or any(word in name for word in ("codec", "decoded", "mask network")):
                 continue
             value = average(of(rows, name, damages), score)
             ours = name.startswith("base16k")

@@ -19,7 +19,7 @@ from wavelldm.audio import files
 from wavelldm.data import corpora, voices
 
 SR = 16_000
-WAYS = {"default": [], "`--restore`": ["--restore"], "`--stream`": ["--stream"]}
+WAYS = {"default": [], "`--stream`": ["--stream"]}
 
 
 def recording(manifest, minutes: float, path: Path) -> None:
