@@ -11,13 +11,16 @@ from wavelldm.codec.model import Codec
 from wavelldm.config import override
 from wavelldm.diffusion.latent import LatentDiffusion
 from wavelldm.diffusion.schedule import KINDS
+from wavelldm.restore.gaps import HOP
+from wavelldm.restore.latent import SpeechLatent
 from wavelldm.training.diffusion import DiffusionOptions, DiffusionTask
+from wavelldm.training.filler import FillerOptions, FillerTask
 from wavelldm.training.latents import Latents
 from wavelldm.training.presets import preset
 
 torch.set_num_threads(1)
 HAND = definitions("10")
-NAMES = "my_statistics my_error my_between learn outline".split()
+NAMES = "my_statistics my_error my_between learn outline my_lively".split()
 TINY = preset("tiny")
 D = TINY.codec.latent_dim
 
@@ -128,3 +131,19 @@ def test_the_share_of_each_process(monkeypatch):
     shares = [HAND["gradient"](model, slice(rank, None, 2)) for rank in range(2)]
     assert torch.allclose(sum(shares) / 2, whole, atol=1e-5 * whole.abs().max())
     assert not torch.allclose(shares[0], whole, atol=0.1 * whole.abs().max())
+
+
+def test_how_lively_a_filled_gap_is():
+    torch.manual_seed(0)
+    latent = SpeechLatent(TINY.latent)
+    task = FillerTask(TINY.filler, latent, FillerOptions(half=False))
+    z, pitch = noise(3, TINY.filler.size, 60), noise(3, 2, 60, seed=2)
+    gaps = torch.zeros(3, 59 * HOP, dtype=torch.bool)
+    gaps[:, 4_000:9_000] = True
+    task.with_data(lambda first: iter(()), [(z, pitch, gaps)])
+    blur = torch.randn(3, TINY.filler.size + 80, 60, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        told, true, _ = task.prepared((z, pitch, gaps), torch.zeros(3), blur)
+        theirs = task.validate(task.networks["model"])["lively_1"]  # a new network answers with straight lines
+        assert HAND["my_lively"](latent, told.z, true, told.share) == pytest.approx(theirs, rel=1e-4)
+        assert HAND["my_lively"](latent, true, true, told.share) == 1 and theirs < 0.5
