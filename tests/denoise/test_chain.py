@@ -389,8 +389,21 @@ def test_a_network_that_hears_both_ways_gives_what_it_gives_at_once(n):
     assert (through(denoiser.stream(SR, 2, level=LEVEL), wav, 700) - whole).abs().max() < 1e-5
 
 
-def test_windows_of_a_long_recording_differ_little_from_the_whole(monkeypatch):
-    """Windows of 1 s with 2 s around them: what lies further away is forgotten."""
+def test_what_was_heard_before_goes_on_from_span_to_span(monkeypatch):
+    """A network whose way back counts for nothing gives in spans of half a second what it gives at once."""
+    monkeypatch.setattr("wavelldm.denoise.chain.SPAN", 31)
+    monkeypatch.setattr("wavelldm.denoise.chain.AFTER", 4)
+    net = shaken(MaskNet(replace(TINY.mask, both_ways=True, full=True, ahead=3)))
+    wav = sound(40_000)
+    with torch.no_grad():
+        for block in net.blocks:
+            block.out.weight[:, net.config.width :] = 0
+        whole = net(wav[:, None])[:, 0]
+    assert (MaskDenoiser(net).enhance(wav, SR, level=LEVEL) - whole).abs().max() < 1e-5
+
+
+def test_spans_of_a_long_recording_differ_little_from_the_whole(monkeypatch):
+    """Spans of 1 s with 2 s after them: what comes later than that is not heard."""
     monkeypatch.setattr("wavelldm.denoise.chain.SPAN", 62)
     torch.manual_seed(0)
     net = MaskNet(replace(TINY.mask, both_ways=True, full=True, ahead=3)).eval()
@@ -401,6 +414,6 @@ def test_windows_of_a_long_recording_differ_little_from_the_whole(monkeypatch):
     cleaned = denoiser.enhance(wav, SR, level=LEVEL)
     session = denoiser.stream(SR, level=LEVEL)
     assert torch.equal(through(session, wav, 5_000), cleaned)
-    assert session.latency < 3.2 * SR  # a window and what lies after it
+    assert session.latency < 3.2 * SR  # a span and what lies after it
     error = (cleaned - whole).square().mean() / whole.square().mean()
     assert 0 < error and 10 * error.log10() < -60

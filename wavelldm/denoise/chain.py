@@ -31,7 +31,7 @@ from .mask import MaskNet
 from .segan import deemphasise, emphasise
 
 LEVEL = -26.0  # dB of active speech, in the middle of what the networks were trained on
-SPAN, AROUND = 625, 125  # frames: 10 s, and 2 s
+SPAN, AFTER = 625, 125  # frames: 10 s, and 2 s
 FRAME = 512  # samples over which the gain of the highest bins of a waveform is measured
 
 
@@ -250,31 +250,27 @@ class MaskStage:
 
 
 class RecordingStage(MaskStage):
-    """A mask network that hears time both ways, on windows of SPAN frames with AROUND more on either side.
+    """A mask network that hears time both ways, SPAN frames at a time and AFTER more that come later.
 
-    Memory stays constant. The network remembers further than AROUND, so that the result differs a little from that of
-    one window over everything; a recording of up to SPAN frames is one window.
+    Memory stays constant. What it heard before goes on from one span to the next. Its way back begins AFTER frames
+    behind each span, so that the result differs a little from that of the whole recording at once. One that is not
+    longer than both is a single span.
     """
 
     def __init__(self, net: MaskNet, settings: Settings):
         super().__init__(net, settings)
-        self.windows = Windows(1, AROUND, SPAN)
         self.heard = 0  # frames
 
     def _answer(self, last: bool) -> tuple[Tensor, Tensor, Tensor] | None:
-        c, frames = self.net.config, self.spec.take(len(self.spec)) if len(self.spec) else None
-        if frames is None:
-            return None
-        after = frames[..., :0]
+        c, parts = self.net.config, []
         if last:  # the frames of the recording, and those ahead of its last one
-            count = -(-self.received // c.hop) - self.heard
-            frames, after = frames[..., :count], frames[..., count : count + c.ahead]
-        self.heard += frames.shape[-1]
-        parts = []
-        for window, before, count in self.windows.push(frames) + (self.windows.finish() if last else []):
-            spec = F.pad(torch.cat([window, after], dim=-1), (0, c.ahead - after.shape[-1])).transpose(1, 2)
-            answer, _ = self.net.step(spec, self.net.initial_state(len(spec)))
-            parts.append([x[:, before : before + count] for x in (spec, *answer)])
+            self.spec.held = self.spec.held[..., : -(-self.received // c.hop) - self.heard + c.ahead]
+        while len(self.spec) >= SPAN + AFTER or (last and len(self.spec) > c.ahead):
+            keep = SPAN if len(self.spec) >= SPAN + AFTER else len(self.spec) - c.ahead
+            window = self.spec.held[..., : SPAN + AFTER].transpose(1, 2)  # (C, T, bins)
+            answer, self.state = self.net.step(window, self.state, keep=keep)
+            parts.append((self.spec.take(keep).transpose(1, 2), *answer))
+            self.heard += keep
         if not parts:
             return None
         found = [torch.cat(part, dim=1) for part in zip(*parts)]
@@ -283,7 +279,8 @@ class RecordingStage(MaskStage):
     def ready(self, counts: np.ndarray) -> np.ndarray:
         c, side = self.net.config, self.net.side
         frames = ((counts + side - c.n_fft) // c.hop + 1).clip(min=0)
-        return (self.windows.ready(frames) * c.hop - side).clip(min=0)
+        spans = ((frames - AFTER) // SPAN).clip(min=0)
+        return (spans * SPAN * c.hop - side).clip(min=0)
 
 
 def strengthened(noisy: Tensor, cleaned: Tensor, mask: Tensor, strength: float) -> tuple[Tensor, Tensor]:

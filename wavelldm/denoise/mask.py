@@ -92,12 +92,15 @@ class Block(nn.Module):
         self.out = nn.Linear((1 + both_ways) * channels, channels)
         self.norm_time = nn.LayerNorm((bands, channels))
 
-    def forward(self, x: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
-        """x (T, B, F, C), state (directions, B * F, C)."""
+    def forward(self, x: Tensor, state: Tensor | None, keep: int | None) -> tuple[Tensor, Tensor]:
+        """x (T, B, F, C), state (directions, B * F, C) -> the same, and the state after `keep` frames."""
         y = over_bands(self.near, x)
         y = y + self.far.weight @ y + self.far.bias[:, None]
         x = x + self.norm(self.mix(F.silu(y)))
         y, state = self.gru(x.flatten(1, 2), state)  # (T, B * F, directions * C)
+        if keep is not None:
+            there = y[keep - 1, :, : x.shape[-1]]
+            state = torch.stack([there, torch.zeros_like(there)])  # the way back begins anew
         return x + self.norm_time(self.out(y).view(x.shape)), state
 
 
@@ -105,7 +108,8 @@ class MaskNet(nn.Module):
     """noisy wav (B, 1, N) -> cleaned wav (B, 1, N).
 
     Frame t sees all frames before it and `ahead` later ones. `initial_state` and `step` work on a spectrum as it
-    arrives. With `both_ways` frame t sees all others, and one step takes a whole recording.
+    arrives. With `both_ways` frame t sees all others, and a step takes a whole recording, or says with `keep` how many
+    of its frames have been heard far enough.
     """
 
     Config = MaskConfig
@@ -201,12 +205,13 @@ class MaskNet(nn.Module):
         )
 
     def step(
-        self, spec: Tensor, state: MaskState, latent: Tensor | None = None
+        self, spec: Tensor, state: MaskState, latent: Tensor | None = None, keep: int | None = None
     ) -> tuple[tuple[Tensor, Tensor], MaskState]:
         """The next frames, complex (B, any, bins) -> (cleaned, mask), complex (B, T, bins) each, state.
 
         What comes out is `ahead` frames late: the first step gives that many frames less than it gets, every other as
-        many as it gets. A guided network needs `latent` (B, D, T) for the frames that come out.
+        many as it gets. A guided network needs `latent` (B, D, T) for the frames that come out. With `keep` only so many
+        come out; those after them are heard on the way back alone, and belong into the next step again.
 
         On the `low` bins, or all, the mask goes on into other frames: a filter of `taps` earlier and `ahead` later
         ones (deep filtering, arXiv 1904.08369, eq. 5), which can tell harmonics from what lies between them and mend
@@ -224,9 +229,12 @@ class MaskNet(nn.Module):
             return (spec[:, :0], spec[:, :0]), MaskState(features, seen, state.recurrent)
         half = self.half and torch.is_grad_enabled()
         with torch.autocast(spec.device.type, torch.bfloat16) if half else nullcontext():
-            estimate, recurrent = self.estimate(features, latent, state.recurrent)
+            estimate, recurrent = self.estimate(features, latent, state.recurrent, keep)
         cleaned, mask = self.filtered(estimate.float(), seen, count)
-        return (cleaned, mask), MaskState(features[:, :, count:], seen[:, count:], recurrent)
+        if keep is None:
+            return (cleaned, mask), MaskState(features[:, :, count:], seen[:, count:], recurrent)
+        state = MaskState(features[:, :, keep : keep + PAST], seen[:, keep : keep + c.taps], recurrent)
+        return (cleaned[:, :keep], mask[:, :keep]), state
 
     def filtered(self, estimate: Tensor, seen: Tensor, count: int) -> tuple[Tensor, Tensor]:
         """Mask and filter on the frames `seen`, complex (B, taps + T + ahead, bins) -> cleaned, mask (B, T, bins)."""
@@ -245,7 +253,9 @@ class MaskNet(nn.Module):
             cleaned = torch.cat([cleaned[..., :bins] + size[..., :bins] * others, cleaned[..., bins:]], dim=-1)
         return cleaned, mask
 
-    def estimate(self, features: Tensor, latent: Tensor | None, recurrent: tuple) -> tuple[Tensor, tuple]:
+    def estimate(
+        self, features: Tensor, latent: Tensor | None, recurrent: tuple, keep: int | None = None
+    ) -> tuple[Tensor, tuple]:
         """What mask and filter are made of, (3 + 2 * (taps + ahead), B, T, bands), and the recurrent state.
 
         `features` (B, 3, PAST + T + ahead, bands); `latent` (B, D, T) or None.
@@ -260,7 +270,7 @@ class MaskNet(nn.Module):
             x = x + guide.unflatten(-1, (self.config.width, -1)).transpose(2, 3)
         states = []
         for block, state in zip(self.blocks, recurrent):
-            x, state = block(x, state)
+            x, state = block(x, state, keep)
             states.append(state)
         x = F.silu(over_bands(self.up, torch.cat([x, two], dim=-1)))
         x = over_bands(self.last, torch.cat([x, one], dim=-1))  # (T, B, bands, 3 + 2 * (taps + ahead))
