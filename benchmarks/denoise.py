@@ -201,7 +201,9 @@ def table(rows: list, costs: dict, memory: dict, damages) -> str:
 
 
 def against(rows: list, costs: dict, damages) -> str:
-    """The best one's differences to the others, clip by clip."""
+    """The best one's differences to the others, clip by clip; nothing if it was not measured."""
+    if BEST not in costs:
+        return ""
     names = [name for name in costs if name != BEST and not any(word in name for word in ("codec", "decoded"))]
     lines = [line([f"{BEST} less", *(judges.LABELS[s] for s in SHOWN)]), "| --- |" + " ---: |" * len(SHOWN)]
     for name in names:
@@ -211,7 +213,9 @@ def against(rows: list, costs: dict, damages) -> str:
 
 
 def worst(rows: list, damages, count: int = 10) -> str:
-    """Where the best one gains least in WB-PESQ over the noisy sound."""
+    """Where the best one gains least in WB-PESQ over the noisy sound, if both were measured."""
+    if not {"noisy", BEST} <= {r["system"] for r in rows}:
+        return ""
     pairs = zip(of(rows, "noisy", damages), of(rows, BEST, damages), strict=True)
     gains = sorted((b["pesq_wb"] - a["pesq_wb"], a, b) for a, b in pairs if None not in (a["pesq_wb"], b["pesq_wb"]))
     return "; ".join(
