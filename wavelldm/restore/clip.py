@@ -18,8 +18,9 @@ from ..errors import AudioError
 
 HOP, OVERLAP = 0.02, 4  # seconds, and frames over each sample: a frame is as long as both together
 ROUNDS = 60
-THRESHOLD = (1.0, 3e-4)  # of a bin's magnitude, first and last: 1 is that of a sine as high as the ceiling
-FLOOR, SLOPE, RISE = 0.1, 8_000.0, 1.3  # thresholds rise as (FLOOR + Hz / SLOPE) ** RISE, because speech falls
+THRESHOLD = (0.05, 1.5e-5)  # in a frame's strongest band, first and last: 1 is a sine as high as the ceiling
+WIDTH, TILT = 1_000.0, 0.7  # thresholds rise where powers, averaged over so many Hz, fall, with this exponent
+RANGE = 1e-5  # least such power that counts, of the frame's strongest band
 STEP, MOMENTUM = 1.3, 0.8  # of each round, and how much of the last way is gone on
 TINY = 1e-9  # least ceiling
 PIECE, MARGIN = 8.0, 0.5  # seconds that are worked on at once, and that they see beyond their ends
@@ -86,9 +87,9 @@ def _shrunk(wav: Tensor, low: Tensor, high: Tensor, sr: int, hop: int) -> Tensor
 
     window = hann(n_fft, n_fft, wav.dtype, wav.device)
     back = window / window.square().reshape(OVERLAP, hop).sum(0).repeat(OVERLAP)
-    hz = torch.arange(n_fft // 2 + 1, device=wav.device) * (sr / n_fft)
-    ceiling = torch.maximum(low.abs().nan_to_num(posinf=0.0), high.abs().nan_to_num(posinf=0.0))
-    unit = (ceiling.clamp_min(TINY)[channel, None] * (FLOOR + hz / SLOPE) ** RISE * (n_fft / 4)).square()  # (T, bins)
+    ceiling = torch.maximum(low.abs().nan_to_num(posinf=0.0), high.abs().nan_to_num(posinf=0.0)).clamp_min(TINY)
+    whole = ceiling[channel, None] * (n_fft / 4)  # (T, 1): the magnitude of a sine as high as the ceiling
+    unit = (whole * _thresholds(known[place].flatten(1) * window / whole, sr)).square()  # (T, bins)
 
     last = here = known
     for i in range(ROUNDS):
@@ -104,3 +105,12 @@ def _shrunk(wav: Tensor, low: Tensor, high: Tensor, sr: int, hop: int) -> Tensor
 
     out = slabs(wav).index_put_((kept,), last)
     return out.reshape(channels, -1)[:, side : side + n]
+
+
+def _thresholds(frames: Tensor, sr: int) -> Tensor:
+    """Windowed frames (T, n_fft) as they were clipped -> how their thresholds differ over frequency (T, bins): they are
+    1 in the strongest band, and high where a frame has little, since most of that is what the clipping made."""
+    power = torch.fft.rfft(frames).abs().square()
+    half = max(1, round(WIDTH * frames.shape[1] / sr / 2))
+    smooth = F.avg_pool1d(power, 2 * half + 1, 1, half, count_include_pad=False)
+    return (smooth / smooth.amax(1, keepdim=True).clamp_min(TINY**2) + RANGE) ** (-TILT / 2)
