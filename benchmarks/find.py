@@ -76,7 +76,7 @@ def white(speech: np.ndarray) -> np.ndarray:
 def coded(wav: np.ndarray) -> np.ndarray:
     """(N,) through MP3 of the lowest quality."""
     file = io.BytesIO()
-    soundfile.write(file, wav, SR, format="MP3", compression_level=1.0)
+    soundfile.write(file, wav, SR, format="MP3", compression_level=0.99)
     return soundfile.read(io.BytesIO(file.getvalue()), dtype="float32")[0]
 
 
