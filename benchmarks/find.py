@@ -74,9 +74,9 @@ def white(speech: np.ndarray) -> np.ndarray:
 
 
 def coded(wav: np.ndarray) -> np.ndarray:
-    """(N,) through MP3 of the lowest quality."""
+    """(N,) through MP3 of low quality."""
     file = io.BytesIO()
-    soundfile.write(file, wav, SR, format="MP3", compression_level=0.99)
+    soundfile.write(file, wav, SR, format="MP3", compression_level=0.8)
     return soundfile.read(io.BytesIO(file.getvalue()), dtype="float32")[0]
 
 

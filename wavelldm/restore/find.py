@@ -40,7 +40,7 @@ WINDOW, MARGIN = 8_000, 700  # milliseconds looked at together, and on either si
 LOWEST, HIGHEST, TOP = 1_500.0, 7_200.0, 7_900.0  # Hz: of a cutoff, and up to where all above it is missing
 WIDTH, FRAME = 62.5, 0.032  # Hz of a narrow band and seconds of a frame, or the nearest that the rate allows
 BELOW, NEXT, ABOVE = 500.0, 62.5, 190.0  # Hz: what an edge falls from, without what is next to it, and where it ends
-EDGES = ((5_500.0, 24.0), (math.inf, 28.0))  # up to so many Hz it falls by so many dB; steep natural ends lie high
+EDGES = ((5_500.0, 26.0), (math.inf, 30.0))  # up to so many Hz it falls by so many dB; steep natural ends lie high
 SLOPE, NEARLY = 1_500.0, 0.75  # Hz that an edge may take, and the share of its height up to which it has not begun
 OFTEN = 0.95  # share of the frames that are no louder in a band
 

@@ -38,7 +38,7 @@ SEVERAL, ALIKE_DB, GATED = 2, 2.0, 0.17
 STEEP, FAR, EVEN_DB = 2, 20, 8.0
 RAW_DB = 25.0  # how far it is below all of these
 # what is beside it against the loudest, how far it falls, and how far it is above the floor; one line is enough
-NOISES = ((-12.0, 25.0, 15.0), (-25.0, 22.0, DEEP_DB))
+NOISES = ((-10.0, 25.0, 15.0), (-25.0, 22.0, DEEP_DB))
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,8 @@ class Holes:
         at = np.searchsorted(changes, (a + b) // 2, side="right")
         low = int(changes[at - 1]) if at else 0
         high = int(changes[at]) if at < len(changes) else len(sound)
-        if high - low > EXACT * (b - a):
+        near = SLOPES * self.hop
+        if high - low > EXACT * (b - a) and low < a + near and high > b - near:
             return low, high, True
         first = max(0, a - 2 * self.hop - 1)
         change = np.abs(np.diff(sound[first : b + 2 * self.hop]))
