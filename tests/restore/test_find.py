@@ -63,3 +63,22 @@ def test_how_a_recording_is_cut_into_blocks_does_not_matter():
         for block in wav.split(size, dim=1):
             finder.push(block)
         assert finder.finish() == whole
+
+
+def test_faded_silence_is_found_and_a_cutoff_beside_many_gaps():
+    wav = np.fft.rfft(noisy(speechlike(3.0), 10))
+    wav[round(4_000 * 3) :] = 0
+    wav, gaps = np.fft.irfft(wav), [(a, a + 800) for a in range(3_000, 45_000, 3_000)]
+    for a, b in gaps:
+        ramp = np.linspace(0, 1, 80)
+        wav[a:b] *= np.concatenate([ramp[::-1], np.zeros(640), ramp])
+    (found,) = find(rounded(wav), SR)
+    assert len(found.gaps) == len(gaps)
+    assert abs(found.cutoff - 4_000) < 150
+
+
+def test_silence_in_the_steps_of_the_samples_is_no_gap():
+    wav = speechlike(3.0)
+    wav[20_000:24_000] = np.random.default_rng(0).integers(-1, 2, 4_000) / 2**15
+    wav[21_000:21_300] = 0
+    assert find(rounded(wav), SR)[0].gaps == ()
