@@ -78,9 +78,9 @@ def _diffusion() -> Recipe:
     return Recipe("voice16k", (Leg("diffusion", 8_000, plan, options=options),), hours=0.7, eight_bits=True)
 
 
-def _ladder(folder: str, sizes: str, steps: int, seconds: float, **options) -> Recipe:
+def _ladder(folder: str, sizes: str, steps: int, seconds: float, eight_bits: bool = False, **options) -> Recipe:
     leg = Leg(folder, steps, {"warmup": 200}, options={"batch_size": 8, "seconds": seconds, **options})
-    return Recipe(sizes, (leg,), hours=0.25)
+    return Recipe(sizes, (leg,), hours=0.25, eight_bits=eight_bits)
 
 
 def _prior() -> Recipe:
@@ -130,8 +130,8 @@ RECIPES = {  # network -> name -> recipe
     "vocoder": {"shipped": _ladder("vocoder", "ladder", 9_000, 1.0)},
     "vae": {
         "shipped": _ladder("vae", "ladder", 1_500, 1.28),
-        "shipped-wide": _ladder("wide", "ladder-wide", 1_200, 1.28),
-        "shipped-words": _ladder("words", "ladder-words", 1_200, 1.28),
+        "shipped-wide": _ladder("wide", "ladder-wide", 1_200, 1.28, eight_bits=True),
+        "shipped-words": _ladder("words", "ladder-words", 1_200, 1.28, eight_bits=True),
     },
     "refinement": {"shipped": _ladder("refinement", "ladder", 2_500, 1.28, vae="ladder-vae")},
     "autoencoder": {"shipped": _ladder("autoencoder", "ladder", 4_500, 2.0)},
