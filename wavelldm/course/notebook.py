@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from IPython.display import Audio
 
 PROFILES = ("quick", "cpu", "gpu")
+LONGEST = 30.0  # seconds that a player plays at most
 Array = torch.Tensor | np.ndarray | float
 
 
@@ -96,8 +97,8 @@ def exercise(name: str, answer: Array | None, expected: Array, close: float = 1e
         check(name, answer, expected, close)
 
 
-def player(wav: Array, sr: int, seconds: float = 6.0) -> "Audio":
-    """wav (..., N), first channel -> an audio player, as MP3 to keep the notebook small; the level is not changed."""
+def player(wav: Array, sr: int, seconds: float = LONGEST) -> "Audio":
+    """wav (..., N), first channel -> an audio player. Nothing is lost (FLAC), and the level is not changed."""
     import io
 
     import soundfile as sf
@@ -106,11 +107,13 @@ def player(wav: Array, sr: int, seconds: float = 6.0) -> "Audio":
     wav = as_float(wav).detach().cpu().float()
     wav = wav.reshape(-1, wav.shape[-1])[0][: int(seconds * sr)].clamp(-1, 1).numpy()
     data = io.BytesIO()
-    sf.write(data, wav, sr, format="MP3")
-    return Audio(data=data.getvalue(), rate=sr, normalize=False)
+    sf.write(data, wav, sr, format="FLAC", subtype="PCM_16")
+    audio = Audio(data=data.getvalue(), rate=sr, normalize=False)
+    audio.mimetype = "audio/flac"
+    return audio
 
 
-def hear(wav: Array, sr: int, label: str = "", seconds: float = 6.0) -> None:
+def hear(wav: Array, sr: int, label: str = "", seconds: float = LONGEST) -> None:
     """Show a player with a label above it."""
     from IPython.display import HTML, display
 
