@@ -42,8 +42,9 @@ bench-restore: $(VENV)/peers ## restoration's benchmark alone (TPLCNET=tPLCnet_s
 train-codec: $(VENV)/dev ## train the codec that ships (MANIFEST=table.tsv); about 2.5 hours on one CPU thread
 	$(BIN)/wavelldm train codec --recipe shipped $(TABLE)
 
-train-denoiser: $(VENV)/dev ## train the denoiser that ships, mask network and diffusion (MANIFEST=table.tsv); about 19 hours on one CPU thread
+train-denoiser: $(VENV)/dev ## train the denoisers that ship, for streams, for files, and the diffusion (MANIFEST=table.tsv); about 22 hours on one CPU thread
 	for network in mask diffusion; do $(BIN)/wavelldm train $$network --recipe shipped $(TABLE) || exit 1; done
+	$(BIN)/wavelldm train mask --recipe shipped-studio $(TABLE)
 
 train-restorer: $(VENV)/dev ## train what fills gaps, the latent and the filler (MANIFEST=table.tsv); about 3 hours on one CPU thread
 	$(BIN)/wavelldm train latent --recipe shipped $(TABLE) -o runs/latent-shipped

@@ -17,7 +17,7 @@ SR = 16_000
 def test_denoise_keeps_what_it_was_given_and_never_overwrites(cli, tmp_path, noise):
     files.save(tmp_path / "a.flac", noise(0.7, 44_100, 2), 44_100)
     code, out, err = cli("denoise", tmp_path / "a.flac")
-    assert code == 0 and "a.denoised.flac" in out and "model base16k" in out and not err
+    assert code == 0 and "a.denoised.flac" in out and "model studio16k" in out and not err
     assert files.info(tmp_path / "a.denoised.flac") == files.info(tmp_path / "a.flac")
     before = (tmp_path / "a.denoised.flac").read_bytes()
     code, out, err = cli("denoise", tmp_path / "a.flac")
@@ -108,3 +108,14 @@ def test_memory_stays_small_after_a_file_with_many_channels(tmp_path, noise):
     (tmp_path / "out").mkdir()
     done = subprocess.run([sys.executable, "-c", code, *paths], capture_output=True, text=True, check=True)
     assert int(done.stderr) < 250  # MB
+
+
+def test_streams_have_a_denoiser_that_answers_soon(cli, tmp_path, noise):
+    files.save(tmp_path / "a.wav", noise(0.5, 16_000, 1), 16_000)
+    for more, name in (
+        ((), "studio16k"),
+        (("--stream",), "base16k"),
+        (("--stream", "--model", "studio16k"), "studio16k"),
+    ):
+        code, out, _ = cli("denoise", tmp_path / "a.wav", "-o", tmp_path / "b.wav", "--force", "--json", *more)
+        assert code == 0 and json.loads(out)[0]["model"] == name

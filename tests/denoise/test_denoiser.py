@@ -161,7 +161,7 @@ def test_devices_that_are_not_there_are_refused_in_a_sentence():
         denoiser.load("logmmse", device="meta")
 
 
-@pytest.mark.parametrize("name", ["base16k", "segan", "waveform", "wavelldm"])
+@pytest.mark.parametrize("name", ["studio16k", "base16k", "segan", "waveform", "wavelldm"])
 def test_a_denoiser_is_where_it_was_asked_to_be(name):
     model = denoiser.load(name, device="meta")  # a device whose tensors have no values
     assert model.device.type == "meta" and model is denoiser.load(name, device="meta")

@@ -119,16 +119,18 @@ def test_a_stream_finds_gaps_as_they_come():
     assert 11 * SR < session.latency < 13 * SR
 
 
-def test_cleaning_and_restoring_together():
+@pytest.mark.parametrize("name", ["best", "live"])
+def test_cleaning_and_restoring_together(name):
     """Lines across the gap come before cleaning, so that the denoiser does not stumble over a hole."""
-    model = denoiser.load()
+    model = denoiser.load(name)
     wav = speech(4.0)
     assert torch.equal(model.enhance(wav, SR, RESTORE), model.enhance(wav, SR))
     gap = (30_000, 33_000)
     broken = with_gaps(wav, gap)
     out, plain, whole = model.enhance(broken, SR, RESTORE), model.enhance(broken, SR), model.enhance(wav, SR)
     assert (out[:, gap[0] : gap[1]].abs() > 1e-7).float().mean() > 0.99
-    assert torch.equal(out[:, : gap[0] - 1_024], plain[:, : gap[0] - 1_024])
+    if name == "live":  # the other one hears a gap before it comes
+        assert torch.equal(out[:, : gap[0] - 1_024], plain[:, : gap[0] - 1_024])
     after = slice(gap[1], gap[1] + 4_000)
     assert (out - whole)[:, after].square().mean() < 0.5 * (plain - whole)[:, after].square().mean()
 

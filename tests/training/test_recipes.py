@@ -18,6 +18,7 @@ SHIPPED = {  # network, recipe -> the weights that it made
     ("codec", "shipped"): "voice16k",
     ("diffusion", "shipped"): "voice16k-diffusion",
     ("mask", "shipped"): "base16k-mask",
+    ("mask", "shipped-studio"): "studio16k",
     ("latent", "shipped"): "restore16k-latent",
     ("filler", "shipped"): "restore16k-filler",
     ("prior", "shipped"): "prior16k",

@@ -42,8 +42,8 @@ def add(commands: argparse._SubParsersAction) -> None:
         "--model",
         default="best",
         metavar="NAME",
-        help="which denoiser: base16k, wavelldm, segan, waveform, logmmse, or weights that you trained, by their path "
-        "(default: the best one that ships)",
+        help="which denoiser: studio16k, base16k, wavelldm, segan, waveform, logmmse, or weights that you trained, by "
+        "their path (default: studio16k for files, base16k for streams)",
     )
     sub.add_argument(
         "--steps",
@@ -95,7 +95,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     sub.add_argument(
         "--first",
         metavar="MODEL",
-        help="instead of ENHANCED: run one of our denoisers first (base16k, wavelldm, logmmse)",
+        help="instead of ENHANCED: run one of our denoisers first (studio16k, base16k, wavelldm, logmmse)",
     )
     sub.add_argument(
         "--prior",
@@ -147,7 +147,7 @@ def run_denoise(args: argparse.Namespace) -> int:
     if "-" in args.input:
         return denoise_standard_input(args, settings)
     jobs = denoiser.jobs(args.input, args.output)
-    model = denoiser.load(args.model, args.device)
+    model = denoiser.load("live" if args.stream and args.model == "best" else args.model, args.device)
 
     def clean(source: Path, target: Path) -> tuple[dict, str]:
         facts = model.enhance_file(source, target, force=args.force, settings=settings, live=args.stream)
@@ -169,7 +169,7 @@ def denoise_standard_input(args: argparse.Namespace, settings: "Settings") -> in
     if args.force and not to_file:
         raise WavelldmError("--force overwrites a file, and there is none; add -o FILE or leave --force out")
     source, sink = streams.standard_input(), None if to_file else streams.standard_output()
-    model = denoiser.load(args.model, args.device)
+    model = denoiser.load("live" if args.model == "best" else args.model, args.device)
     if not to_file:
         streams.denoise(model, settings, source, sink)
         return 0

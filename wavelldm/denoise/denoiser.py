@@ -42,7 +42,7 @@ from .waveform import WaveDenoiser
 QUIETEST = -70.0  # dB: below this there is nothing to bring up
 SECONDS = 4.0  # of sound that are worked on at a time, where nobody waits
 CHANNELS = 4  # that are worked on for so long; of more, shorter blocks
-AT_ONCE, LIVE = 256, 8  # latent frames that are worked on at a time: of a whole recording, and while somebody waits
+AT_ONCE, SOON = 256, 8  # latent frames that are worked on at a time: of a whole recording, and while somebody waits
 CAN = {  # what a denoiser that lacks a setting does not do
     "steps": "take several steps",
     "sampler": "choose a sampler",
@@ -153,7 +153,7 @@ class Denoiser:
         levels = (float(level),) * channels if isinstance(level, int | float) else tuple(level)
         if channels < 1 or len(levels) != channels:
             raise WavelldmError(f"a stream has one channel or more, and one level or one for each, not {len(levels)}")
-        return self._session(files.check_rate(sr), settings, Look(levels, (Damage(None),) * channels), LIVE)
+        return self._session(files.check_rate(sr), settings, Look(levels, (Damage(None),) * channels), SOON)
 
     def _session(self, sr: int, settings: Settings, look: Look, size: int, lengths: Tensor | None = None) -> Session:
         self.check(settings)
@@ -271,7 +271,7 @@ class Denoiser:
             session = self.stream(facts.sr, facts.channels, settings)
         else:
             look = look or look_at_file(source, target, settings)
-            gain, session = look.gain, self._session(facts.sr, settings, look, max(LIVE, round(AT_ONCE * share)))
+            gain, session = look.gain, self._session(facts.sr, settings, look, max(SOON, round(AT_ONCE * share)))
         with progress_bar(show=progress, total=facts.frames, desc="cleaning", unit="sample", unit_scale=True) as bar:
             blocks = cleaned_blocks(session, files.read_blocks(source, seconds=share * SECONDS), bar.update)
             blocks = blocks if gain == 1 else (gain * block for block in blocks)
@@ -459,6 +459,10 @@ def latent_networks(device: torch.device, name: str = "voice16k-diffusion") -> t
     return weights.load(weights.needed(name, "codec"), Codec, device), diffusion
 
 
+def studio16k(device: torch.device) -> Denoiser:
+    return MaskDenoiser(weights.load("studio16k", MaskNet, device))
+
+
 def base16k(device: torch.device) -> Denoiser:
     return MaskDenoiser(weights.load("base16k-mask", MaskNet, device))
 
@@ -480,6 +484,7 @@ def logmmse(device: torch.device) -> Denoiser:
 
 
 MODELS = {  # name -> what builds it
+    "studio16k": studio16k,
     "base16k": base16k,
     "wavelldm": wavelldm,
     "segan": segan,
@@ -487,13 +492,14 @@ MODELS = {  # name -> what builds it
     "logmmse": logmmse,
 }
 TRAINING = {  # name -> what a user should know of it
-    "base16k": "a complex mask and a filter on the noisy spectrum, trained on speech and noise, 16 kHz",
+    "studio16k": "a complex mask and a filter on the noisy spectrum that hears a recording to its end, 16 kHz",
+    "base16k": "the same for streams: it hears 16 ms ahead, 16 kHz",
     "wavelldm": "latent diffusion and the codec's decoder, as in WaveLLDM: the whole sound is made anew",
     "segan": "SEGAN, a generator that learnt from a critic, on the waveform, 16 kHz",
     "waveform": "the timestep-conditioned denoiser on the waveform, 16 kHz",
     "logmmse": "log-MMSE spectral gain (Ephraim and Malah 1985), a classical method, not trained on anything",
 }
-BEST = "base16k"  # what runs when nobody asks for another
+BEST, LIVE = "studio16k", "base16k"  # what runs when nobody asks for another: for recordings, and for streams
 
 
 def mask_from(name: str, device: torch.device) -> Denoiser:
@@ -533,18 +539,19 @@ def named(name: str, device: torch.device) -> Denoiser:
 
 
 def load(name: str | Path = "best", device: torch.device | str = "cpu") -> Denoiser:
-    """A denoiser by name, the same one when asked again; or by the path of weights of your own, read each time.
+    """A denoiser by name, the same one when asked again; or by the path of weights of your own, read each time. "best":
+    the best for recordings; "live": the best that answers while somebody speaks.
 
     Sound goes to the denoiser's device to be cleaned, and comes back to where it was.
     """
-    name, device = BEST if name == "best" else str(name), weights.check_device(device)
+    name, device = {"best": BEST, "live": LIVE}.get(str(name), str(name)), weights.check_device(device)
     if name in MODELS:
         return named(name, device)
     try:
         path = weights.locate(name)
     except WavelldmError:
         raise WavelldmError(
-            f"there is no denoiser '{name}'; choose one of best, {', '.join(MODELS)}, or a .safetensors file"
+            f"there is no denoiser '{name}'; choose one of best, live, {', '.join(MODELS)}, or a .safetensors file"
         ) from None
     kind = weights.about(path)["kind"]
     if kind not in KINDS:
