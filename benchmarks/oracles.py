@@ -50,6 +50,7 @@ def systems() -> dict:
         "the best gain of each band": banded(True),
         "the best complex number for each band": banded(False),
         "base16k": lambda: enhancer("base16k"),
+        "studio16k": lambda: enhancer("studio16k"),
     }
 
 

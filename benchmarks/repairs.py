@@ -15,7 +15,7 @@ from torch import Tensor
 from wavelldm import weights
 from wavelldm.audio.stft import istft, magnitude, stft
 from wavelldm.denoise.chain import Settings
-from wavelldm.denoise.denoiser import Denoiser, Untouched, load
+from wavelldm.denoise.denoiser import BEST, Denoiser, Untouched, load
 from wavelldm.restore.filler import Filler, fill
 from wavelldm.restore.find import Damage
 from wavelldm.restore.gaps import FREE, HOP, N_FFT, assemble, known_share, rung_on, spectrum, straight
@@ -113,8 +113,8 @@ def filling(args: argparse.Namespace, steps: int) -> Run:
 
 
 def cleaned_first(run: Run) -> Run:
-    """base16k, what was lost cut out again, then `run`."""
-    clean = using(load("base16k"))
+    """The denoiser, what was lost cut out again, then `run`."""
+    clean = using(load(BEST))
 
     def both(damaged: Tensor, clip: Clip) -> Tensor:
         cleaned = clean(damaged, clip)
@@ -124,7 +124,7 @@ def cleaned_first(run: Run) -> Run:
 
 
 def cleaned_afterwards(run: Run) -> Run:
-    clean = using(load("base16k"))
+    clean = using(load(BEST))
     return lambda damaged, clip: clean(run(damaged, clip), clip)
 
 
@@ -180,18 +180,18 @@ def systems(args: argparse.Namespace) -> dict:
     rows, every, lacks = {}, tuple(TASKS), missing(args)
 
     def add(name: str, tasks: tuple, make: Callable[[], Run], order: Callable = cleaned_first) -> None:
-        """In noise, with base16k before or after it."""
+        """In noise, with the denoiser before or after it."""
         quiet, noisy = ([t for t in tasks if TASKS[t].noisy == wanted] for wanted in (False, True))
         if quiet:
             rows[name] = (quiet, make)
         if noisy:
-            title = f"base16k, then {name}" if order is cleaned_first else f"{name}, then base16k"
+            title = f"{BEST}, then {name}" if order is cleaned_first else f"{name}, then {BEST}"
             rows[title] = (noisy, lambda: order(make()))
 
     plainly = tuple(t for t in PLAINLY if t != "room" or "nara-wpe" not in lacks)
     rows[ASIS] = (every, lambda: lambda damaged, clip: damaged)
     rows[PLAIN] = (plainly, lambda: plain)
-    rows["base16k"] = (every, lambda: using(load("base16k")))
+    rows[BEST] = (every, lambda: using(load(BEST)))
     add(PLAIN, ("gaps, noise", "band, noise", "cuts and band"), lambda: plain)
     add(PLAIN, tuple(t for t in ("overload", "room") if t in plainly), lambda: plain, cleaned_afterwards)
     add("ringing on", GAPS, lambda: lambda damaged, clip: rung_on(damaged, clip.gaps))
@@ -202,8 +202,8 @@ def systems(args: argparse.Namespace) -> dict:
     rows[f"{RESTORE}, told"] = ((*GAPS, *BANDS, *HARD), lambda: using(Untouched(), True, restore=True))
     rows[RESTORE] = (every, lambda: using(Untouched(), restore=True))
     told = ("gaps, noise", "band, noise", "cuts and band")
-    rows[f"{BOTH}, told"] = (told, lambda: using(load("base16k"), True, restore=True))
-    rows[BOTH] = (every, lambda: using(load("base16k"), restore=True))
+    rows[f"{BOTH}, told"] = (told, lambda: using(load(BEST), True, restore=True))
+    rows[BOTH] = (every, lambda: using(load(BEST), restore=True))
     if "tPLCNet" not in lacks:
 
         def concealing() -> Run:
@@ -211,7 +211,7 @@ def systems(args: argparse.Namespace) -> dict:
             return lambda damaged, clip: conceal(damaged, clip.gaps)
 
         rows["tPLCNet"] = (GAPS, concealing)
-        rows["base16k, then tPLCNet"] = (("gaps, noise",), lambda: cleaned_first(concealing()))
+        rows[f"{BEST}, then tPLCNet"] = (("gaps, noise",), lambda: cleaned_first(concealing()))
     if "Opus's concealment" not in lacks:
 
         def decoding() -> Run:
@@ -226,7 +226,7 @@ def systems(args: argparse.Namespace) -> dict:
             return lambda damaged, clip: declip(damaged)
 
         rows["adeclip"] = (CLIPPED, declipping)
-        rows["adeclip, then base16k"] = (("overload",), lambda: cleaned_afterwards(declipping()))
+        rows[f"adeclip, then {BEST}"] = (("overload",), lambda: cleaned_afterwards(declipping()))
     add("ceiling: the clean latent, decoded", (*GAPS, *BANDS), lambda: decoded(args))
     add(CEILING, (*GAPS, *BANDS), lambda: lambda damaged, clip: put(damaged, clip, spectrum(clip.clean)))
     chosen = {}

@@ -34,6 +34,7 @@ from tqdm import tqdm
 
 from wavelldm import plots
 from wavelldm.audio.files import save
+from wavelldm.denoise.denoiser import BEST
 
 OUT = ROOT / "out" / "restore"
 WORST = 10  # clips that are drawn
@@ -88,8 +89,8 @@ def in_task(rows: list, task: str) -> list:
 
 
 def plainest(names: list, cleaned: bool) -> str | None:
-    """The row that others are compared with: in noise that with base16k, for those that clean too."""
-    wanted = (f"base16k, then {PLAIN}", f"{PLAIN}, then base16k") if cleaned else ()
+    """The row that others are compared with: in noise that with the denoiser, for those that clean too."""
+    wanted = (f"{BEST}, then {PLAIN}", f"{PLAIN}, then {BEST}") if cleaned else ()
     return next((n for n in (*wanted, PLAIN, ASIS) if n in names), None)
 
 
@@ -100,7 +101,7 @@ def pairs(task: str, names: list) -> list:
         one = re.sub(r"network, \d+ steps$", "network, one step", name)
         if one != name and one in names:
             found.append((name, one))
-        against = plainest(names, TASKS[task].noisy and ("base16k" in name or BOTH in name))
+        against = plainest(names, TASKS[task].noisy and (BEST in name or BOTH in name))
         if against and name not in (ASIS, PLAIN, against):
             found.append((name, against))
     return found
@@ -144,7 +145,7 @@ def short(rows: list, tasks: list) -> str:
 def changed(outs: dict) -> str:
     """How many clips with nothing to repair come out otherwise than without restoration."""
     lines = [line(["system", "against", "changed clips"]), "| --- | --- | ---: |"]
-    for name, against in ((RESTORE, ASIS), (BOTH, "base16k")):
+    for name, against in ((RESTORE, ASIS), (BOTH, BEST)):
         both = [(outs[key], outs.get((against, *key[1:]))) for key in outs if key[:2] == (name, "nothing")]
         far = [float((a - b).abs().max()) > UNCHANGED for a, b in both if b is not None]
         lines.append(line([name, against, f"{sum(far)} of {len(far)}"]))
@@ -251,7 +252,7 @@ the means of resampled clips lie (bootstrap). The last rows of each table, in it
 {RESTORE} and {BOTH} look for the damage themselves; rows named "told", plain ways, the network's rows and tPLCNet know
 it, and adeclip looks.
 
-WB-PESQ / ESTOI; "ours" is {RESTORE}, and {BOTH} where there is noise, where the plain way and the peer have `base16k`
+WB-PESQ / ESTOI; "ours" is {RESTORE}, and {BOTH} where there is noise, where the plain way and the peer have `{BEST}`
 too:
 
 {short(rows, args.tasks)}"""
