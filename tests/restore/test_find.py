@@ -82,3 +82,25 @@ def test_silence_in_the_steps_of_the_samples_is_no_gap():
     wav[20_000:24_000] = np.random.default_rng(0).integers(-1, 2, 4_000) / 2**15
     wav[21_000:21_300] = 0
     assert find(rounded(wav), SR)[0].gaps == ()
+
+
+def bursts(seconds: float = 5.0) -> np.ndarray:
+    """Noise (N,) that is loud for half a second of each, then dies away by 46 dB within 0.3 s, and stays there."""
+    t = np.arange(round(seconds * SR)) / SR % 1.0
+    return 0.2 * np.random.default_rng(0).standard_normal(len(t)) * 10 ** (-46 / 20 * ((t - 0.5) / 0.3).clip(0, 1))
+
+
+def test_gaps_that_end_in_quiet_sound_are_not_taken_for_a_gate():
+    wav = bursts()
+    gaps = tuple((round((k + 0.45) * SR), round((k + 0.82) * SR)) for k in range(4))
+    for a, b in gaps:
+        wav[a:b] = 0.0
+    assert find(torch.from_numpy(wav)[None].float(), SR)[0].gaps == gaps
+
+
+def test_the_silences_of_a_gate_are_no_gaps():
+    """It closes where the sound is quiet, so hardly anything quieter is left."""
+    wav = bursts()
+    t = np.arange(len(wav)) / SR % 1.0
+    wav[(t > 0.72) & (t < 0.97)] = 0.0
+    assert find(torch.from_numpy(wav)[None].float(), SR)[0].gaps == ()

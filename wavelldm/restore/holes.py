@@ -9,8 +9,8 @@ apart, for there any value is silent. Faint noise is found in the samples themse
 above it. Noise must be steeper, and lie amid louder sound: closures of plosives in gated recordings look much alike.
 
 A gate cuts pauses out as steeply, and leaves silence, too. But it closes where the sound is quiet already, so hardly
-anything quieter is left in the recording. Gaps lie anywhere. So several silences that all begin or end in the quietest
-sound there is are taken for those of a gate.
+anything quieter is left in the recording. Gaps begin anywhere. So several silences that nearly all begin in the
+quietest sound there is are taken for those of a gate.
 """
 
 import math
@@ -32,8 +32,8 @@ EXACT = 0.7  # share of a gap that has one and the same value
 
 # silence, in dB: what is beside it against the loudest, or against the floor, and against one step of the samples
 AMID_DB, PAUSE_DB, COARSE_DB = -30.0, -8.0, 13.0
-# a gate: so many silences at least, and share of the recording that is no louder than what is beside half of them
-SEVERAL, ALIKE_DB, GATED = 2, 2.0, 0.17
+# a gate: so many silences at least; share of them, and of the recording that is no louder than before so many of them
+SEVERAL, MOST, ALIKE_DB, GATED = 2, 0.9, 2.0, 0.3
 # noise: milliseconds within which it falls, and those on either side that are alike, up to so many dB
 STEEP, FAR, EVEN_DB = 2, 20, 8.0
 RAW_DB = 25.0  # how far it is below all of these
@@ -49,6 +49,7 @@ class Hole:
     end: int
     silent: bool  # one and the same value
     beside: float  # of the quieter side
+    before: float  # of the side where it begins
     core: float  # of the loudest millisecond inside
     steep: float = 0.0  # by how much it falls within STEEP milliseconds, on the less steep side
     raw: float = 0.0  # by how much it is below what is beside it
@@ -91,15 +92,16 @@ class Holes:
         if not self.levels.any():
             return ()
         found = [hole for hole in self.found if self._is_gap(hole)]
-        if self._gated([hole.beside for hole in found if hole.silent]):
+        if self._gated([hole.before for hole in found if hole.silent]):
             found = [hole for hole in found if not hole.silent]
         return tuple(sorted((hole.start, hole.end) for hole in found))
 
-    def _gated(self, beside: list[float]) -> bool:
-        """Whether silences with these levels beside them come from a gate: hardly anything else is as quiet."""
-        if len(beside) < SEVERAL:
+    def _gated(self, before: list[float]) -> bool:
+        """Whether silences with these levels before them come from a gate: hardly anything else is as quiet."""
+        if len(before) < SEVERAL:
             return False
-        quiet = self.levels[0][: level_class(10 ** ((float(np.median(beside)) + ALIKE_DB) / 10)) + 1]
+        level = float(np.quantile(before, MOST)) + ALIKE_DB
+        quiet = self.levels[0][: level_class(10 ** (level / 10)) + 1]
         return bool(quiet.sum() < GATED * self.levels[0].sum())
 
     def _is_gap(self, hole: Hole) -> bool:
@@ -136,7 +138,8 @@ class Holes:
                 continue
             free[k : q + 1] = False
             beside = [sound[max(0, start - FAR * self.hop) : start][::-1], sound[end : end + FAR * self.hop]]
-            hole = Hole(0, 0, silent, _db(min(was[:, k].max(), will[:, q].max())), _db(power[k + 1 : q].max()))
+            sides = was[:, k].max(), will[:, q].max()
+            hole = Hole(0, 0, silent, _db(min(sides)), _db(sides[0]), _db(power[k + 1 : q].max()))
             if not silent:
                 inside = sound[start + self.hop : end - self.hop]
                 raw = min(_db(float(x.var())) for x in beside) - _db(float(inside.var()))
@@ -195,10 +198,11 @@ def _depths(power: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _end(power: np.ndarray, k: int, was: float, rises: np.ndarray, will: np.ndarray, least: float) -> int | None:
     """The last quiet millisecond of a hole whose first is k, or None if it has no end or is too short or long."""
-    share, last = 10 ** (-least / 10), None
+    share, last, previous = 10 ** (-least / 10), None, None
     for q in rises[np.searchsorted(rises, k + SHORTEST - 1) : np.searchsorted(rises, k + LONGEST)].tolist():
-        if last is not None and q > last + 1:
+        if previous is not None and q > previous + 1:  # the first rise is over
             break
+        previous = q
         if power[k : q + 1].max() < share * min(was, will[:, q].max()):
             last = q
     return last
