@@ -389,6 +389,15 @@ def test_a_network_that_hears_both_ways_gives_what_it_gives_at_once(n):
     assert (through(denoiser.stream(SR, 2, level=LEVEL), wav, 700) - whole).abs().max() < 1e-5
 
 
+def test_many_channels_through_spans_are_those_alone(monkeypatch):
+    monkeypatch.setattr("wavelldm.denoise.chain.SPAN", 31)
+    net = shaken(MaskNet(replace(TINY.mask, both_ways=True, full=True, ahead=3)))
+    denoiser, wav = MaskDenoiser(net), torch.cat([sound(40_000), 0.5 * sound(40_000).flip(1), sound(40_000)[:1]])
+    together = denoiser.enhance(wav, SR, level=LEVEL)
+    alone = torch.cat([denoiser.enhance(channel[None], SR, level=LEVEL) for channel in wav])
+    assert len(wav) > 2 and (together - alone).abs().max() < 1e-5
+
+
 def test_what_was_heard_before_goes_on_from_span_to_span(monkeypatch):
     """A network whose way back counts for nothing gives in spans of half a second what it gives at once."""
     monkeypatch.setattr("wavelldm.denoise.chain.SPAN", 31)

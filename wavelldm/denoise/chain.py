@@ -27,11 +27,12 @@ from ..diffusion.samplers import FrameNoise
 from ..errors import AudioError, WavelldmError
 from ..restore.restorer import KINDS, Peaks, Restorer, as_mask
 from .logmmse import LogMMSE
-from .mask import MaskNet
+from .mask import MaskNet, MaskState
 from .segan import deemphasise, emphasise
 
 LEVEL = -26.0  # dB of active speech, in the middle of what the networks were trained on
 SPAN, AFTER = 625, 125  # frames: 10 s, and 2 s
+TOGETHER = 2  # channels that go through a span at a time, so that many need no more memory
 FRAME = 512  # samples over which the gain of the highest bins of a waveform is measured
 
 
@@ -260,6 +261,7 @@ class RecordingStage(MaskStage):
     def __init__(self, net: MaskNet, settings: Settings):
         super().__init__(net, settings)
         self.heard = 0  # frames
+        self.states: list[MaskState] = []  # of every TOGETHER channels
 
     def _answer(self, last: bool) -> tuple[Tensor, Tensor, Tensor] | None:
         c, parts = self.net.config, []
@@ -268,8 +270,11 @@ class RecordingStage(MaskStage):
         while len(self.spec) >= SPAN + AFTER or (last and len(self.spec) > c.ahead):
             keep = SPAN if len(self.spec) >= SPAN + AFTER else len(self.spec) - c.ahead
             window = self.spec.held[..., : SPAN + AFTER].transpose(1, 2)  # (C, T, bins)
-            answer, self.state = self.net.step(window, self.state, keep=keep)
-            parts.append((self.spec.take(keep).transpose(1, 2), *answer))
+            groups = window.split(TOGETHER)
+            self.states = self.states or [self.net.initial_state(len(group)) for group in groups]
+            done = [self.net.step(group, state, keep=keep) for group, state in zip(groups, self.states, strict=True)]
+            answers, self.states = (list(part) for part in zip(*done))
+            parts.append((self.spec.take(keep).transpose(1, 2), *(torch.cat(part) for part in zip(*answers))))
             self.heard += keep
         if not parts:
             return None
