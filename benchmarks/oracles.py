@@ -74,7 +74,7 @@ def main() -> None:
     text = f"""## What limits the denoiser
 
 {args.clips} clips of {SECONDS:.0f} s for each of {", ".join(levels)}: held-out voices with held-out
-noises of {source(args.manifest)}. All rows but the first and the last take a part of the clean speech itself.
+noises of {source(args.manifest)}. All rows but the first and the last two take a part of the clean speech itself.
 {" / ".join(scores.METRICS[s].label for s in SHOWN)}:
 
 {chr(10).join(lines)}
