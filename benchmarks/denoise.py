@@ -129,16 +129,15 @@ def clips(manifest, count: int) -> list:
         chosen = [speech[i] for i in rng.permutation(len(speech))[:count]]
         usual = recipe.level_db == Degradation().level_db
         recipe = replace(recipe, level=1.0, level_db=(-32.0, -20.0) if usual else recipe.level_db)
-        beside = noise if damage != "a tune" else tunes()
-        found += [
-            (damage, n[0], c[0]) for n, c in loader.valid_pairs(chosen, beside, recipe, SR, SECONDS, 1, count, seed=k)
-        ]
+        with tempfile.TemporaryDirectory() as folder:
+            beside = noise if damage != "a tune" else tunes(Path(folder))
+            pairs = loader.valid_pairs(chosen, beside, recipe, SR, SECONDS, 1, count, seed=k)
+        found += [(damage, n[0], c[0]) for n, c in pairs]
     return found
 
 
-def tunes(count: int = 6, seconds: float = 12.0) -> list:
+def tunes(folder: Path, count: int = 6, seconds: float = 12.0) -> list:
     """Made-up music: chords on plucked strings and a melody over them, as recordings in a folder."""
-    folder = Path(tempfile.mkdtemp(prefix="tunes"))
     for k in range(count):
         rng, wav = np.random.default_rng(k), np.zeros(round(seconds * SR))
         for i, start in enumerate(np.arange(0, seconds - 1, 0.25)):
@@ -278,7 +277,8 @@ def file_sizes() -> dict:
     ours = {
         "codec": ("voice16k", Codec),
         "diffusion": ("voice16k-diffusion", LatentDiffusion),
-        "mask network": ("base16k-mask", MaskNet),
+        "base16k": ("base16k-mask", MaskNet),
+        "studio16k": ("studio16k", MaskNet),
     }
 
     def size(path):

@@ -3,6 +3,7 @@ import torch
 
 from wavelldm import weights
 from wavelldm.audio import files
+from wavelldm.cli.options import jobs_of
 from wavelldm.codec.model import Codec
 from wavelldm.config import override
 from wavelldm.denoise import denoiser
@@ -256,13 +257,13 @@ def test_where_the_output_goes(tmp_path):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     a, b, x, out = tmp_path / "x/a.wav", tmp_path / "x/deep/b.flac", tmp_path / "x", tmp_path / "out"
-    assert denoiser.jobs([a]) == [(a, tmp_path / "x/a.denoised.wav")]
-    assert denoiser.jobs([a], tmp_path / "y.mp3") == [(a, tmp_path / "y.mp3")]
-    assert denoiser.jobs([x], out) == [(a, out / "a.wav"), (b, out / "deep/b.flac")]
+    assert jobs_of([a]) == [(a, tmp_path / "x/a.denoised.wav")]
+    assert jobs_of([a], tmp_path / "y.mp3") == [(a, tmp_path / "y.mp3")]
+    assert jobs_of([x], out) == [(a, out / "a.wav"), (b, out / "deep/b.flac")]
     with pytest.raises(WavelldmError, match="overwrite itself"):
-        denoiser.jobs([a], a)
+        jobs_of([a], a)
     with pytest.raises(WavelldmError, match="both become"):
-        denoiser.jobs([a, x], out)
+        jobs_of([a, x], out)
 
 
 def test_an_mp3_cut_short_is_cleaned_with_a_warning_and_its_true_length(tmp_path, caplog):

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import WavelldmError
-from .options import add_device, add_force, add_seed, command, number, over_files, show, whole
+from .options import add_device, add_force, add_seed, command, jobs_of, number, over_files, show, whole
 
 if TYPE_CHECKING:
     from ..denoise.chain import Settings
@@ -146,7 +146,7 @@ def run_denoise(args: argparse.Namespace) -> int:
     settings = Settings(args.steps, args.sampler, args.strength, args.keep_background, args.seed, args.restore)
     if "-" in args.input:
         return denoise_standard_input(args, settings)
-    jobs = denoiser.jobs(args.input, args.output)
+    jobs = jobs_of(args.input, args.output)
     model = denoiser.load("live" if args.stream and args.model == "best" else args.model, args.device)
 
     def clean(source: Path, target: Path) -> tuple[dict, str]:

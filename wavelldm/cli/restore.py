@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import WavelldmError
-from .options import add_device, add_force, add_seed, command, over_files, whole
+from .options import add_device, add_force, add_seed, command, jobs_of, over_files, whole
 
 if TYPE_CHECKING:
     from ..audio.files import AudioInfo
@@ -76,7 +76,7 @@ def run_restore(args: argparse.Namespace) -> int:
         raise WavelldmError("--gaps names gaps, and --only leaves them out; leave one of them out")
     if "-" in args.input:
         raise WavelldmError("restore hears a recording twice, so it takes files; for a stream: denoise - --restore")
-    jobs = denoiser.jobs(args.input, args.output, "restored")
+    jobs = jobs_of(args.input, args.output, "restored")
     if args.picture and len(jobs) > 1:
         raise WavelldmError(f"--picture draws one recording, and there are {len(jobs)}; restore them one by one")
     if args.picture and Path(args.picture).exists() and not args.force:

@@ -5,7 +5,7 @@ Read `denoiser` (what one calls) and `chain` (how a recording passes through a n
 """
 
 from .chain import Session, Settings
-from .denoiser import MODELS, Denoiser, LatentDenoiser, Look, MaskDenoiser, WindowDenoiser, jobs, load, look_at
+from .denoiser import MODELS, Denoiser, LatentDenoiser, Look, MaskDenoiser, WindowDenoiser, load, look_at
 from .mask import MaskConfig, MaskNet
 from .segan import Segan, SeganConfig
 from .waveform import WaveConfig, WaveDenoiser
@@ -25,7 +25,6 @@ __all__ = [
     "WaveConfig",
     "WaveDenoiser",
     "WindowDenoiser",
-    "jobs",
     "load",
     "look_at",
 ]

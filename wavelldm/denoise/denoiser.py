@@ -1,6 +1,5 @@
 """The front door: `load()` a denoiser; `enhance` recordings in memory, `enhance_file` on disk, `stream` live ones."""
 
-import glob
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -560,43 +559,3 @@ def load(name: str | Path = "best", device: torch.device | str = "cpu") -> Denoi
     own = path.parent != weights.SHIPPED
     denoiser.name, denoiser.training = name, "weights of your own" if own else f"the weights {path.stem}"
     return denoiser
-
-
-def jobs(
-    inputs: Sequence[str | Path], output: str | Path | None = None, mark: str = "denoised"
-) -> list[tuple[Path, Path]]:
-    """Which file becomes which: `x.wav` -> `x.denoised.wav` beside it, or under `output`, in folders as before."""
-    found = []  # (source, its path relative to the folder it was found in)
-    for name in map(Path, inputs):
-        if not name.exists() and any(c in str(name) for c in "*?["):  # a pattern that no shell has spread out
-            matches = [
-                Path(m) for m in sorted(glob.glob(str(name), recursive=True)) if f".{mark}" not in Path(m).suffixes
-            ]
-            if not matches:
-                raise AudioError(f"nothing matches '{name}'; check the pattern")
-            found += [(m, Path(m.name)) for m in matches if m.is_file()]
-        elif name.is_dir():
-            inside = sorted(
-                p for p in name.rglob("*") if p.suffix.lower() in files.SUFFIXES and f".{mark}" not in p.suffixes
-            )
-            if not inside:
-                raise AudioError(f"{name} holds no sound files ({', '.join(files.SUFFIXES)})")
-            found += [(p, p.relative_to(name)) for p in inside]
-        else:
-            found.append((name, Path(name.name)))
-    if output is None:
-        pairs = [(source, source.with_suffix(f".{mark}{source.suffix}")) for source, _ in found]
-    elif len(found) == 1 and found[0][0] == Path(inputs[0]) and not Path(output).is_dir():
-        pairs = [(found[0][0], Path(output))]
-    elif Path(output).is_file():
-        raise WavelldmError(f"{output} is a file, and there is more than one input; name a folder")
-    else:
-        pairs = [(source, Path(output) / place) for source, place in found]
-    targets = [target for _, target in pairs]
-    twice = next((t for t in targets if targets.count(t) > 1), None)
-    if twice is not None:
-        raise WavelldmError(f"two inputs would both become {twice}; give them in separate runs")
-    same = next((s for s, t in pairs if s.resolve() == t.resolve()), None)
-    if same is not None:
-        raise WavelldmError(f"{same} would overwrite itself; name another output")
-    return pairs
