@@ -11,6 +11,7 @@ import torch
 from wavelldm.audio import files
 from wavelldm.audio.blocks import resample_blocks
 from wavelldm.errors import AudioError
+from wavelldm.light import files as arrays
 
 SR = 16_000
 
@@ -186,7 +187,7 @@ def cut(path, share=0.5):
 @pytest.mark.parametrize("format", ["WAV", "WAVEX", "RF64", "AIFF", "W64", "AU", "FLAC", "MP3", "OGG", "OPUS"])
 def test_a_file_cut_short_gives_what_is_there_and_one_warning(tmp_path, caplog, format):
     wav = 0.1 * torch.randn(2, 4 * SR, generator=torch.Generator().manual_seed(0))
-    path = tmp_path / f"a.{'wav' if format in files.WAV_FAMILY else format.lower()}"
+    path = tmp_path / f"a.{'wav' if format in arrays.WAV_FAMILY else format.lower()}"
     files.save(path, wav, SR, like=files.AudioInfo(SR, 2, 0, format, "PCM_16"))
     whole, _ = files.load(path)
     list(files.read_blocks(path))
@@ -305,10 +306,10 @@ def test_a_compressed_file_can_become_a_wav_file(tmp_path, suffix):
     "format, subtype", [("WAV", "PCM_16"), ("WAVEX", "PCM_24"), ("WAV", "FLOAT"), ("WAV", "DOUBLE")]
 )
 def test_a_wav_file_past_its_limit_goes_on_as_rf64(tmp_path, monkeypatch, format, subtype):
-    wav = 0.1 * torch.randn(2, 5 * files.PIECE + 17, generator=torch.Generator().manual_seed(0))
+    wav = 0.1 * torch.randn(2, 5 * arrays.PIECE + 17, generator=torch.Generator().manual_seed(0))
     like = files.AudioInfo(SR, 2, 0, format, subtype)
     files.save(tmp_path / "a.wav", wav, SR, like)
-    monkeypatch.setattr(files, "WAV_LIMIT", 9 * 2 * files.PIECE)
+    monkeypatch.setattr(arrays, "WAV_LIMIT", 9 * 2 * arrays.PIECE)
     files.save_blocks(tmp_path / "b.wav", wav.split(10_000, dim=1), SR, like)
     facts = files.info(tmp_path / "b.wav")
     assert (facts.format, facts.subtype, facts.frames) == ("RF64", subtype, wav.shape[1])

@@ -1,6 +1,9 @@
 """`wavelldm denoise` and `wavelldm refine`: clean recordings, and refine what a denoiser left."""
 
 import argparse
+from collections.abc import Callable
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,7 +11,7 @@ from ..errors import WavelldmError
 from .options import add_device, add_force, add_seed, command, jobs_of, number, over_files, show, whole
 
 if TYPE_CHECKING:
-    from ..denoise.chain import Settings
+    import numpy as np
 
 DENOISE = """  wavelldm denoise talk.wav                       writes talk.denoised.wav
   wavelldm denoise talk.mp3 -o clean.flac
@@ -72,6 +75,13 @@ def add(commands: argparse._SubParsersAction) -> None:
     )
     sub.add_argument(
         "--stream", action="store_true", help="clean files as a stream is cleaned: in small blocks, as they come"
+    )
+    sub.add_argument(
+        "--backend",
+        choices=["auto", "torch", "onnx"],
+        default="auto",
+        help="what runs the network: PyTorch, or onnxruntime alone, with the same results (default: onnxruntime if it "
+        "is there and can do what is asked)",
     )
     add_seed(sub)
     add_device(sub)
@@ -137,6 +147,49 @@ def share_or_none(text: str) -> float | str:
 
 
 def run_denoise(args: argparse.Namespace) -> int:
+    backend = backend_of(args)
+    standard_input = "-" in args.input
+    if standard_input:
+        check_standard_input(args)
+    else:
+        jobs = jobs_of(args.input, args.output)
+    live = (standard_input or args.stream) and args.model == "best"
+    name, begin, clean_file = (with_onnx if backend == "onnx" else with_torch)(args, "live" if live else args.model)
+    if standard_input:
+        return denoise_standard_input(args, name, begin)
+
+    def clean(source: Path, target: Path) -> tuple[dict, str]:
+        facts = clean_file(source, target)
+        text = f"{source} -> {target} ({facts.seconds:.1f} s of sound, model {name})"
+        return {"seconds": round(facts.seconds, 3)}, text
+
+    return over_files(args, jobs, clean, {"seconds": None, "model": name}, "cleaned")
+
+
+def backend_of(args: argparse.Namespace) -> str:
+    """onnx or torch. Where the command does not say, onnxruntime, if it is there and can do what is asked: it starts
+    within half a second."""
+    asked = {
+        "--restore": args.restore,
+        "--steps": args.steps != 1,
+        "--sampler": args.sampler is not None,
+        "--device": args.device != "cpu",
+    }
+    only_torch = [option for option, given in asked.items() if given]
+    if args.backend == "onnx" and only_torch:
+        raise WavelldmError(f"{only_torch[0]} needs PyTorch; leave --backend onnx out")
+    if args.backend != "auto":
+        return args.backend
+    from ..light import denoiser
+
+    able = find_spec("onnxruntime") is not None and not only_torch and denoiser.knows(args.model)
+    return "onnx" if able or find_spec("torch") is None else "torch"
+
+
+Work = tuple[str, Callable, Callable]  # a model's name, what begins a session, what cleans a file
+
+
+def with_torch(args: argparse.Namespace, model: str) -> Work:
     import torch
 
     from ..denoise import denoiser
@@ -144,38 +197,53 @@ def run_denoise(args: argparse.Namespace) -> int:
 
     torch.set_num_threads(1)  # the networks are so small that more threads would mostly wait for each other
     settings = Settings(args.steps, args.sampler, args.strength, args.keep_background, args.seed, args.restore)
-    if "-" in args.input:
-        return denoise_standard_input(args, settings)
-    jobs = jobs_of(args.input, args.output)
-    model = denoiser.load("live" if args.stream and args.model == "best" else args.model, args.device)
+    found = denoiser.load(model, args.device)
 
-    def clean(source: Path, target: Path) -> tuple[dict, str]:
-        facts = model.enhance_file(source, target, force=args.force, settings=settings, live=args.stream)
-        text = f"{source} -> {target} ({facts.seconds:.1f} s of sound, model {model.name})"
-        return {"seconds": round(facts.seconds, 3)}, text
+    class Arrays:
+        """A session of arrays."""
 
-    return over_files(args, jobs, clean, {"seconds": None, "model": model.name}, "cleaned")
+        def __init__(self, sr: int, channels: int):
+            self.session = found.stream(sr, channels, settings)
+
+        def push(self, block: "np.ndarray") -> "np.ndarray":
+            return self.session.push(torch.from_numpy(block)).cpu().numpy()
+
+        def finish(self) -> "np.ndarray":
+            return self.session.finish().cpu().numpy()
+
+    clean = partial(found.enhance_file, force=args.force, settings=settings, live=args.stream)
+    return found.name, Arrays, clean
 
 
-def denoise_standard_input(args: argparse.Namespace, settings: "Settings") -> int:
-    from ..denoise import denoiser
-    from . import streams
+def with_onnx(args: argparse.Namespace, model: str) -> Work:
+    from ..light import denoiser
 
+    found, choices = denoiser.load(model), {"strength": args.strength, "background": args.keep_background}
+    clean = partial(found.enhance_file, force=args.force, live=args.stream, **choices)
+    return found.name, partial(found.stream, **choices), clean
+
+
+def check_standard_input(args: argparse.Namespace) -> None:
+    to_file = args.output not in (None, "-")
     if len(args.input) > 1:
         raise WavelldmError("standard input (-) comes alone; name the files in a second command")
-    to_file = args.output not in (None, "-")
     if args.json and not to_file:
         raise WavelldmError("the sound itself goes to standard output, so there is no room for --json; add -o FILE")
     if args.force and not to_file:
         raise WavelldmError("--force overwrites a file, and there is none; add -o FILE or leave --force out")
+
+
+def denoise_standard_input(args: argparse.Namespace, name: str, begin: Callable) -> int:
+    from . import streams
+
+    to_file = args.output not in (None, "-")
     source, sink = streams.standard_input(), None if to_file else streams.standard_output()
-    model = denoiser.load("live" if args.model == "best" else args.model, args.device)
     if not to_file:
-        streams.denoise(model, settings, source, sink)
+        streams.denoise(begin, source, sink)
         return 0
-    seconds = streams.denoise_to_file(model, settings, source, args.output, args.force)
-    facts = {"input": "-", "output": args.output, "seconds": round(seconds, 3), "model": model.name, "error": None}
-    show(args, [facts], f"standard input -> {args.output} ({seconds:.1f} s of sound, model {model.name})")
+    seconds = streams.denoise_to_file(begin, source, args.output, args.force)
+    facts = {"input": "-", "output": args.output, "seconds": round(seconds, 3), "model": name, "error": None}
+    show(args, [facts], f"standard input -> {args.output} ({seconds:.1f} s of sound, model {name})")
     return 0
 
 

@@ -142,7 +142,7 @@ def jobs_of(
     inputs: Sequence[str | Path], output: str | Path | None = None, mark: str = "denoised"
 ) -> list[tuple[Path, Path]]:
     """Which file becomes which: `x.wav` -> `x.denoised.wav` beside it, or under `output`, in folders as before."""
-    from ..audio import files
+    from ..light import files
 
     found = []  # (source, its path relative to the folder it was found in)
     for name in map(Path, inputs):

@@ -2,19 +2,15 @@
 
 import struct
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from ..audio import files
-from ..denoise.chain import Settings
-from ..denoise.denoiser import Denoiser, cleaned_blocks
 from ..errors import AudioError
+from ..light import files
 
 HINT = "send WAV, for example: ffmpeg -i talk.mp3 -f wav - | wavelldm denoise - > clean.wav"
 AT_MOST = 1 << 16  # bytes taken at a time; fewer if no more has arrived
@@ -85,7 +81,7 @@ def read_format(stream: BinaryIO) -> Format:
     return Format(sr, channels, coding, bits, size if 0 < size < ENDLESS else None)
 
 
-def read_blocks(stream: BinaryIO, form: Format) -> Iterator[Tensor]:
+def read_blocks(stream: BinaryIO, form: Format) -> Iterator[np.ndarray]:
     """The samples that follow, as blocks (C, n) as they come, of any length. What follows the samples is left alone."""
     left, rest = form.size, b""
     while data := stream.read1(AT_MOST if left is None else min(AT_MOST, left)):
@@ -95,8 +91,8 @@ def read_blocks(stream: BinaryIO, form: Format) -> Iterator[Tensor]:
         data, rest = data[:whole], data[whole:]
         if not data:
             continue
-        block = torch.from_numpy(_values(data, form).reshape(-1, form.channels).T.copy())  # (C, n)
-        if not torch.isfinite(block).all():
+        block = _values(data, form).reshape(-1, form.channels).T.copy()  # (C, n)
+        if not np.isfinite(block).all():
             raise AudioError("the stream holds NaN or infinite samples; repair it first")
         yield block
 
@@ -123,20 +119,37 @@ def header(sr: int, channels: int) -> bytes:
     return riff + form + struct.pack("<4sI", b"data", endless)
 
 
-def to_bytes(block: Tensor) -> bytes:
-    return (block.clamp(-1, 1) * 32767).round().to(torch.int16).T.contiguous().numpy().tobytes()
+def to_bytes(block: np.ndarray) -> bytes:
+    return (block.clip(-1, 1) * 32767).round().astype("<i2").T.tobytes()
 
 
-def cleaned(model: Denoiser, settings: Settings, source: BinaryIO) -> tuple[int, int, Iterator[Tensor]]:
+class Session(Protocol):
+    """What cleans one stream, of arrays (C, any)."""
+
+    def push(self, block: np.ndarray) -> np.ndarray: ...
+
+    def finish(self) -> np.ndarray: ...
+
+
+Begin = Callable[[int, int], Session]  # a session for a rate and a number of channels
+
+
+def cleaned(begin: Begin, source: BinaryIO) -> tuple[int, int, Iterator[np.ndarray]]:
     """The WAV stream `source` -> its rate, its channels, the cleaned blocks (C, n) as they come."""
     form = read_format(source)
-    session = model.stream(form.sr, form.channels, settings)
-    return form.sr, form.channels, cleaned_blocks(session, read_blocks(source, form))
+    session = begin(form.sr, form.channels)
+
+    def blocks() -> Iterator[np.ndarray]:
+        for block in read_blocks(source, form):
+            yield session.push(block)
+        yield session.finish()
+
+    return form.sr, form.channels, blocks()
 
 
-def denoise(model: Denoiser, settings: Settings, source: BinaryIO, sink: BinaryIO) -> None:
+def denoise(begin: Begin, source: BinaryIO, sink: BinaryIO) -> None:
     """Clean what comes from `source`, and write it to `sink` as 16-bit WAV."""
-    sr, channels, blocks = cleaned(model, settings, source)
+    sr, channels, blocks = cleaned(begin, source)
     sink.write(header(sr, channels))
     sink.flush()
     for block in blocks:
@@ -144,9 +157,7 @@ def denoise(model: Denoiser, settings: Settings, source: BinaryIO, sink: BinaryI
         sink.flush()
 
 
-def denoise_to_file(
-    model: Denoiser, settings: Settings, source: BinaryIO, target: str | Path, force: bool = False
-) -> float:
+def denoise_to_file(begin: Begin, source: BinaryIO, target: str | Path, force: bool = False) -> float:
     """Clean what comes from `source`, and write it to a file, whole or not at all. Returns its seconds."""
-    sr, _, blocks = cleaned(model, settings, source)
+    sr, _, blocks = cleaned(begin, source)
     return files.save_blocks(target, blocks, sr, force=force) / sr

@@ -1,0 +1,62 @@
+"""`wavelldm export`: a denoiser as one file for other programs."""
+
+import argparse
+
+from ..errors import WavelldmError
+from .options import add_force, command, number, show
+
+EXAMPLES = """  wavelldm export -o studio16k.onnx                   a recording at once: wav (1, N) -> cleaned (1, N)
+  wavelldm export base16k -o live.onnx --streaming     16 ms at a time, states as inputs and outputs
+  wavelldm export base16k -o live.onnx --streaming --chunk 64
+  wavelldm denoise talk.wav --model live.onnx              runs what was exported"""
+HOP = 16  # milliseconds
+
+
+def add(commands: argparse._SubParsersAction) -> None:
+    sub = command(
+        commands,
+        "export",
+        run_export,
+        "write a denoiser as one ONNX file for phones, browsers and other programs",
+        "Write a mask network as one ONNX file that takes samples and gives samples: transforms, network and filter "
+        "are inside, all numbers are real. The file is then run on 10 s of noisy speech, and refused if it differs "
+        "from PyTorch by more than 1e-4.",
+        EXAMPLES,
+    )
+    sub.add_argument(
+        "model", nargs="?", default="studio16k", help="studio16k (default), base16k, or weights by their path"
+    )
+    sub.add_argument("-o", "--output", help="the file to write (default: NAME.onnx)")
+    sub.add_argument(
+        "--streaming",
+        action="store_true",
+        help="keep states from call to call: hop by hop as sound arrives (base16k), or in spans of 10 s (studio16k)",
+    )
+    sub.add_argument(
+        "--chunk",
+        type=number(above=0),
+        default=HOP,
+        metavar="MS",
+        help=f"with --streaming: milliseconds of one call, a multiple of {HOP} (default: {HOP})",
+    )
+    add_force(sub)
+
+
+def run_export(args: argparse.Namespace) -> None:
+    from pathlib import Path
+
+    from ..export.write import export
+
+    chunk = args.chunk / HOP
+    if chunk != int(chunk):
+        raise WavelldmError(f"a chunk is a multiple of {HOP} ms, not {args.chunk:g}")
+    target = Path(args.output or f"{Path(args.model).stem}.onnx")
+    report = export(args.model, target, args.streaming, int(chunk), args.force)
+    facts = {"output": str(target), "bytes": report.size, "difference": report.difference, **vars(report.facts)}
+    late = f", {1000 * report.facts.latency / report.facts.sr:.0f} ms late" if report.facts.form == "stream" else ""
+    show(
+        args,
+        facts,
+        f"{report.facts.name} -> {target} ({report.size / 1e6:.2f} MB, {report.facts.form}{late}; "
+        f"differs from PyTorch by {report.difference:.0e})",
+    )

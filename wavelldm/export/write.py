@@ -1,0 +1,217 @@
+"""Write a network as one ONNX file that takes samples and gives samples, and check that it does what the network does.
+
+The exporter is PyTorch's (`torch.onnx.export`, which needs onnx and onnxscript). What it gives is then made small,
+without a change to any value: numbers that 16-bit floats or bytes with a scale hold exactly are stored as such.
+"""
+
+import contextlib
+import io
+import json
+import logging
+import warnings
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .. import weights
+from ..audio.files import writing
+from ..audio.levels import mix_at_snr
+from ..data.noises import pink
+from ..data.voices import speak
+from ..denoise.denoiser import MaskDenoiser, load
+from ..errors import WavelldmError
+from ..light import denoiser as light
+from .graphs import Graph, Recording, Stream, Whole
+
+if TYPE_CHECKING:
+    import onnx
+
+OPSET = 18
+TOLERANCE = 1e-4  # between what the network gives and what the graph gives
+MISSING = "exporting needs onnx, onnxscript and onnxruntime; install them with: pip install 'wavelldm[export]'"
+LARGE = 512  # values from which a constant is stored in fewer bits
+SENTENCES = (
+    "The north wind and the sun were disputing which was the stronger, when a traveller came along wrapped in a warm "
+    "cloak. They agreed that the one who first succeeded in making the traveller take his cloak off should be "
+    "considered stronger than the other."
+)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was written, and how it compares with the network."""
+
+    path: Path
+    facts: light.Facts
+    size: int  # bytes
+    difference: float  # the largest between samples, of 10 s of noisy speech
+
+
+def noisy_speech(sr: int = 16_000, seconds: float = 10.0) -> Tensor:
+    """(1, N): a sentence with noise, always the same."""
+    wav = speak(SENTENCES, sr=sr)[:, : round(seconds * sr)]
+    noise = torch.from_numpy(pink(wav.shape[1], sr, np.random.default_rng(0))).float()
+    return mix_at_snr(wav, noise[None], 5.0, sr)
+
+
+def export(
+    name: str | Path, target: str | Path, streaming: bool = False, chunk: int = 1, force: bool = False
+) -> Report:
+    """Write the mask network of a denoiser as an ONNX file, whole or not at all.
+
+    By default the file takes a recording at once. With `streaming` it keeps states: `chunk` frames at a time of a
+    network that hears time one way, spans of 10 s of one that hears it both ways. If the graph's result differs from
+    the network's by more than TOLERANCE, nothing is written.
+    """
+    denoiser = load(name)
+    if not isinstance(denoiser, MaskDenoiser) or denoiser.guided:
+        raise WavelldmError(f"{name} cannot be exported; choose studio16k, base16k, or the weights of a mask network")
+    net, target = denoiser.mask, Path(target)
+    both_ways = net.config.both_ways
+    if not streaming and chunk != 1:
+        raise WavelldmError("a chunk has a length where the file keeps states; add --streaming, or leave --chunk out")
+    if streaming and both_ways and chunk != 1:
+        raise WavelldmError(f"{name} hears time both ways, in spans of 10 s; leave --chunk out, or choose base16k")
+    graph = Whole(net) if not streaming else Recording(net) if both_ways else Stream(net, chunk)
+    sr = net.config.sr
+    facts = light.Facts(
+        format=light.FORMAT,
+        name=denoiser.name,
+        form=type(graph).__name__.lower(),
+        sr=sr,
+        hop=net.config.hop,
+        taps=net.config.taps,
+        ahead=net.config.ahead,
+        latency=0 if isinstance(graph, Whole) else denoiser.stream(sr).latency + (chunk - 1) * net.config.hop,
+        licence=licence_of(net.name),
+        hash=net.hash,
+        chunk=chunk,
+    )
+    model = to_onnx(graph.eval())
+    compact(model)
+    model.metadata_props.add(key="wavelldm", value=json.dumps(asdict(facts)))
+    with writing(target, force) as part:
+        part.write_bytes(model.SerializeToString())
+        difference = compare(part, denoiser, facts)
+        if not difference <= TOLERANCE:
+            raise WavelldmError(
+                f"the graph differs from the network by {difference:.1e} (at most {TOLERANCE:.0e}); nothing was written"
+            )
+    return Report(target, facts, target.stat().st_size, difference)
+
+
+def licence_of(name: str) -> str:
+    try:
+        return weights.about(name)["licence"] or ""
+    except WavelldmError:  # weights of one's own, that lie elsewhere
+        return ""
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without what the exporter says of itself."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+def to_onnx(graph: Graph) -> "onnx.ModelProto":
+    """The graph as PyTorch's exporter sees it. The first axis of samples is of any length, but for a stream."""
+    try:
+        from onnxscript import opset18 as op
+        from onnxscript import optimizer
+    except ImportError:
+        raise WavelldmError(MISSING) from None
+
+    width = graph.config.width
+
+    def as_gru(x, state, weight, recurrence, bias):
+        y, _ = op.GRU(x, weight, recurrence, bias, None, state, hidden_size=width, linear_before_reset=1)
+        return op.Squeeze(y, [1])
+
+    inputs = graph.silence()
+    free = (
+        [None] * len(inputs)
+        if isinstance(graph, Stream)
+        else [{1: torch.export.Dim.DYNAMIC}] + [None] * (len(inputs) - 1)
+    )
+    with quiet(), torch.no_grad():
+        program = torch.onnx.export(
+            graph,
+            inputs,
+            input_names=list(graph.inputs),
+            output_names=list(graph.outputs),
+            dynamic_shapes=tuple(free),
+            opset_version=OPSET,
+            dynamo=True,
+            optimize=False,
+            verbose=False,
+            custom_translation_table={torch.ops.wavelldm.gru.default: as_gru},
+        )
+        optimizer.optimize(program.model, output_size_limit=LARGE * 128)
+    return program.model_proto
+
+
+def compact(model: "onnx.ModelProto") -> None:
+    """Store large constants in 16 bits or 8, where that gives back the same values; a cast and a product, which a
+    runtime does once as it loads the file, make floats of them again."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    nodes, kept = [], []
+    for tensor in model.graph.initializer:
+        x = numpy_helper.to_array(tensor)
+        found = None if x.dtype != np.float32 or x.size < LARGE else in_fewer_bits(x)
+        if found is None:
+            kept.append(tensor)
+            continue
+        small, scale = found
+        kept.append(numpy_helper.from_array(small, f"{tensor.name}.small"))
+        out = tensor.name if scale is None else f"{tensor.name}.cast"
+        nodes.append(helper.make_node("Cast", [f"{tensor.name}.small"], [out], to=TensorProto.FLOAT))
+        if scale is not None:
+            kept.append(numpy_helper.from_array(scale, f"{tensor.name}.scale"))
+            nodes.append(helper.make_node("Mul", [out, f"{tensor.name}.scale"], [tensor.name]))
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(kept)
+    old = list(model.graph.node)
+    for node in old:  # where in the source a node comes from
+        del node.metadata_props[:]
+    del model.graph.node[:], model.graph.value_info[:]
+    model.graph.node.extend(nodes + old)
+
+
+def in_fewer_bits(x: np.ndarray) -> tuple[np.ndarray, np.ndarray | None] | None:
+    """x as bytes and a scale for each row of one axis, or as 16-bit floats; None if neither gives it back exactly."""
+    for axis in range(x.ndim):
+        rest = tuple(i for i in range(x.ndim) if i != axis)
+        scale = np.abs(x).max(rest, keepdims=True).clip(1e-12) / np.float32(127)
+        small = np.round(x / scale)
+        if x.ndim > 1 and np.abs(small * scale - x).max() <= 2e-7 * np.abs(x).max():
+            return small.astype(np.int8), scale.astype(np.float32)
+    half = x.clip(-6e4, 6e4).astype(np.float16)
+    return (half, None) if np.array_equal(half.astype(np.float32), x) else None
+
+
+def compare(path: Path, denoiser: MaskDenoiser, facts: light.Facts) -> float:
+    """The largest difference between what the file and the network make of 10 s of noisy speech."""
+    wav, ready = noisy_speech(facts.sr), light.Graph(path)
+    if facts.form == "whole":
+        with torch.no_grad():
+            theirs = denoiser.mask(wav[None])[0].numpy()
+        return float(np.abs(ready.session.run(None, {"wav": wav.numpy()})[0] - theirs).max())
+    session, ours = light.Denoiser(facts.name, ready).stream(facts.sr), denoiser.stream(facts.sr)
+    mine = np.concatenate(
+        [*(session.push(b) for b in np.array_split(wav.numpy(), 7, axis=1)), session.finish()], axis=1
+    )
+    theirs = torch.cat([ours.push(wav), ours.finish()], dim=1).numpy()
+    return float(np.abs(mine - theirs).max())

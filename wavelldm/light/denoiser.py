@@ -1,0 +1,345 @@
+"""Cleaning without PyTorch: the graphs that `wavelldm export` writes, run by onnxruntime, on arrays.
+
+    sound -> resample to the graph's rate -> graph, hop by hop or span by span -> resample back -> mix
+
+It does what `denoise/denoiser.py` and `denoise/chain.py` do with a mask network, and gives the same. `load()` gives a
+`Denoiser` with `enhance`, `enhance_file` and `stream`.
+"""
+
+import json
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import AudioError, WavelldmError
+from ..progress import progress_bar
+from . import files
+from .levels import active_power
+from .resample import Resampler
+
+SHIPPED = Path(__file__).parent.parent / "weights"
+BEST, LIVE = "studio16k", "base16k"
+FORMAT = 1  # of the graphs; raise it when older programs could not run them
+LEVEL = -26.0  # dB of active speech, in the middle of what the networks were trained on
+QUIETEST = -70.0  # dB: below this there is nothing to bring up
+SECONDS = 4.0  # of sound that are worked on at a time
+SPAN, AFTER = 625, 125  # frames of a recording that go through at a time, and those heard after them: 10 s, 2 s
+MISSING = "this needs onnxruntime; install it with: pip install 'wavelldm[onnx]'"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a graph says of itself, in its metadata."""
+
+    format: int
+    name: str
+    form: str  # stream, recording or whole
+    sr: int
+    hop: int
+    taps: int  # frames that it sees before the present one
+    ahead: int  # frames that it looks ahead
+    latency: int  # samples at its own rate that a stream is late
+    licence: str = ""
+    hash: str = ""  # of the weights it was made from
+    chunk: int = 1  # frames of one call
+
+
+def facts_of(metadata: dict[str, str], path: str | Path) -> Facts:
+    try:
+        facts = Facts(**json.loads(metadata["wavelldm"]))
+    except (KeyError, TypeError, ValueError):
+        raise WavelldmError(
+            f"{path} is no graph of this program, or of another version; write one with wavelldm export"
+        ) from None
+    if facts.format != FORMAT:
+        raise WavelldmError(f"{path} has format {facts.format} and this program runs {FORMAT}; export it again")
+    return facts
+
+
+class Graph:
+    """An ONNX file, ready to run on one thread."""
+
+    def __init__(self, path: str | Path, threads: int = 1):
+        try:
+            import onnxruntime
+        except ImportError:
+            raise WavelldmError(MISSING) from None
+        if not Path(path).is_file():
+            raise WavelldmError(f"{path} does not exist; check the path")
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+        options.log_severity_level = 3
+        try:
+            self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime has many kinds, all private
+            reason = str(error).splitlines()[0][:200]
+            raise WavelldmError(f"{path} cannot be run by onnxruntime ({reason}); export or copy it again") from None
+        self.facts = facts_of(self.session.get_modelmeta().custom_metadata_map, path)
+        self.outputs = [out.name for out in self.session.get_outputs()]
+        self.shapes = {put.name: put.shape for put in self.session.get_inputs()}
+
+    def silence(self) -> dict[str, np.ndarray]:
+        """Of each input that has an output of the same name, the state before the first call."""
+        return {n: np.zeros(self.shapes[n], np.float32) for n in self.shapes if f"{n}_out" in self.outputs}
+
+    def __call__(self, states: dict[str, np.ndarray], **inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The cleaned samples (n,) and the gains of the highest band, one a frame; `states` move on."""
+        found = dict(zip(self.outputs, self.session.run(None, {**states, **inputs})))
+        for name in states:
+            states[name] = found[f"{name}_out"]
+        return found["cleaned"][0], found["top"]
+
+
+class Stage:
+    """One channel through a graph. `push(wav, last)` gives what is certain: (2, m), sound and gain above its band."""
+
+    def __init__(self, graph: Graph, strength: float):
+        self.graph, self.facts, self.states = graph, graph.facts, graph.silence()
+        self.strength = np.array([strength], np.float32)
+        self.side = self.facts.hop // 2  # samples that a frame sees on either side of its own hop
+        self.received = self.frames = 0  # samples in, frames that went through
+        self.made = -self.side  # samples: the first frame reaches back beyond the beginning
+        self.top = None  # of the last frame
+        self.held = np.zeros(0, np.float32)
+        ramp = np.arange(1, self.facts.hop + 1, dtype=np.float32) / self.facts.hop
+        self.ramps = np.stack([1 - ramp, ramp])
+
+    def push(self, wav: np.ndarray, last: bool = False) -> np.ndarray:
+        self.received += len(wav)
+        self.held = np.concatenate([self.held, wav])
+        parts = list(self.answers(last))
+        sound = np.concatenate([self.held[:0], *(part for part, _ in parts)])
+        tops = np.concatenate([self.held[:0], *(top for _, top in parts)])
+        if not len(tops):
+            return np.zeros((2, 0), np.float32)
+        points = np.concatenate([tops[:1] if self.top is None else self.top, tops])
+        self.top = tops[-1:]
+        gains = (points[:-1, None] * self.ramps[0] + points[1:, None] * self.ramps[1]).reshape(-1)
+        skipped = min(max(0, -self.made), len(sound))
+        tracks = np.stack([sound, gains])[:, skipped:]
+        self.made += len(sound)
+        return tracks[:, : self.received - self.made + tracks.shape[1]] if last else tracks
+
+    def answers(self, last: bool) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """The sound and the gains of all frames that can be answered now."""
+        raise NotImplementedError
+
+
+class StreamStage(Stage):
+    """Hop by hop, as the sound arrives."""
+
+    def __init__(self, graph: Graph, strength: float):
+        super().__init__(graph, strength)
+        self.held = np.zeros(self.side, np.float32)
+
+    def answers(self, last: bool) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        f, size, end = self.facts, self.facts.hop * self.facts.chunk, math.inf
+        if last:
+            end = -(-self.received // f.hop)  # the frame that begins behind the sound
+            left = -(-(self.received + self.side) // f.hop) + f.ahead - self.frames
+            needed = f.hop + -(-left // f.chunk) * size
+            self.held = np.pad(self.held, (0, max(0, needed - len(self.held))))[:needed]
+        while len(self.held) >= f.hop + size:
+            if self.frames == 0:
+                self.states["past"] = self.held[None, : f.hop]
+            numbers = self.frames - f.ahead + np.arange(f.chunk)  # of the frames that are answered
+            inside = ((numbers >= 0) & (numbers < end)).astype(np.float32)
+            sound = self.held[None, f.hop : f.hop + size]
+            wav, tops = self.graph(self.states, sound=sound, inside=inside, strength=self.strength)
+            self.held, self.frames = self.held[size:], self.frames + f.chunk
+            early = int((numbers < 0).sum())
+            yield wav[early * f.hop :], tops[early:]
+
+
+class RecordingStage(Stage):
+    """Span by span, each with what is heard after it."""
+
+    def __init__(self, graph: Graph, strength: float):
+        super().__init__(graph, strength)
+        self.held = np.zeros(self.facts.taps * self.facts.hop + self.side, np.float32)
+
+    def answers(self, last: bool) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        f = self.facts
+        if last:
+            left = -(-self.received // f.hop) - self.frames + f.ahead  # frames, and those ahead of the last one
+            size = (f.taps + left + 1) * f.hop
+            self.held = np.pad(self.held, (0, max(0, size - len(self.held))))[:size]
+        while True:
+            have = len(self.held) // f.hop - 1 - f.taps  # whole frames
+            more = have >= SPAN + AFTER
+            if not more and not (last and have > f.ahead):
+                return
+            count = min(have, SPAN + AFTER) - f.ahead
+            keep = SPAN if more else count
+            wav, tops = self.graph(
+                self.states,
+                sound=self.held[None, : (f.taps + count + f.ahead + 1) * f.hop],
+                begun=np.array([float(self.frames > 0)], np.float32),
+                keep=np.array([keep]),
+                strength=self.strength,
+            )
+            self.held, self.frames = self.held[keep * f.hop :], self.frames + keep
+            yield wav[: keep * f.hop], tops[:keep]
+            if last and not more:  # the second half of the last frame
+                tail, envelope = self.states["tail"]
+                yield tail / envelope.clip(1e-3), tops[:1] * 0
+                return
+
+
+class Session:
+    """One recording being cleaned as it arrives: `push` blocks (C, any), then `finish`; what comes out, joined, is as
+    long as what went in. `latency`: the most samples that are in and not yet out."""
+
+    def __init__(self, graph: Graph, sr: int, levels: Sequence[float], strength: float, background: float):
+        f = graph.facts
+        self.sr, self.low_sr, self.channels, self.background = sr, f.sr, len(levels), background
+        kind = {"stream": StreamStage, "recording": RecordingStage}[f.form]
+        self.stages = [kind(graph, strength) for _ in levels] if strength > 0 else []
+        self.gain = np.array([[10 ** ((LEVEL - level) / 20)] for level in levels], np.float32)  # (C, 1)
+        self.down, self.up = Resampler(sr, f.sr, self.channels), Resampler(f.sr, sr, 3 * self.channels)
+        self.original = np.zeros((self.channels, 0), np.float32)
+        self.low = self.original
+        self.received, self.finished = 0, False
+        self.latency = (
+            math.ceil((f.latency + (0 if sr == f.sr else self.up.lookahead)) * sr / f.sr) + self.down.lookahead
+        )
+
+    def push(self, block: np.ndarray) -> np.ndarray:
+        block = np.atleast_2d(np.asarray(block, np.float32))
+        if self.finished:
+            raise WavelldmError("this session is finished; begin another one for another recording")
+        if block.ndim != 2 or len(block) != self.channels:
+            raise AudioError(f"this session takes blocks of {self.channels} channels (C, any), not {block.shape}")
+        if not np.isfinite(block).all():
+            raise AudioError("the recording holds NaN or infinite samples; repair it first")
+        return self._through(block, False)
+
+    def finish(self) -> np.ndarray:
+        if self.finished:
+            raise WavelldmError("this session is finished already")
+        self.finished = True
+        return self._through(self.original[:, :0], True)
+
+    def _through(self, block: np.ndarray, last: bool) -> np.ndarray:
+        self.received += block.shape[1]
+        if not self.stages or self.received == 0:
+            return block
+        self.original = np.concatenate([self.original, block], axis=1)
+        low = through(self.down, self.gain * block, last)
+        self.low = np.concatenate([self.low, low], axis=1)
+        tracks = np.stack([stage.push(row, last) for stage, row in zip(self.stages, low)], axis=1)  # (2, C, n)
+        cleaned, above = tracks
+        low, self.low = np.split(self.low, [cleaned.shape[1]], axis=1)
+        cleaned, above = cleaned + self.background * (low - cleaned), above + self.background * (1 - above)
+        if self.sr == self.low_sr:
+            original, self.original = np.split(self.original, [cleaned.shape[1]], axis=1)
+            return original + (cleaned - low) / self.gain
+        if self.sr < self.low_sr:  # nothing lies above the network's band
+            above = np.zeros_like(above)
+        changes = through(self.up, np.concatenate([cleaned - low, above - 1, low]), last)[:, : self.original.shape[1]]
+        original, self.original = np.split(self.original, [changes.shape[1]], axis=1)
+        change, top, low = np.split(changes, 3)
+        return original + (change + top.clip(-1, 0) * (self.gain * original - low)) / self.gain
+
+
+def through(stage: Resampler, block: np.ndarray, last: bool) -> np.ndarray:
+    out = stage.push(block)
+    return np.concatenate([out, stage.finish()], axis=1) if last else out
+
+
+def levels_of(blocks: Iterable[np.ndarray], sr: int) -> list[float]:
+    """The level of the loudest tenth of all seconds of each channel, of blocks (C, any)."""
+    powers = [
+        [active_power(row, sr) for row in block[:, i : i + sr]]
+        for block in blocks
+        for i in range(0, block.shape[1], sr)
+    ]
+    loudest = np.sort(np.array(powers), axis=0)[-max(1, len(powers) // 10) :].mean(0)
+    return [10 * math.log10(p) if p > 10 ** (QUIETEST / 10) else LEVEL for p in loudest]
+
+
+class Denoiser:
+    """A graph by name, for recordings and streams. `strength` and `background` mean what `wavelldm denoise` says."""
+
+    def __init__(self, name: str, graph: Graph):
+        self.name, self.graph = name, graph
+
+    def stream(
+        self,
+        sr: int,
+        channels: int = 1,
+        strength: float = 1.0,
+        background: float = 0.0,
+        level: float | Sequence[float] = LEVEL,
+    ) -> Session:
+        """A session. `level`: of its speech in dB, of all channels or of each."""
+        if not (0 <= strength <= 4 and 0 <= background <= 1):
+            raise WavelldmError("strength lies between 0 and 4, and the kept background between 0 and 1")
+        levels = [float(level)] * channels if isinstance(level, int | float) else list(level)
+        if channels < 1 or len(levels) != channels:
+            raise WavelldmError("a stream has one channel or more, and one level or one for each")
+        return Session(self.graph, files.check_rate(sr), levels, strength, background)
+
+    def enhance(self, wav: np.ndarray, sr: int, strength: float = 1.0, background: float = 0.0) -> np.ndarray:
+        """(N,) or (C, N), floats -> cleaned, of the same shape."""
+        rows = np.atleast_2d(np.asarray(wav, np.float32))
+        if rows.ndim != 2 or rows.size == 0:
+            raise AudioError(f"enhance takes an array (N,) or (C, N) with samples in it, not {np.shape(wav)}")
+        if not np.isfinite(rows).all():
+            raise AudioError("the recording holds NaN or infinite samples; repair it first")
+        session = self.stream(sr, len(rows), strength, background, levels_of([rows], files.check_rate(sr)))
+        return np.concatenate([session.push(rows), session.finish()], axis=1).reshape(np.shape(wav))
+
+    def enhance_file(
+        self,
+        source: str | Path,
+        target: str | Path,
+        force: bool = False,
+        progress: bool = True,
+        strength: float = 1.0,
+        background: float = 0.0,
+        live: bool = False,
+    ) -> files.AudioInfo:
+        """Clean a file block by block in constant memory, keeping length, loudness, rate, channels and sample format.
+        `live`: as a stream is cleaned, without a first look at its level."""
+        facts = files.info(source)
+        levels = [LEVEL] * facts.channels if live else levels_of(files.read_blocks(source, 10.0), facts.sr)
+        session = self.stream(facts.sr, facts.channels, strength, background, levels)
+        with progress_bar(show=progress, total=facts.frames, desc="cleaning", unit="sample", unit_scale=True) as bar:
+
+            def cleaned() -> Iterator[np.ndarray]:
+                for block in files.read_blocks(source, SECONDS):
+                    yield session.push(block)
+                    bar.update(block.shape[1])
+                yield session.finish()
+
+            frames = files.save_blocks(target, cleaned(), facts.sr, like=facts, force=force)
+        return replace(facts, frames=frames)  # a file that was cut short holds fewer than its header says
+
+
+@lru_cache(maxsize=4)
+def shipped(name: str) -> Denoiser:
+    return Denoiser(name, Graph(SHIPPED / f"{name}.onnx"))
+
+
+def knows(name: str) -> bool:
+    """Whether this name, or file, is one that `load` takes."""
+    return name in ("best", "live") or name.endswith(".onnx") or (SHIPPED / f"{name}.onnx").is_file()
+
+
+def load(name: str | Path = "best") -> Denoiser:
+    """A denoiser by name (studio16k for recordings, base16k for streams: "best", "live"), or by the path of a graph."""
+    name = {"best": BEST, "live": LIVE}.get(str(name), str(name))
+    if (SHIPPED / f"{name}.onnx").is_file():
+        return shipped(name)
+    if not name.endswith(".onnx"):
+        known = ", ".join(sorted(path.stem for path in SHIPPED.glob("*.onnx")))
+        raise WavelldmError(f"'{name}' does not run without PyTorch; choose one of {known}, or an .onnx file")
+    graph = Graph(name)
+    if graph.facts.form == "whole":
+        raise WavelldmError(f"{name} takes a recording at once and keeps no state; export it with --streaming")
+    return Denoiser(Path(name).stem, graph)
