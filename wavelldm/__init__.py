@@ -58,7 +58,15 @@ def __getattr__(name: str):
     if name not in HOMES:
         raise AttributeError(f"module 'wavelldm' has no attribute '{name}'")
     module, own = HOMES[name]
-    return getattr(import_module(module, __name__), own)
+    try:
+        return getattr(import_module(module, __name__), own)
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise WavelldmError(
+            f"wavelldm.{name} needs PyTorch; install it with: pip install 'wavelldm[torch]', or clean recordings "
+            "without it with wavelldm.light.denoiser.load()"
+        ) from None
 
 
 def __dir__() -> list[str]:

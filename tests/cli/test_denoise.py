@@ -49,9 +49,12 @@ def test_one_damaged_file_does_not_end_a_folder(cli, tmp_path, noise, json_asked
         assert [row["seconds"] for row in rows] == [1.0, None, 1.0, None]
 
 
-def test_a_fault_in_one_file_does_not_end_a_folder_either(cli, tmp_path, noise, monkeypatch):
-    from wavelldm.denoise.denoiser import Denoiser
+@pytest.mark.parametrize("backend", ["torch", "onnx"])
+def test_a_fault_in_one_file_does_not_end_a_folder_either(cli, tmp_path, noise, monkeypatch, backend):
+    from wavelldm.denoise import denoiser
+    from wavelldm.light import denoiser as light
 
+    Denoiser = {"torch": denoiser, "onnx": light}[backend].Denoiser
     before = Denoiser.enhance_file
 
     def sometimes(self, source, *rest, **more):
@@ -62,7 +65,7 @@ def test_a_fault_in_one_file_does_not_end_a_folder_either(cli, tmp_path, noise, 
     monkeypatch.setattr(Denoiser, "enhance_file", sometimes)
     for name in ("a", "b"):
         files.save(tmp_path / f"{name}.wav", noise(), SR)
-    code, out, err = cli("denoise", tmp_path, "-o", tmp_path / "out", "--json")
+    code, out, err = cli("denoise", tmp_path, "-o", tmp_path / "out", "--json", "--backend", backend)
     assert code == 3 and "not enough memory" in json.loads(out)[0]["error"] and json.loads(out)[1]["error"] is None
     assert "a.wav" in err and os.listdir(tmp_path / "out") == ["b.wav"]
 
@@ -119,3 +122,17 @@ def test_streams_have_a_denoiser_that_answers_soon(cli, tmp_path, noise):
     ):
         code, out, _ = cli("denoise", tmp_path / "a.wav", "-o", tmp_path / "b.wav", "--force", "--json", *more)
         assert code == 0 and json.loads(out)[0]["model"] == name
+
+
+def test_the_backend_is_chosen_by_what_is_asked(cli, tmp_path, noise):
+    files.save(tmp_path / "a.wav", noise(), SR)
+    for option in (["--restore"], ["--steps", "2"], ["--sampler", "ddim"]):
+        code, _, err = cli("denoise", tmp_path / "a.wav", "--backend", "onnx", *option)
+        assert code == 1 and f"{option[0]} needs PyTorch" in err
+    code, _, err = cli("denoise", tmp_path / "a.wav", "--backend", "onnx", "--model", "segan")
+    assert code == 1 and "without PyTorch" in err
+    for i, backend in enumerate(["auto", "torch", "onnx"]):
+        code, _, _ = cli("denoise", tmp_path / "a.wav", "-o", tmp_path / f"{i}.wav", "--backend", backend)
+        assert code == 0
+    auto, theirs, mine = (files.load(tmp_path / f"{i}.wav")[0] for i in range(3))
+    assert torch.equal(auto, mine) and (mine - theirs).abs().max() < 1e-4  # in 16 bits

@@ -11,7 +11,7 @@ from ..errors import WavelldmError
 from .options import add_device, add_force, add_seed, command, jobs_of, number, over_files, show, whole
 
 if TYPE_CHECKING:
-    import numpy as np
+    from . import streams
 
 DENOISE = """  wavelldm denoise talk.wav                       writes talk.denoised.wav
   wavelldm denoise talk.mp3 -o clean.flac
@@ -194,25 +194,17 @@ def with_torch(args: argparse.Namespace, model: str) -> Work:
 
     from ..denoise import denoiser
     from ..denoise.chain import Settings
+    from . import streams
 
     torch.set_num_threads(1)  # the networks are so small that more threads would mostly wait for each other
     settings = Settings(args.steps, args.sampler, args.strength, args.keep_background, args.seed, args.restore)
     found = denoiser.load(model, args.device)
 
-    class Arrays:
-        """A session of arrays."""
-
-        def __init__(self, sr: int, channels: int):
-            self.session = found.stream(sr, channels, settings)
-
-        def push(self, block: "np.ndarray") -> "np.ndarray":
-            return self.session.push(torch.from_numpy(block)).cpu().numpy()
-
-        def finish(self) -> "np.ndarray":
-            return self.session.finish().cpu().numpy()
+    def begin(sr: int, channels: int) -> "streams.Arrays":
+        return streams.Arrays(found.stream(sr, channels, settings))
 
     clean = partial(found.enhance_file, force=args.force, settings=settings, live=args.stream)
-    return found.name, Arrays, clean
+    return found.name, begin, clean
 
 
 def with_onnx(args: argparse.Namespace, model: str) -> Work:

@@ -3,6 +3,7 @@
 import argparse
 import platform
 from dataclasses import fields
+from importlib.util import find_spec
 
 from .. import __version__
 from ..paths import data_home
@@ -38,20 +39,25 @@ def _version(name: str) -> str | None:
 
 
 def facts() -> dict:
+    found = {
+        "wavelldm": __version__,
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "device": "cpu",
+        "threads": 1,
+        "data": str(data_home()),
+        "presets": {},
+    }
+    if find_spec("torch") is None:
+        return found
     import torch
 
     from ..training.presets import PRESETS
 
-    cuda = torch.cuda.is_available()
-    return {
-        "wavelldm": __version__,
-        "python": platform.python_version(),
-        "packages": {name: _version(name) for name in PACKAGES},
-        "device": torch.cuda.get_device_name() if cuda else "cpu",
-        "threads": torch.get_num_threads(),
-        "data": str(data_home()),
-        "presets": {name: _preset_facts(preset) for name, preset in PRESETS.items()},
-    }
+    found["device"] = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    found["threads"] = torch.get_num_threads()
+    found["presets"] = {name: _preset_facts(preset) for name, preset in PRESETS.items()}
+    return found
 
 
 def _preset_facts(preset) -> dict:
@@ -89,7 +95,9 @@ def text(facts: dict) -> str:
         f"device: {facts['device']}, {facts['threads']} threads",
         f"data lives in {facts['data']}",
         "",
-        f"{'preset':<12} {'rate':>9} {'mel':>4}  {'latent':>15}  {'codebooks':>10} {'bitrate':>12} {'codec':>8}",
+        "no PyTorch: recordings are cleaned with onnxruntime; all else needs pip install 'wavelldm[torch]'"
+        if not facts["presets"]
+        else f"{'preset':<12} {'rate':>9} {'mel':>4}  {'latent':>15}  {'codebooks':>10} {'bitrate':>12} {'codec':>8}",
     ]
     for name, p in facts["presets"].items():
         if "codec" not in p["networks"]:

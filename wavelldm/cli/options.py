@@ -24,6 +24,12 @@ EXIT = """exit codes:
   130  stopped with Ctrl-C; nothing half-written is left behind"""
 
 
+EXTRAS = {  # what brings the packages that not every command needs
+    "torch": ("torch", "scipy", "soxr", "safetensors", "espeakng_loader"),
+    "export": ("onnx", "onnxscript"),
+}
+
+
 class Parser(argparse.ArgumentParser):
     """A parser whose mistakes read as one sentence and say where the manual is."""
 
@@ -223,7 +229,9 @@ def explain(error: Exception) -> tuple[int, str]:
     if isinstance(error, WavelldmError):
         return 1, str(error)
     if isinstance(error, ModuleNotFoundError) and not (error.name or "wavelldm").startswith("wavelldm"):
-        return 1, f"this needs the package '{error.name}'; install it with: pip install 'wavelldm[metrics]'"
+        package = (error.name or "").partition(".")[0]
+        extra = next((name for name, packages in EXTRAS.items() if package in packages), "metrics")
+        return 1, f"this needs the package '{package}'; install it with: pip install 'wavelldm[{extra}]'"
     if isinstance(error, OSError) and error.strerror:
         return 1, f"{error.filename or 'standard output'}: {error.strerror}"
     return 3, f"{type(error).__name__}: {error} (run with --debug for the whole story)"

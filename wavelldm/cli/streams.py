@@ -5,12 +5,15 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 import numpy as np
 
 from ..errors import AudioError
 from ..light import files
+
+if TYPE_CHECKING:
+    from ..denoise import chain
 
 HINT = "send WAV, for example: ffmpeg -i talk.mp3 -f wav - | wavelldm denoise - > clean.wav"
 AT_MOST = 1 << 16  # bytes taken at a time; fewer if no more has arrived
@@ -129,6 +132,21 @@ class Session(Protocol):
     def push(self, block: np.ndarray) -> np.ndarray: ...
 
     def finish(self) -> np.ndarray: ...
+
+
+class Arrays:
+    """A session of tensors as one of arrays."""
+
+    def __init__(self, session: "chain.Session"):
+        self.session = session
+
+    def push(self, block: np.ndarray) -> np.ndarray:
+        import torch
+
+        return self.session.push(torch.from_numpy(block)).cpu().numpy()
+
+    def finish(self) -> np.ndarray:
+        return self.session.finish().cpu().numpy()
 
 
 Begin = Callable[[int, int], Session]  # a session for a rate and a number of channels

@@ -81,14 +81,14 @@ def export(
     sr = net.config.sr
     facts = light.Facts(
         format=light.FORMAT,
-        name=denoiser.name,
+        name=Path(denoiser.name).stem,
         form=type(graph).__name__.lower(),
         sr=sr,
         hop=net.config.hop,
         taps=net.config.taps,
         ahead=net.config.ahead,
         latency=0 if isinstance(graph, Whole) else denoiser.stream(sr).latency + (chunk - 1) * net.config.hop,
-        licence=licence_of(net.name),
+        licence=licence_of(name, net.name),
         hash=net.hash,
         chunk=chunk,
     )
@@ -105,11 +105,12 @@ def export(
     return Report(target, facts, target.stat().st_size, difference)
 
 
-def licence_of(name: str) -> str:
-    try:
-        return weights.about(name)["licence"] or ""
-    except WavelldmError:  # weights of one's own, that lie elsewhere
-        return ""
+def licence_of(*names: str | Path) -> str:
+    """Of the first of these weights that there are: by the denoiser's name, or by their own."""
+    for name in names:
+        with contextlib.suppress(WavelldmError):
+            return weights.about(name)["licence"] or ""
+    return ""
 
 
 @contextlib.contextmanager

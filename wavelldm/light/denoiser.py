@@ -28,7 +28,7 @@ LEVEL = -26.0  # dB of active speech, in the middle of what the networks were tr
 QUIETEST = -70.0  # dB: below this there is nothing to bring up
 SECONDS = 4.0  # of sound that are worked on at a time
 SPAN, AFTER = 625, 125  # frames of a recording that go through at a time, and those heard after them: 10 s, 2 s
-MISSING = "this needs onnxruntime; install it with: pip install 'wavelldm[onnx]'"
+MISSING = "this needs onnxruntime; install it with: pip install onnxruntime"
 
 
 @dataclass(frozen=True)
