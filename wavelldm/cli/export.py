@@ -39,6 +39,11 @@ def add(commands: argparse._SubParsersAction) -> None:
         metavar="MS",
         help=f"with --streaming: milliseconds of one call, a multiple of {HOP} (default: {HOP})",
     )
+    sub.add_argument(
+        "--int8",
+        action="store_true",
+        help="compute products with weights in bytes: smaller, faster, not quite the same",
+    )
     add_force(sub)
 
 
@@ -51,12 +56,18 @@ def run_export(args: argparse.Namespace) -> None:
     if chunk != int(chunk):
         raise WavelldmError(f"a chunk is a multiple of {HOP} ms, not {args.chunk:g}")
     target = Path(args.output or f"{Path(args.model).stem}.onnx")
-    report = export(args.model, target, args.streaming, int(chunk), args.force)
-    facts = {"output": str(target), "bytes": report.size, "difference": report.difference, **vars(report.facts)}
+    report = export(args.model, target, args.streaming, int(chunk), args.int8, args.force)
+    facts = {
+        "output": str(target),
+        "bytes": report.size,
+        "difference": report.difference,
+        "distance": report.distance,
+        **vars(report.facts),
+    }
     late = f", {1000 * report.facts.latency / report.facts.sr:.0f} ms late" if report.facts.form == "stream" else ""
     show(
         args,
         facts,
         f"{report.facts.name} -> {target} ({report.size / 1e6:.2f} MB, {report.facts.form}{late}; "
-        f"differs from PyTorch by {report.difference:.0e})",
+        f"differs from PyTorch by {report.difference:.0e}, {report.distance:.0f} dB)",
     )

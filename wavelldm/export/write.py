@@ -8,6 +8,8 @@ import contextlib
 import io
 import json
 import logging
+import math
+import tempfile
 import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 
 OPSET = 18
 TOLERANCE = 1e-4  # between what the network gives and what the graph gives
+ROUGH = -20.0  # dB: the same for a graph in bytes
 MISSING = "exporting needs onnx, onnxscript and onnxruntime; install them with: pip install 'wavelldm[export]'"
 LARGE = 512  # values from which a constant is stored in fewer bits
 SENTENCES = (
@@ -50,6 +53,7 @@ class Report:
     facts: light.Facts
     size: int  # bytes
     difference: float  # the largest between samples, of 10 s of noisy speech
+    distance: float  # all of it against all of the sound, in dB
 
 
 def noisy_speech(sr: int = 16_000, seconds: float = 10.0) -> Tensor:
@@ -60,13 +64,21 @@ def noisy_speech(sr: int = 16_000, seconds: float = 10.0) -> Tensor:
 
 
 def export(
-    name: str | Path, target: str | Path, streaming: bool = False, chunk: int = 1, force: bool = False
+    name: str | Path,
+    target: str | Path,
+    streaming: bool = False,
+    chunk: int = 1,
+    int8: bool = False,
+    force: bool = False,
 ) -> Report:
     """Write the mask network of a denoiser as an ONNX file, whole or not at all.
 
     By default the file takes a recording at once. With `streaming` it keeps states: `chunk` frames at a time of a
     network that hears time one way, spans of 10 s of one that hears it both ways. If the graph's result differs from
     the network's by more than TOLERANCE, nothing is written.
+
+    `int8`: products with weights are computed in bytes, in the recurrence of single frames too, which changes the
+    result: it must then lie within ROUGH decibels of the network's.
     """
     denoiser = load(name)
     if not isinstance(denoiser, MaskDenoiser) or denoiser.guided:
@@ -92,17 +104,19 @@ def export(
         hash=net.hash,
         chunk=chunk,
     )
-    model = to_onnx(graph.eval())
+    model = to_onnx(graph.eval(), plain=int8)
+    if int8:
+        model = in_bytes(model)
     compact(model)
     model.metadata_props.add(key="wavelldm", value=json.dumps(asdict(facts)))
     with writing(target, force) as part:
         part.write_bytes(model.SerializeToString())
-        difference = compare(part, denoiser, facts)
-        if not difference <= TOLERANCE:
+        difference, distance = compare(part, denoiser, facts)
+        if not (distance <= ROUGH if int8 else difference <= TOLERANCE):
             raise WavelldmError(
-                f"the graph differs from the network by {difference:.1e} (at most {TOLERANCE:.0e}); nothing was written"
+                f"the graph differs from the network by {difference:.1e} ({distance:.1f} dB); nothing was written"
             )
-    return Report(target, facts, target.stat().st_size, difference)
+    return Report(target, facts, target.stat().st_size, difference, distance)
 
 
 def licence_of(*names: str | Path) -> str:
@@ -126,8 +140,9 @@ def quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-def to_onnx(graph: Graph) -> "onnx.ModelProto":
-    """The graph as PyTorch's exporter sees it. The first axis of samples is of any length, but for a stream."""
+def to_onnx(graph: Graph, plain: bool = False) -> "onnx.ModelProto":
+    """The graph as PyTorch's exporter sees it. The first axis of samples is of any length, but for a stream. `plain`: a
+    recurrence of single frames as products, sums and sigmoids, which can be rounded."""
     try:
         from onnxscript import opset18 as op
         from onnxscript import optimizer
@@ -139,6 +154,17 @@ def to_onnx(graph: Graph) -> "onnx.ModelProto":
     def as_gru(x, state, weight, recurrence, bias):
         y, _ = op.GRU(x, weight, recurrence, bias, None, state, hidden_size=width, linear_before_reset=1)
         return op.Squeeze(y, [1])
+
+    def as_products(x, state, weight, recurrence, bias):
+        first = op.Constant(value_ints=[0])
+        there, again = op.Split(bias, axis=1, num_outputs=2)
+        new = op.Add(op.MatMul(x, op.Transpose(op.Squeeze(weight, first), perm=[1, 0])), there)
+        old = op.Add(op.MatMul(state, op.Transpose(op.Squeeze(recurrence, first), perm=[1, 0])), again)
+        update, reset, fresh = op.Split(new, axis=-1, num_outputs=3)
+        update_old, reset_old, fresh_old = op.Split(old, axis=-1, num_outputs=3)
+        update = op.Sigmoid(op.Add(update, update_old))
+        fresh = op.Tanh(op.Add(fresh, op.Mul(op.Sigmoid(op.Add(reset, reset_old)), fresh_old)))
+        return op.Add(fresh, op.Mul(update, op.Sub(state, fresh)))
 
     inputs = graph.silence()
     free = (
@@ -157,10 +183,47 @@ def to_onnx(graph: Graph) -> "onnx.ModelProto":
             dynamo=True,
             optimize=False,
             verbose=False,
-            custom_translation_table={torch.ops.wavelldm.gru.default: as_gru},
+            custom_translation_table={
+                torch.ops.wavelldm.gru.default: as_products if plain and graph.single else as_gru
+            },
         )
         optimizer.optimize(program.model, output_size_limit=LARGE * 128)
     return program.model_proto
+
+
+def in_bytes(model: "onnx.ModelProto") -> "onnx.ModelProto":
+    """Products with weights in bytes: the weights once and for all, the other factor as it comes, by its own range.
+    Transforms, bands and convolutions stay as they are."""
+    import onnx
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    turn_weights(model)
+    matrices = {t.name for t in model.graph.initializer if len(t.dims) == 2 and t.name != "bins"}
+    products = [n.name for n in model.graph.node if n.op_type == "MatMul" and n.input[1] in matrices]
+    with tempfile.TemporaryDirectory() as folder, quiet():
+        source, target = Path(folder) / "a.onnx", Path(folder) / "b.onnx"
+        onnx.save(model, source)
+        quantize_dynamic(source, target, weight_type=QuantType.QInt8, nodes_to_quantize=products)
+        return onnx.load(target)
+
+
+def turn_weights(model: "onnx.ModelProto") -> None:
+    """Put the matrices of a recurrence as they are multiplied, in place of the nodes that would turn them."""
+    from onnx import numpy_helper
+
+    arrays = {tensor.name: tensor for tensor in model.graph.initializer}
+    kept = []
+    for node in model.graph.node:
+        if node.op_type in ("Squeeze", "Transpose") and node.input[0] in arrays:
+            x = numpy_helper.to_array(arrays[node.input[0]])
+            x = x[0] if node.op_type == "Squeeze" else np.ascontiguousarray(x.T)
+            arrays[node.output[0]] = numpy_helper.from_array(x, node.output[0])
+        else:
+            kept.append(node)
+    used = {name for node in kept for name in node.input}
+    del model.graph.node[:], model.graph.initializer[:]
+    model.graph.node.extend(kept)
+    model.graph.initializer.extend(tensor for name, tensor in arrays.items() if name in used)
 
 
 def compact(model: "onnx.ModelProto") -> None:
@@ -203,16 +266,21 @@ def in_fewer_bits(x: np.ndarray) -> tuple[np.ndarray, np.ndarray | None] | None:
     return (half, None) if np.array_equal(half.astype(np.float32), x) else None
 
 
-def compare(path: Path, denoiser: MaskDenoiser, facts: light.Facts) -> float:
-    """The largest difference between what the file and the network make of 10 s of noisy speech."""
+def compare(path: Path, denoiser: MaskDenoiser, facts: light.Facts) -> tuple[float, float]:
+    """How far what the file makes of 10 s of noisy speech lies from what the network makes: at most, and in dB."""
     wav, ready = noisy_speech(facts.sr), light.Graph(path)
     if facts.form == "whole":
         with torch.no_grad():
             theirs = denoiser.mask(wav[None])[0].numpy()
-        return float(np.abs(ready.session.run(None, {"wav": wav.numpy()})[0] - theirs).max())
+        return apart(ready.session.run(None, {"wav": wav.numpy()})[0], theirs)
     session, ours = light.Denoiser(facts.name, ready).stream(facts.sr), denoiser.stream(facts.sr)
     mine = np.concatenate(
         [*(session.push(b) for b in np.array_split(wav.numpy(), 7, axis=1)), session.finish()], axis=1
     )
     theirs = torch.cat([ours.push(wav), ours.finish()], dim=1).numpy()
-    return float(np.abs(mine - theirs).max())
+    return apart(mine, theirs)
+
+
+def apart(mine: np.ndarray, theirs: np.ndarray) -> tuple[float, float]:
+    error = float(np.square(mine - theirs).sum() / np.square(theirs).sum())
+    return float(np.abs(mine - theirs).max()), 10 * math.log10(error) if error > 0 else -math.inf
