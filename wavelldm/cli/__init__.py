@@ -1,4 +1,4 @@
-"""The command line, a file for each group of commands: `denoise` (and refine), `restore`, `codec` (compress,
+"""The command line, a file for each group of commands: `denoise` (and refine), `live`, `restore`, `codec` (compress,
 decompress), `train`, `evaluate`, `data` (and mix), `ladder`, `export`, `demo`, `info`.
 
 Read `main` first: it gathers the commands and turns errors into sentences. `options` holds what all commands share,
