@@ -10,7 +10,7 @@ from .options import add_force, command, number, show
 if TYPE_CHECKING:
     from ..light.live import Live
 
-EXAMPLES = """  wavelldm live                                    from the microphone to the loudspeaker (wear headphones)
+EXAMPLES = """  wavelldm live                                    from microphone to loudspeaker (wear headphones)
   wavelldm live --devices                          which sound devices there are
   wavelldm live --microphone 3 --loudspeaker 5
   wavelldm live --input talk.wav --output out.wav  a file, at the pace of a microphone"""
@@ -22,10 +22,10 @@ def add(commands: argparse._SubParsersAction) -> None:
         "live",
         run_live,
         "clean what a microphone hears, while it is heard",
-        "Clean the sound of a microphone and play it, about 70 ms late. Type b and Enter to hear the sound as it comes "
-        "and again to hear it cleaned, q and Enter or Ctrl-C to end. If the computer is too slow, the sound passes as it "
-        "is for two seconds. With --input and --output files take the place of microphone and loudspeaker; the result "
-        "is late by as much.",
+        "Clean the sound of a microphone and play it, about 70 ms late. Type b and Enter to hear the sound as it "
+        "comes, and again to hear it cleaned; q and Enter or Ctrl-C to end. If the computer is too slow, the sound "
+        "passes as it is for two seconds. With --input and --output files take the place of microphone and "
+        "loudspeaker; the result is late by as much.",
         EXAMPLES,
     )
     sub.add_argument("--devices", action="store_true", help="list the sound devices, and end")

@@ -104,6 +104,7 @@ class Graph(nn.Module):
     """What all graphs of a mask network share. T frames that are answered, two of them over each other."""
 
     single = False  # one frame at a time: fewer nodes
+    axis: int | None = 1  # of the first input, that may have any length
 
     def __init__(self, net: MaskNet):
         super().__init__()
@@ -219,6 +220,7 @@ class Stream(Graph):
     first calls `inside` is 0, and so it is for frames that begin behind the end of the sound.
     """
 
+    axis = None
     inputs = ("sound", "inside", "strength", "past", "spec", "features", "recurrent", "tail")
     outputs = ("cleaned", "top", "past_out", "spec_out", "features_out", "recurrent_out", "tail_out")
 

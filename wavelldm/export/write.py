@@ -23,11 +23,13 @@ from torch import Tensor
 from .. import weights
 from ..audio.files import writing
 from ..audio.levels import mix_at_snr
+from ..codec.model import Codec
 from ..data.noises import pink
 from ..data.voices import speak
 from ..denoise.denoiser import MaskDenoiser, load
 from ..errors import WavelldmError
 from ..light import denoiser as light
+from .codec import CodecDecoder, CodecEncoder, CodecGraph
 from .graphs import Graph, Recording, Stream, Whole
 
 if TYPE_CHECKING:
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
 
 OPSET = 18
 TOLERANCE = 1e-4  # between what the network gives and what the graph gives
+FEW = 0.01  # of all codes, that may differ where a number lies between two steps
+NEAR = -40.0  # dB: of a decoder whose phases add up, and with them what the pitch is rounded by
 ROUGH = -20.0  # dB: the same for a graph in bytes
 MISSING = "exporting needs onnx, onnxscript and onnxruntime; install them with: pip install 'wavelldm[export]'"
 LARGE = 512  # values from which a constant is stored in fewer bits
@@ -119,6 +123,54 @@ def export(
     return Report(target, facts, target.stat().st_size, difference, distance)
 
 
+def weights_kind(name: str | Path) -> str:
+    """The kind of network behind the name of a denoiser, or of weights; "" where there are no such weights."""
+    with contextlib.suppress(WavelldmError):
+        return weights.about(name)["kind"]
+    return ""
+
+
+def export_codec(
+    name: str | Path, part: str, target: str | Path, int8: bool = False, force: bool = False
+) -> tuple[int, float]:
+    """Write the encoder or the decoder of a codec as an ONNX file -> its bytes, and how far it lies from the codec.
+
+    The encoder is compared by the share of codes that differ in 10 s of noisy speech, the decoder in dB.
+    `int8`: weights are rounded to bytes first, and the graph is compared with a codec of the same weights.
+    """
+    codec = weights.load(name, Codec)
+    if int8:
+        round_weights(codec)
+    graph = {"encoder": CodecEncoder, "decoder": CodecDecoder}[part](codec).eval()
+    model = to_onnx(graph)
+    compact(model)
+    facts = {"format": light.FORMAT, "name": codec.name, "form": part, "sr": codec.sr, "hop": codec.hop}
+    facts |= {"codebooks": codec.quantiser.codebooks, "levels": list(codec.config.levels), "hash": codec.hash}
+    model.metadata_props.add(key="wavelldm", value=json.dumps(facts | {"licence": licence_of(name)}))
+    with writing(target, force) as part_file:
+        part_file.write_bytes(model.SerializeToString())
+        session, wav = light.run_by_onnx(part_file), noisy_speech(codec.sr)
+        wav = wav[:, : wav.shape[1] // codec.hop * codec.hop]
+        with torch.no_grad():
+            codes = codec.quantise(codec.encode(wav[None], codec.sr))[1]
+            if part == "encoder":
+                difference = float((session.run(None, {"wav": wav.numpy()})[0] != codes.numpy()).mean())
+            else:
+                theirs = codec.codes_to_wav(codes)[0].numpy()
+                difference = apart(session.run(None, {"codes": codes.numpy()})[0], theirs)[1]
+        if not difference <= (FEW if part == "encoder" else NEAR):
+            raise WavelldmError(f"the graph differs from the {part} by {difference:.2g}; nothing was written")
+    return Path(target).stat().st_size, difference
+
+
+def round_weights(net: torch.nn.Module) -> None:
+    """All matrices of a network to bytes and a scale for each row, and back."""
+    for parameter in net.parameters():
+        if parameter.dim() > 1:
+            small, scale = weights.as_bytes(parameter.data)
+            parameter.data = small * scale
+
+
 def licence_of(*names: str | Path) -> str:
     """Of the first of these weights that there are: by the denoiser's name, or by their own."""
     for name in names:
@@ -140,8 +192,8 @@ def quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-def to_onnx(graph: Graph, plain: bool = False) -> "onnx.ModelProto":
-    """The graph as PyTorch's exporter sees it. The first axis of samples is of any length, but for a stream. `plain`: a
+def to_onnx(graph: Graph | CodecGraph, plain: bool = False) -> "onnx.ModelProto":
+    """The graph as PyTorch's exporter sees it. One axis of its first input may have any length. `plain`: a
     recurrence of single frames as products, sums and sigmoids, which can be rounded."""
     try:
         from onnxscript import opset18 as op
@@ -149,7 +201,7 @@ def to_onnx(graph: Graph, plain: bool = False) -> "onnx.ModelProto":
     except ImportError:
         raise WavelldmError(MISSING) from None
 
-    width = graph.config.width
+    width = getattr(graph.config, "width", 0)  # of a recurrence
 
     def as_gru(x, state, weight, recurrence, bias):
         y, _ = op.GRU(x, weight, recurrence, bias, None, state, hidden_size=width, linear_before_reset=1)
@@ -166,12 +218,9 @@ def to_onnx(graph: Graph, plain: bool = False) -> "onnx.ModelProto":
         fresh = op.Tanh(op.Add(fresh, op.Mul(op.Sigmoid(op.Add(reset, reset_old)), fresh_old)))
         return op.Add(fresh, op.Mul(update, op.Sub(state, fresh)))
 
-    inputs = graph.silence()
-    free = (
-        [None] * len(inputs)
-        if isinstance(graph, Stream)
-        else [{1: torch.export.Dim.DYNAMIC}] + [None] * (len(inputs) - 1)
-    )
+    inputs, axis = graph.silence(), graph.axis
+    free = [None if axis is None else {axis: torch.export.Dim.DYNAMIC}] + [None] * (len(inputs) - 1)
+    recurrence = as_products if plain and graph.single else as_gru
     with quiet(), torch.no_grad():
         program = torch.onnx.export(
             graph,
@@ -183,9 +232,7 @@ def to_onnx(graph: Graph, plain: bool = False) -> "onnx.ModelProto":
             dynamo=True,
             optimize=False,
             verbose=False,
-            custom_translation_table={
-                torch.ops.wavelldm.gru.default: as_products if plain and graph.single else as_gru
-            },
+            custom_translation_table={torch.ops.wavelldm.gru.default: recurrence},
         )
         optimizer.optimize(program.model, output_size_limit=LARGE * 128)
     return program.model_proto

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,6 +21,9 @@ from ..progress import progress_bar
 from . import files
 from .levels import active_power
 from .resample import Resampler
+
+if TYPE_CHECKING:
+    import onnxruntime
 
 SHIPPED = Path(__file__).parent.parent / "weights"
 BEST, LIVE = "studio16k", "base16k"
@@ -60,24 +64,29 @@ def facts_of(metadata: dict[str, str], path: str | Path) -> Facts:
     return facts
 
 
+def run_by_onnx(path: str | Path, threads: int = 1) -> "onnxruntime.InferenceSession":
+    """An ONNX file, ready to run."""
+    try:
+        import onnxruntime
+    except ImportError:
+        raise WavelldmError(MISSING) from None
+    if not Path(path).is_file():
+        raise WavelldmError(f"{path} does not exist; check the path")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime has many kinds, all private
+        reason = str(error).splitlines()[0][:200]
+        raise WavelldmError(f"{path} cannot be run by onnxruntime ({reason}); export or copy it again") from None
+
+
 class Graph:
-    """An ONNX file, ready to run on one thread."""
+    """The graph of a denoiser, ready to run on one thread."""
 
     def __init__(self, path: str | Path, threads: int = 1):
-        try:
-            import onnxruntime
-        except ImportError:
-            raise WavelldmError(MISSING) from None
-        if not Path(path).is_file():
-            raise WavelldmError(f"{path} does not exist; check the path")
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-        options.log_severity_level = 3
-        try:
-            self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime has many kinds, all private
-            reason = str(error).splitlines()[0][:200]
-            raise WavelldmError(f"{path} cannot be run by onnxruntime ({reason}); export or copy it again") from None
+        self.session = run_by_onnx(path, threads)
         self.facts = facts_of(self.session.get_modelmeta().custom_metadata_map, path)
         self.outputs = [out.name for out in self.session.get_outputs()]
         self.shapes = {put.name: put.shape for put in self.session.get_inputs()}
