@@ -86,6 +86,11 @@ public final class Live implements Runnable {
         this.strength = Math.min(4f, Math.max(0.05f, strength));
     }
 
+    /** How late everything is played, without the buffers of the device. */
+    public double seconds() {
+        return (double) delay / rate;
+    }
+
     /** Blocks that were played as they came because the worker was late. */
     public int missed() {
         return missed;
