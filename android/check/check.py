@@ -1,8 +1,8 @@
 """Classes without contents, from `api.txt`, so that the app can be compiled where Android's SDK is not there.
 
-    python android/check/check.py classes FOLDER    writes them as Java
-    python android/check/check.py compare FOLDER    compares api.txt with the type stubs of Android's API in FOLDER
-                                                    (an unpacked chaquopy-stubs-android)
+python android/check/check.py classes FOLDER    writes them as Java
+python android/check/check.py compare FOLDER    compares api.txt with the type stubs of Android's API in FOLDER
+                                                (an unpacked chaquopy-stubs-android)
 """
 
 import ast
@@ -33,7 +33,7 @@ class Kind:
 
 def kinds() -> dict[str, Kind]:
     found: dict[str, Kind] = {}
-    for line in API.read_text().splitlines():
+    for line in re.sub(r"\n +", " ", API.read_text()).splitlines():  # an indented line continues the one before
         if not line or line.startswith("#"):
             continue
         if head := HEAD.match(line):
@@ -58,7 +58,7 @@ def as_java(kind: Kind, nested: bool = False) -> str:
     for member in kind.members:
         if member.startswith(("const ", "field ")):
             word, type_name, constant = member.split()
-            value = "null" if type_name == "String" else f"{type_name == 'int' and 'Integer.parseInt' or ''}(\"0\")"
+            value = "null" if type_name == "String" else f'{type_name == "int" and "Integer.parseInt" or ""}("0")'
             lines.append(
                 f"public static final {type_name} {constant} = {value};"
                 if word == "const"

@@ -134,7 +134,9 @@ public final class LiveService extends Service {
                 target.play();
                 loop(source, target, stream, new float[block]);
             } finally {
-                live = null;
+                if (live == stream) { // another run may have begun
+                    live = null;
+                }
                 if (worker != null) {
                     stream.stop();
                     worker.join(); // before the graph closes

@@ -189,7 +189,8 @@ public final class MainActivity extends Activity implements SeekBar.OnSeekBarCha
     }
 
     private String name(Uri uri) {
-        try (Cursor row = getContentResolver().query(uri, new String[] {OpenableColumns.DISPLAY_NAME}, null, null, null)) {
+        String[] wanted = {OpenableColumns.DISPLAY_NAME};
+        try (Cursor row = getContentResolver().query(uri, wanted, null, null, null)) {
             return row != null && row.moveToFirst() && row.getString(0) != null ? row.getString(0) : "recording";
         }
     }
@@ -214,7 +215,8 @@ public final class MainActivity extends Activity implements SeekBar.OnSeekBarCha
     /** Cleans a file, whole or not at all, and says what came of it. */
     private String clean(Uri source, Uri target) {
         String said;
-        try (OrtGraph graph = new OrtGraph(this); OutputStream file = getContentResolver().openOutputStream(target, "wt")) {
+        try (OrtGraph graph = new OrtGraph(this);
+                OutputStream file = getContentResolver().openOutputStream(target, "wt")) {
             if (file == null) {
                 throw new IOException("the place to save to does not open; choose another one");
             }

@@ -51,6 +51,8 @@ final class OrtGraph implements Graph, AutoCloseable {
                 buffers.put(input.getKey(), buffer);
                 tensors.put(input.getKey(), OnnxTensor.createTensor(environment, buffer, sizes));
             }
+        } catch (LinkageError error) {
+            throw new IOException("onnxruntime does not run on this phone; use the web page instead", error);
         } catch (OrtException error) {
             throw new IOException("the model cannot be run (" + error.getMessage() + "); install the app again", error);
         }

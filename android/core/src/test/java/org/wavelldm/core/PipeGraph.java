@@ -25,7 +25,8 @@ final class PipeGraph implements Graph, AutoCloseable {
 
     @SuppressWarnings("deprecation") // readLine: the header is ASCII
     PipeGraph() throws IOException {
-        process = new ProcessBuilder(System.getProperty("wavelldm.python"), System.getProperty("wavelldm.server"), "serve")
+        String python = System.getProperty("wavelldm.python");
+        process = new ProcessBuilder(python, System.getProperty("wavelldm.server"), "serve")
                 .redirectError(ProcessBuilder.Redirect.INHERIT).start();
         source = new DataInputStream(new BufferedInputStream(process.getInputStream(), 1 << 17));
         target = new BufferedOutputStream(process.getOutputStream(), 1 << 17);

@@ -31,7 +31,8 @@ public class SessionTest {
 
     private static Session session(String[] line) {
         double[] levels = Arrays.stream(line[6].split(",")).mapToDouble(Double::parseDouble).toArray();
-        return new Session(graph, Integer.parseInt(line[2]), levels, Float.parseFloat(line[4]), Float.parseFloat(line[5]));
+        float strength = Float.parseFloat(line[4]);
+        return new Session(graph, Integer.parseInt(line[2]), levels, strength, Float.parseFloat(line[5]));
     }
 
     @Test
@@ -111,8 +112,8 @@ public class SessionTest {
     public void aFileThatIsNoGraphForStreamsIsRefusedWithASentence() {
         says("no graph of wavelldm", () -> Facts.parse(null));
         says("no graph of wavelldm", () -> Facts.parse("{\"made\": \"elsewhere\"}"));
-        String facts = "{\"format\": 1, \"name\": \"x\", \"form\": \"stream\", \"sr\": 16000, \"hop\": 256, \"ahead\": 1, "
-                + "\"latency\": 767}";
+        String facts = "{\"format\": 1, \"name\": \"x\", \"form\": \"stream\", \"sr\": 16000, \"hop\": 256, "
+                + "\"ahead\": 1, \"latency\": 767}";
         assertEquals(767, Facts.parse(facts).latency);
         assertEquals(1, Facts.parse(facts).chunk);
         says("format 2", () -> Facts.parse(facts.replace("\"format\": 1", "\"format\": 2")));
