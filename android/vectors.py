@@ -21,6 +21,7 @@ SESSIONS = {  # rate, seconds, strength, background, levels
     "low": (16_000, 2.0, 1.0, 0.0, [denoiser.LEVEL]),
     "phone": (48_000, 2.0, 1.0, 0.0, [denoiser.LEVEL]),
     "disc": (44_100, 1.5, 1.5, 0.2, [-35.0, -20.0]),
+    "studio": (192_000, 0.4, 1.0, 0.0, [denoiser.LEVEL]),
     "narrow": (8_000, 1.5, 0.6, 0.0, [-30.0]),
     "odd": (44_099, 0.7, 1.0, 0.1, [denoiser.LEVEL]),
     "untouched": (22_050, 0.3, 0.0, 0.0, [denoiser.LEVEL]),

@@ -5,7 +5,10 @@ import android.app.NotificationChannel;
 import android.app.NotificationManager;
 import android.app.PendingIntent;
 import android.app.Service;
+import android.content.BroadcastReceiver;
+import android.content.Context;
 import android.content.Intent;
+import android.content.IntentFilter;
 import android.content.pm.ServiceInfo;
 import android.media.AudioAttributes;
 import android.media.AudioFormat;
@@ -26,6 +29,7 @@ public final class LiveService extends Service {
     private static final String CHANNEL = "live";
     private static final int NOTICE = 1;
     private static final int USUAL_RATE = 48_000;
+    private static final int AHEAD = 3; // blocks that the output has in store, since the microphone delivers unevenly
 
     // what the activity sees and sets; both live in one process
     private static volatile Live live;
@@ -36,6 +40,19 @@ public final class LiveService extends Service {
 
     private volatile boolean running;
     private Thread audio;
+    private final BroadcastReceiver unplugged = new BroadcastReceiver() {
+        @Override
+        public void onReceive(Context context, Intent intent) {
+            problem = getString(R.string.unplugged);
+            stopSelf();
+        }
+    };
+
+    @Override
+    public void onCreate() {
+        super.onCreate();
+        registerReceiver(unplugged, new IntentFilter(AudioManager.ACTION_AUDIO_BECOMING_NOISY));
+    }
 
     static Live live() {
         return live;
@@ -105,6 +122,7 @@ public final class LiveService extends Service {
 
     @Override
     public void onDestroy() {
+        unregisterReceiver(unplugged);
         running = false;
         on = false;
         live = null;
@@ -130,8 +148,9 @@ public final class LiveService extends Service {
                 live = stream;
                 worker = new Thread(stream, "worker");
                 worker.start();
-                source.startRecording();
+                target.write(new float[AHEAD * block], 0, AHEAD * block, AudioTrack.WRITE_BLOCKING);
                 target.play();
+                source.startRecording();
                 loop(source, target, stream, new float[block]);
             } finally {
                 if (live == stream) { // another run may have begun
@@ -220,7 +239,7 @@ public final class LiveService extends Service {
                             .setChannelMask(AudioFormat.CHANNEL_OUT_MONO)
                             .setEncoding(AudioFormat.ENCODING_PCM_FLOAT)
                             .build())
-                    .setBufferSizeInBytes(Math.max(least, 8 * block))
+                    .setBufferSizeInBytes(Math.max(least, 4 * (AHEAD + 1) * block))
                     .setPerformanceMode(AudioTrack.PERFORMANCE_MODE_LOW_LATENCY)
                     .build();
             if (target.getState() == AudioTrack.STATE_INITIALIZED) {
