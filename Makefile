@@ -6,7 +6,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 MANIFEST ?=
 TABLE := $(if $(MANIFEST),--manifest $(MANIFEST))
 
-.PHONY: help demo test unit lint lab notebooks bench bench-codec bench-restore train-codec train-denoiser train-restorer train-ladder train-refining clean
+.PHONY: help demo test unit lint lab notebooks android bench bench-codec bench-restore train-codec train-denoiser train-restorer train-ladder train-refining clean
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
@@ -58,8 +58,11 @@ train-ladder: $(VENV)/dev ## train the networks of the reconstruction ladder; ab
 train-refining: $(VENV)/dev ## train the speech prior, SEGAN and the waveform denoiser; about 1.5 hours on one CPU thread
 	for network in prior segan waveform; do $(BIN)/wavelldm train $$network --recipe shipped $(TABLE) || exit 1; done
 
+android: $(VENV)/dev ## the Android app: build and test its core, compile the rest (needs Debian's JDK, junit4 and aapt)
+	PYTHON=$(abspath $(BIN)/python) android/build.sh
+
 clean: ## remove the environment and everything made by demo and tests
-	rm -rf $(VENV) demo out notebooks/out .pytest_cache
+	rm -rf $(VENV) demo out notebooks/out android/build .pytest_cache
 
 # One stamp per set of extras: `metrics` is enough for the demo, `dev` is everything for tests and notebooks, `peers`
 # adds what benchmarks compare with.
