@@ -87,7 +87,6 @@ export function fileTab(): void {
         `${found.channels === 1 ? "mono" : found.channels === 2 ? "stereo" : `${found.channels} channels`}`;
       element("recording").hidden = false;
       drop.classList.add("small");
-      ask({ kind: "look", job, wav: found });
       clean();
       show();
     } catch (error) {
@@ -106,9 +105,9 @@ export function fileTab(): void {
   }
 
   function answer(data: FromWorker): void {
-    if (data.kind === "looked") draw(element<HTMLCanvasElement>("picture-before"), data.picture);
     if (!("job" in data) || data.job !== job) return;
-    if (data.kind === "progress") {
+    if (data.kind === "looked") draw(element<HTMLCanvasElement>("picture-before"), data.picture);
+    else if (data.kind === "progress") {
       bar.value = data.done;
       element("percent").textContent = `${Math.round(100 * data.done)} %`;
     } else if (data.kind === "error") {
@@ -122,8 +121,7 @@ export function fileTab(): void {
       if (again) void player.play();
       draw(element<HTMLCanvasElement>("picture-after"), data.picture);
       busy(false);
-      const times = wav.frames / wav.sr / data.seconds;
-      say("file-status", `Cleaned in ${data.seconds.toFixed(1)} s, ${times.toFixed(0)} times as fast as it plays.`);
+      say("file-status", `Cleaned in ${data.seconds.toFixed(1)} s.`);
     }
   }
 

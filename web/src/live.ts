@@ -72,7 +72,7 @@ async function begin(
         hear(data);
       };
       worker.onerror = () => reject(new Sentence("The network could not be started. Reload the page and try again."));
-      worker.postMessage({ kind: "live", wiring, sr, ...settings } satisfies ToWorker);
+      worker.postMessage({ kind: "live", wiring, sr, buffer, ...settings } satisfies ToWorker);
     });
     const late = lateness(facts, sr, buffer);
     await context.audioWorklet.addModule("worklet.js");
@@ -114,7 +114,9 @@ export function liveTab(): void {
   let starting = false;
   let wav: Wav | null = null;
   let slowUntil = 0;
-  let drawn = 0;
+  let painted = 0;
+  let written = 0;
+  let bands: { first: number; last: number }[] = [];
   let recordedFrom = 0;
   const settings = sliders("live", () =>
     running?.worker.postMessage({ kind: "settings", ...settings() } satisfies ToWorker),
@@ -181,9 +183,13 @@ export function liveTab(): void {
       slowUntil = 0;
       say("live-notice", "");
     }
-    running.analysers.forEach((analyser, i) => column(canvases[i], analyser, context.sampleRate));
-    if (time - drawn < 100) return;
-    drawn = time;
+    const busy = panel[GAUGES.load] > 0.6; // then the network comes first
+    if (time - painted > (busy ? 200 : 30)) {
+      painted = time;
+      running.analysers.forEach((analyser, i) => column(canvases[i], analyser, bands));
+    }
+    if (time - written < 250) return;
+    written = time;
     for (const [id, power] of [["meter-before", panel[GAUGES.before]], ["meter-after", panel[GAUGES.after]]] as const) {
       element<HTMLMeterElement>(id).value = Math.max(-70, 10 * Math.log10(power + 1e-10));
     }
@@ -211,6 +217,7 @@ export function liveTab(): void {
         void stop("The microphone is gone. Plug it in again and press Start.");
       });
       for (const id of ["scale-live-before", "scale-live-after"]) scale(element(id), begun.context.sampleRate);
+      bands = bandsOf(begun.context.sampleRate, begun.analysers[0].frequencyBinCount, BANDS);
       requestAnimationFrame(frame);
     } catch (error) {
       say("live-message", explain(error));
@@ -225,13 +232,13 @@ export function liveTab(): void {
 }
 
 /** One more column at the right end of a picture that moves to the left. */
-function column(canvas: HTMLCanvasElement, analyser: AnalyserNode, sr: number): void {
+function column(canvas: HTMLCanvasElement, analyser: AnalyserNode, bands: { first: number; last: number }[]): void {
   const values = new Uint8Array(analyser.frequencyBinCount);
   analyser.getByteFrequencyData(values);
   const picture = context2d(canvas);
   picture.drawImage(canvas, -1, 0);
   const image = new ImageData(1, BANDS);
-  bandsOf(sr, values.length, BANDS).forEach(({ first, last }, b) => {
+  bands.forEach(({ first, last }, b) => {
     const v = Math.max(...values.subarray(first, last + 1));
     image.data.set(palette.subarray(4 * v, 4 * v + 4), 4 * (BANDS - 1 - b));
   });

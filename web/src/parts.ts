@@ -1,7 +1,7 @@
 /** Parts that need no page, for tests and for readers who want to try them in the console: `import("./parts.js")`. */
 export { Chain, FADE, GAUGES, KNOBS, PANEL } from "./chain";
 export { rateOf } from "./decode";
-export { metadata } from "./graph";
+export { Graph, metadata } from "./graph";
 export { activePower, levelOf } from "./levels";
 export { lateness } from "./live";
 export { Resampler } from "./resample";

@@ -10,9 +10,8 @@ import { read, Writer, type Coding, type Wav } from "./wav";
 import type { Wiring } from "./worklet";
 
 export type ToWorker =
-  | { kind: "look"; job: number; wav: Wav }
   | { kind: "file"; job: number; wav: Wav; strength: number; background: number }
-  | { kind: "live"; wiring: Wiring; sr: number; strength: number; background: number }
+  | { kind: "live"; wiring: Wiring; sr: number; buffer: number; strength: number; background: number }
   | { kind: "settings"; strength: number; background: number }
   | { kind: "keep" } // what was recorded
   | { kind: "stop" };
@@ -26,7 +25,8 @@ export type FromWorker =
   | { kind: "error"; job: number; sentence: string };
 
 const SECONDS = 4; // of sound that are worked on at a time
-const SKIP = 0.25; // seconds: where more than this waits, it is too late for it
+const TOO_LATE = 0.25; // seconds: where so much more waits than the buffer holds, it is too late for it
+const WARM = 3; // seconds at most that are spent before the first hop: a browser makes code fast while it runs
 
 const post = (message: FromWorker): void => (self as unknown as Worker).postMessage(message);
 const graphs = new Map<string, Promise<Graph>>();
@@ -53,31 +53,23 @@ const pause = (): Promise<void> =>
     channel.port2.postMessage(0);
   });
 
-/** The picture of a file as it is. */
-async function look(wav: Wav, mine: number): Promise<void> {
-  const painter = new Painter(wav.sr, wav.frames);
-  const size = Math.round(SECONDS * wav.sr);
-  for (let at = 0; at < wav.frames; at += size) {
-    painter.add(await read(wav, at, size), at + size >= wav.frames);
-    if (mine !== job) return;
-  }
-  post({ kind: "looked", job, picture: painter.picture });
-}
-
 /** Cleans a file: a first pass hears how loud it is, a second one cleans. Memory does not grow with its length. */
 async function clean(wav: Wav, strength: number, background: number, mine: number): Promise<void> {
   const began = performance.now();
   const net = await graph("studio16k");
   const size = Math.round(SECONDS * wav.sr);
   const powers: number[][] = Array.from({ length: wav.channels }, () => []);
+  const asItWas = new Painter(wav.sr, wav.frames);
   for (let at = 0; at < wav.frames; at += size) {
     const block = await read(wav, at, size);
     block.forEach((row, c) => {
       for (let i = 0; i < row.length; i += wav.sr) powers[c].push(activePower(row.subarray(i, i + wav.sr), wav.sr));
     });
+    asItWas.add(block, at + size >= wav.frames);
     if (mine !== job) return;
     post({ kind: "progress", job, done: (0.05 * at) / wav.frames });
   }
+  post({ kind: "looked", job, picture: asItWas.picture });
   const session = new Session(net, wav.sr, powers.map(levelOf), strength, background);
   const coding: Coding = wav.coding === "pcm8" ? "pcm16" : wav.coding;
   const writer = new Writer(wav.sr, wav.channels, coding);
@@ -97,14 +89,26 @@ async function clean(wav: Wav, strength: number, background: number, mine: numbe
   post({ kind: "cleaned", job, wav: writer.finish(), picture: painter.picture, seconds });
 }
 
+/** Runs a network on silence until it takes less than half of the time that there is. */
+async function warmUp(net: Graph): Promise<void> {
+  const stage = stageOf(net, 1);
+  const few = 20; // hops
+  const enough = (0.5 * 1000 * few * net.facts.hop) / net.facts.sr; // milliseconds
+  const began = performance.now();
+  for (let now = began, took = Infinity; took > enough && now < began + 1000 * WARM; ) {
+    await stage.push(new Float32Array(few * net.facts.hop));
+    [now, took] = [performance.now(), performance.now() - now];
+  }
+}
+
 /** The network of the live chain: takes samples from one ring, puts what happens to them into another. */
-async function stream(wiring: Wiring, sr: number): Promise<void> {
+async function stream(wiring: Wiring, sr: number, buffer: number): Promise<void> {
   const net = await graph("base16k");
   const [from, to, recorded] = [wiring.toWorker, wiring.fromWorker, wiring.recorded].map((m) => new Ring(m));
   const panel = new Float32Array(wiring.panel);
   const hop = net.facts.hop;
   let stage: Stage = stageOf(net, settings.strength);
-  await stageOf(net, 1).push(new Float32Array(8 * hop)); // warms up
+  await warmUp(net);
   let held: Float32Array[] = [new Float32Array(0)]; // the network's input, until it is answered
   let writer = new Writer(sr, 1, "pcm16");
 
@@ -125,7 +129,7 @@ async function stream(wiring: Wiring, sr: number): Promise<void> {
   while (live) {
     from.wait(hop - 1, 50);
     const began = performance.now();
-    if (from.filled > SKIP * net.facts.sr) {
+    if (from.filled > (buffer + TOO_LATE) * net.facts.sr) {
       // Too late for what waits: it goes through unchanged, and the network begins anew behind it.
       const count = from.filled - hop;
       from.read(new Float32Array(count), count);
@@ -164,8 +168,7 @@ self.onmessage = async ({ data }: MessageEvent<ToWorker>): Promise<void> => {
   if ("job" in data) job = data.job;
   const mine = job;
   try {
-    if (data.kind === "look") await look(data.wav, mine);
-    else if (data.kind === "file") await clean(data.wav, data.strength, data.background, mine);
+    if (data.kind === "file") await clean(data.wav, data.strength, data.background, mine);
     else if (data.kind === "settings") settings = data;
     else if (data.kind === "keep") wanted = true;
     else if (data.kind === "stop") {
@@ -173,7 +176,7 @@ self.onmessage = async ({ data }: MessageEvent<ToWorker>): Promise<void> => {
       job++;
     } else {
       settings = data;
-      await stream(data.wiring, data.sr);
+      await stream(data.wiring, data.sr, data.buffer);
     }
   } catch (error) {
     post({ kind: "error", job: mine, sentence: explain(error) });
