@@ -47,7 +47,7 @@ def served() -> dict[str, Path]:
         raise WavelldmError("the browser app has not been built; run: make web")
     files = {f"/{path.name}": path for path in PAGE.iterdir() if path.suffix in KINDS}
     files |= {f"/models/{path.name}": path for path in WEIGHTS.glob("*.onnx")}
-    return files | {"/": PAGE / "index.html"}
+    return files | {"/": PAGE / "index.html", "/favicon.ico": PAGE / "icon-192.png"}
 
 
 @lru_cache(maxsize=64)

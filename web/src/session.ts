@@ -4,7 +4,8 @@
  *   sound -> resample to the graph's rate -> graph, hop by hop or span by span -> resample back -> mix
  */
 import { Sentence } from "./errors";
-import type { Facts, Graph, States } from "./graph";
+import type { Facts } from "./facts";
+import type { Graph, States } from "./graph";
 import { LEVEL } from "./levels";
 import { Resampler } from "./resample";
 
