@@ -48,6 +48,7 @@ export function fileTab(): void {
   function busy(working: boolean): void {
     element("working").hidden = !working;
     bar.value = 0;
+    download.disabled = working || !result;
   }
 
   /** Ends what the worker does. */
@@ -66,7 +67,7 @@ export function fileTab(): void {
 
   function withResult(found: Wav | null): void {
     result = found;
-    after.disabled = download.disabled = !found;
+    after.disabled = !found;
     element("figure-after").classList.toggle("waiting", !found);
     if (!found) choose("before");
   }
@@ -117,10 +118,10 @@ export function fileTab(): void {
       const [again, first] = [player.playing, !result];
       player.load(wav, data.wav);
       withResult(data.wav);
+      busy(false);
       if (first) choose("after");
       if (again) void player.play();
       draw(element<HTMLCanvasElement>("picture-after"), data.picture);
-      busy(false);
       say("file-status", `Cleaned in ${data.seconds.toFixed(1)} s.`);
     }
   }
