@@ -1,5 +1,7 @@
 """The half of the page for recordings."""
 
+import struct
+
 import numpy as np
 import pytest
 import soundfile as sf
@@ -77,19 +79,25 @@ def test_packed_files_are_opened_at_their_own_rate(visit, tmp_path, suffix):
         assert np.abs(found - wanted).max() < 1e-3
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "sentence"),
-    [
-        ("a.mp3", np.random.default_rng(0).bytes(5000), "no sound file that this browser can read"),
-        ("b.wav", b"", "is empty"),
-        ("c.wav", b"RIFF\0\0\0\0WAVEfmt \x10\0\0\0", "ends before its samples begin"),
-        ("d.wav", b"RIFF\0\0\0\0WAVEfmt \x10\0\0\0\1\0\1\0\1\0\0\0\1\0\0\0\1\0\x10\0data\4\0\0\0abcd", "1 samples a second"),
-        ("e.wav", b"RIFF\0\0\0\0WAVEfmt \x10\0\0\0\1\0\1\0\x40\x1f\0\0\1\0\0\0\1\0\x10\0data\0\0\0\0", "holds no sound"),
-        ("f.wav", b"RIFF\0\0\0\0WAVEfmt \x10\0\0\0\3\0\1\0\x40\x1f\0\0\1\0\0\0\1\0\x20\0data\4\0\0\0\0\0\xc0\x7f",
-         "are no numbers"),
-    ],
-)  # fmt: skip
-def test_a_file_that_cannot_be_used_gets_a_sentence(visit, tmp_path, name, content, sentence):
+def wav_bytes(sr: int = 8000, coding: int = 1, bits: int = 16, data: bytes = b"abcd") -> bytes:
+    """A WAV file, or what looks like one."""
+    form = struct.pack("<HHIIHH", coding, 1, sr, sr * bits // 8, bits // 8, bits)
+    return b"RIFF\0\0\0\0WAVEfmt " + struct.pack("<I", 16) + form + b"data" + struct.pack("<I", len(data)) + data
+
+
+GARBAGE = {
+    "noise.mp3": (np.random.default_rng(0).bytes(5000), "no sound file that this browser can read"),
+    "empty.wav": (b"", "is empty"),
+    "short.wav": (wav_bytes()[:20], "ends before its samples begin"),
+    "slow.wav": (wav_bytes(sr=1), "1 samples a second"),
+    "silent.wav": (wav_bytes(data=b""), "holds no sound"),
+    "nan.wav": (wav_bytes(coding=3, bits=32, data=struct.pack("<f", float("nan"))), "are no numbers"),
+}
+
+
+@pytest.mark.parametrize("name", GARBAGE)
+def test_a_file_that_cannot_be_used_gets_a_sentence(visit, tmp_path, name):
+    content, sentence = GARBAGE[name]
     (tmp_path / name).write_bytes(content)
     page = visit()
     page.set_input_files("#file", tmp_path / name)

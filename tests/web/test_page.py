@@ -81,8 +81,11 @@ def test_it_fits_a_phone_and_can_be_read(visit, talk, scheme, tab):
         """[...document.querySelectorAll('h1, p, label, button, dt, dd, figcaption, legend, output')]
         .filter((x) => x.offsetParent && x.textContent.trim() && !x.disabled && !x.closest('.waiting')
           && !x.querySelector('input:disabled'))
-        .map((x) => { let y = x; while (getComputedStyle(y).backgroundColor === 'rgba(0, 0, 0, 0)') y = y.parentElement;
-          return [x.textContent.trim().slice(0, 20), getComputedStyle(x).color, getComputedStyle(y).backgroundColor]; })"""
+        .map((x) => {
+          let y = x;
+          while (getComputedStyle(y).backgroundColor === 'rgba(0, 0, 0, 0)') y = y.parentElement;
+          return [x.textContent.trim().slice(0, 20), getComputedStyle(x).color, getComputedStyle(y).backgroundColor];
+        })"""
     )
     for text, ink, ground in pairs:
         assert contrast(ink, ground) >= 4.5, (text, ink, ground)
@@ -93,7 +96,9 @@ def contrast(one: str, other: str) -> float:
 
     def light(colour: str) -> float:
         parts = np.array([float(x) for x in re.findall(r"[\d.]+", colour)[:3]]) / 255
-        return float(np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4) @ [0.2126, 0.7152, 0.0722])
+        return float(
+            np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4) @ [0.2126, 0.7152, 0.0722]
+        )
 
     low, high = sorted([light(one), light(other)])
     return (high + 0.05) / (low + 0.05)

@@ -107,7 +107,9 @@ class Server(ThreadingHTTPServer):
         try:
             super().__init__(("127.0.0.1", port), Handler)
         except OSError:
-            raise WavelldmError(f"port {port} is taken by another program; choose another: --port 0 finds one") from None
+            raise WavelldmError(
+                f"port {port} is taken by another program; choose another: --port 0 finds one"
+            ) from None
 
     @property
     def address(self) -> str:
