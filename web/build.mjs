@@ -8,7 +8,7 @@ import { build } from "esbuild";
 const HERE = import.meta.dirname;
 const OUT = join(HERE, "../wavelldm/web");
 const WEIGHTS = join(HERE, "../wavelldm/weights");
-const MODELS = ["base16k.onnx", "studio16k.onnx"];
+const MODELS = ["base16k.onnx", "codec/voice16k-decoder.onnx", "codec/voice16k-encoder.onnx", "studio16k.onnx"];
 const WASM = join(HERE, "node_modules/onnxruntime-web/dist/ort-wasm-simd-threaded.wasm");
 
 /** A hash of files, by their names and contents. */
@@ -43,7 +43,7 @@ const files = readdirSync(OUT);
 const models = hashed(WEIGHTS, MODELS);
 const page = hashed(OUT, files);
 await bundle(["sw"], {
-  FILES: JSON.stringify(["./", ...files.filter((name) => name !== "index.html"), ...MODELS.map((m) => `models/${m}`)]),
+  FILES: JSON.stringify(["./", ...files.filter((name) => name !== "index.html"), ...MODELS.map((m) => `models/${m.split("/").pop()}`)]),
   BUILD: JSON.stringify(createHash("sha256").update(page + models).digest("hex").slice(0, 16)),
 });
 const facts = { sources: hashed(HERE, sources), models, page };

@@ -46,7 +46,7 @@ def served() -> dict[str, Path]:
     if not (PAGE / "index.html").is_file():
         raise WavelldmError("the browser app has not been built; run: make web")
     files = {f"/{path.name}": path for path in PAGE.iterdir() if path.suffix in KINDS}
-    files |= {f"/models/{path.name}": path for path in WEIGHTS.glob("*.onnx")}
+    files |= {f"/models/{path.name}": path for path in WEIGHTS.rglob("*.onnx")}
     return files | {"/": PAGE / "index.html", "/favicon.ico": PAGE / "icon-192.png"}
 
 

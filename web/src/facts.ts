@@ -7,13 +7,15 @@ const FORMAT = 1; // of the graphs; as in wavelldm/light/denoiser.py
 export interface Facts {
   format: number;
   name: string;
-  form: "stream" | "recording" | "whole";
+  form: "stream" | "recording" | "whole" | "encoder" | "decoder";
   sr: number;
   hop: number;
   taps: number; // frames that it sees before the present one
   ahead: number; // frames that it looks ahead
   latency: number; // samples at its own rate that a stream is late
   chunk: number; // frames of one call
+  codebooks: number; // of a codec, and ...
+  levels: number[]; // ... how many values each number of a code has
   hash: string; // of the weights it was made from
 }
 

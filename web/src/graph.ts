@@ -59,6 +59,13 @@ export class Graph {
     }
   }
 
+  /** A graph without states: one input, one output. */
+  async map(name: string, data: Float32Array | BigInt64Array, dims: number[]): Promise<Float32Array | BigInt64Array> {
+    const input = data instanceof Float32Array ? new ort.Tensor("float32", data, dims) : new ort.Tensor("int64", data, dims);
+    const found = await this.session.run({ [name]: input });
+    return found[this.session.outputNames[0]].data as Float32Array | BigInt64Array;
+  }
+
   /** Of each input that has an output of the same name, the state before the first call. */
   silence(): States {
     const states: States = {};

@@ -1,8 +1,10 @@
 /** The thread that does the work: files, and the network of the live chain. One job at a time. */
 import { GAUGES } from "./chain";
 import { explain } from "./errors";
+import type { Facts } from "./facts";
 import { Graph } from "./graph";
 import { activePower, levelOf } from "./levels";
+import { Resampler } from "./resample";
 import { Ring } from "./ring";
 import { joined, Session, stageOf, type Stage } from "./session";
 import { Painter, type Picture } from "./spectrum";
@@ -11,6 +13,8 @@ import type { Wiring } from "./worklet";
 
 export type ToWorker =
   | { kind: "file"; job: number; wav: Wav; strength: number; background: number }
+  | { kind: "encode"; job: number; wav: Wav }
+  | { kind: "decode"; job: number; codes: Int32Array }
   | { kind: "live"; wiring: Wiring; sr: number; buffer: number; strength: number; background: number }
   | { kind: "settings"; strength: number; background: number }
   | { kind: "keep" } // what was recorded
@@ -20,11 +24,14 @@ export type FromWorker =
   | { kind: "looked"; job: number; picture: Picture }
   | { kind: "progress"; job: number; done: number }
   | { kind: "cleaned"; job: number; wav: Wav; picture: Picture; seconds: number }
+  | { kind: "encoded"; job: number; wav: Wav; picture: Picture; codes: Int32Array; facts: Facts }
+  | { kind: "decoded"; job: number; wav: Wav; picture: Picture }
   | { kind: "ready"; sr: number; latency: number } // of the network
   | { kind: "recorded"; wav: Wav | null }
   | { kind: "error"; job: number; sentence: string };
 
 const SECONDS = 4; // of sound that are worked on at a time
+const SHOWN = 10; // seconds whose codes are shown
 const TOO_LATE = 0.25; // seconds: where so much more waits than the buffer holds, it is too late for it
 const WARM = 3; // seconds at most that are spent before the first hop: a browser makes code fast while it runs
 
@@ -87,6 +94,37 @@ async function clean(wav: Wav, strength: number, background: number, mine: numbe
   painter.add(rest, true);
   const seconds = (performance.now() - began) / 1000;
   post({ kind: "cleaned", job, wav: writer.finish(), picture: painter.picture, seconds });
+}
+
+function pictured(sound: Float32Array, sr: number): { wav: Wav; picture: Picture } {
+  const painter = new Painter(sr, sound.length);
+  painter.add([sound], true);
+  const writer = new Writer(sr, 1, "float32");
+  writer.add([sound]);
+  return { wav: writer.finish(), picture: painter.picture };
+}
+
+/** The beginning of a recording -> its codes (codebooks, frames), row by row, and the sound they stand for. */
+async function encode(wav: Wav): Promise<void> {
+  const net = await graph("voice16k-encoder");
+  const { sr, hop } = net.facts;
+  const block = await read(wav, 0, SHOWN * wav.sr);
+  const mono = block[0].map((_, i) => block.reduce((sum, row) => sum + row[i], 0) / block.length);
+  const [low] = new Resampler(wav.sr, sr).through([mono], true);
+  const count = Math.max(2, Math.floor(low.length / hop));
+  const sound = new Float32Array(count * hop);
+  sound.set(low.subarray(0, sound.length));
+  const codes = (await net.map("wav", sound, [1, sound.length])) as BigInt64Array;
+  post({ kind: "encoded", job, codes: Int32Array.from(codes, Number), facts: net.facts, ...pictured(sound, sr) });
+}
+
+/** Codes -> sound. A code of -1 says nothing. */
+async function decode(codes: Int32Array): Promise<void> {
+  const net = await graph("voice16k-decoder");
+  const { codebooks, sr } = net.facts;
+  const whole = BigInt64Array.from(codes, BigInt);
+  const sound = (await net.map("codes", whole, [1, codebooks, codes.length / codebooks])) as Float32Array;
+  post({ kind: "decoded", job, ...pictured(sound, sr) });
 }
 
 /** Runs a network on silence until it takes less than half of the time that there is. */
@@ -169,6 +207,8 @@ self.onmessage = async ({ data }: MessageEvent<ToWorker>): Promise<void> => {
   const mine = job;
   try {
     if (data.kind === "file") await clean(data.wav, data.strength, data.background, mine);
+    else if (data.kind === "encode") await encode(data.wav);
+    else if (data.kind === "decode") await decode(data.codes);
     else if (data.kind === "settings") settings = data;
     else if (data.kind === "keep") wanted = true;
     else if (data.kind === "stop") {
