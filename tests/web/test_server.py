@@ -16,7 +16,7 @@ from wavelldm.errors import WavelldmError
 
 ROOT = Path(__file__).parents[2]
 WEB = ROOT / "web"
-MODELS = ("base16k.onnx", "studio16k.onnx")
+MODELS = ("base16k.onnx", "codec/voice16k-decoder.onnx", "codec/voice16k-encoder.onnx", "studio16k.onnx")
 
 
 def ask(server, path: str, method: str = "GET", **headers):
@@ -107,7 +107,7 @@ def test_the_committed_page_was_built_from_these_sources():
 def test_the_service_worker_keeps_every_file_that_the_page_needs():
     kept = set(json.loads(re.search(r"\[\"\./\".*?\]", (web_server.PAGE / "sw.js").read_text())[0]))
     page = {path.name for path in web_server.PAGE.iterdir()} - {"index.html", "build.json", "sw.js"}
-    assert kept == {"./"} | page | {f"models/{name}" for name in MODELS}
+    assert kept == {"./"} | page | {f"models/{Path(name).name}" for name in MODELS}
 
 
 def test_the_page_is_small():

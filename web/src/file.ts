@@ -2,18 +2,14 @@
 import { decoded } from "./decode";
 import { explain } from "./errors";
 import { clock, draw, element, save, say, scale, sliders } from "./page";
-import { Player } from "./player";
+import { transport } from "./transport";
 import type { FromWorker, ToWorker } from "./worker";
 import type { Wav } from "./wav";
 
 export function fileTab(): void {
   const chooser = element<HTMLInputElement>("file");
   const drop = element("drop");
-  const position = element<HTMLInputElement>("position");
-  const play = element<HTMLButtonElement>("play");
   const download = element<HTMLButtonElement>("download");
-  const after = element<HTMLInputElement>("hear-after");
-  const before = element<HTMLInputElement>("hear-before");
   const bar = element<HTMLProgressElement>("progress");
 
   let worker: Worker | null = null;
@@ -29,21 +25,9 @@ export function fileTab(): void {
     }
     worker.postMessage(message);
   };
-  const player = new Player(show);
+  const panel = element("panel-file");
+  const controls = transport("", panel);
   const settings = sliders("file", (final) => final && wav && clean());
-
-  function show(): void {
-    play.textContent = player.playing ? "Pause" : "Play";
-    const seconds = player.seconds;
-    if (!wav) return;
-    const length = wav.frames / wav.sr;
-    position.value = String(seconds / length);
-    position.setAttribute("aria-valuetext", `${clock(seconds)} of ${clock(length)}`);
-    element("time").textContent = `${clock(seconds)} / ${clock(length)}`;
-    for (const line of document.querySelectorAll<HTMLElement>("#panel-file .playhead")) {
-      line.style.left = `${(100 * seconds) / length}%`;
-    }
-  }
 
   function busy(working: boolean): void {
     element("working").hidden = !working;
@@ -59,17 +43,11 @@ export function fileTab(): void {
     say("file-message", sentence);
   }
 
-  function choose(which: "before" | "after"): void {
-    if (which === "after" && !result) return;
-    (which === "after" ? after : before).checked = true;
-    player.hear(which === "after" ? 1 : 0);
-  }
-
   function withResult(found: Wav | null): void {
+    if (!wav) return;
     result = found;
-    after.disabled = !found;
+    controls.load(wav, found);
     element("figure-after").classList.toggle("waiting", !found);
-    if (!found) choose("before");
   }
 
   async function open(file: File): Promise<void> {
@@ -79,7 +57,6 @@ export function fileTab(): void {
     try {
       const found = await decoded(file);
       if (mine !== job) return;
-      player.load(found);
       [wav, name] = [found, file.name];
       withResult(null);
       for (const id of ["scale-before", "scale-after"]) scale(element(id), found.sr);
@@ -89,7 +66,6 @@ export function fileTab(): void {
       element("recording").hidden = false;
       drop.classList.add("small");
       clean();
-      show();
     } catch (error) {
       say("file-status", "");
       if (mine === job) say("file-message", explain(error));
@@ -115,12 +91,10 @@ export function fileTab(): void {
       stop(data.sentence);
       say("file-status", "");
     } else if (data.kind === "cleaned" && wav) {
-      const [again, first] = [player.playing, !result];
-      player.load(wav, data.wav);
+      const first = !result;
       withResult(data.wav);
       busy(false);
-      if (first) choose("after");
-      if (again) void player.play();
+      if (first) controls.choose("after");
       draw(element<HTMLCanvasElement>("picture-after"), data.picture);
       say("file-status", `Cleaned in ${data.seconds.toFixed(1)} s.`);
     }
@@ -135,39 +109,12 @@ export function fileTab(): void {
       event.preventDefault();
       drop.classList.toggle("over", kind === "dragover");
       const file = kind === "drop" ? (event as DragEvent).dataTransfer?.files[0] : null;
-      if (file) void open(file);
+      if (file && !panel.hidden) void open(file);
     });
   }
-  play.addEventListener("click", async () => {
-    if (player.playing) player.pause();
-    else void player.play();
-    show();
-  });
-  position.addEventListener("input", async () => {
-    if (wav) await player.seek((Number(position.value) * wav.frames) / wav.sr);
-    show();
-  });
-  for (const canvas of document.querySelectorAll<HTMLCanvasElement>("#panel-file canvas")) {
-    canvas.addEventListener("click", async (event) => {
-      if (wav) await player.seek(((event.offsetX / canvas.clientWidth) * wav.frames) / wav.sr);
-      show();
-    });
-  }
-  before.addEventListener("change", () => choose("before"));
-  after.addEventListener("change", () => choose("after"));
   element("stop").addEventListener("click", () => {
     stop();
     say("file-status", "Stopped. Move a slider, or choose a file, to clean again.");
   });
   download.addEventListener("click", () => result && save(result, `${name.replace(/\.[^.]*$/, "")}.denoised.wav`));
-  document.addEventListener("keydown", (event) => {
-    const place = event.target as HTMLElement;
-    if (element("panel-file").hidden || !wav || event.ctrlKey || event.metaKey || event.altKey) return;
-    if (event.key === " " && !place.closest("button, input, select, label")) {
-      event.preventDefault();
-      play.click();
-    }
-    if (event.key === "b") choose(before.checked ? "after" : "before");
-  });
-  setInterval(() => player.playing && show(), 50);
 }

@@ -1,4 +1,5 @@
 /** The page: its tabs, and what makes it work without a network. */
+import { codesTab } from "./codes";
 import { fileTab } from "./file";
 import { liveTab } from "./live";
 import { element } from "./page";
@@ -26,4 +27,5 @@ tabs.forEach((tab, i) => {
 });
 fileTab();
 liveTab();
+codesTab();
 if ("serviceWorker" in navigator) void navigator.serviceWorker.register("sw.js").catch(() => null);

@@ -22,6 +22,7 @@ export class Player {
 
   /** A new pair; the second may come later. */
   load(before: Wav, after: Wav | null = null): void {
+    const again = this.playing && this.wavs[0] === before;
     this.pause();
     if (this.wavs[0] !== before) this.at = 0;
     if (this.wavs[0]?.sr !== before.sr) {
@@ -29,6 +30,7 @@ export class Player {
       this.context = null;
     }
     this.wavs = [before, after];
+    if (again) void this.play();
   }
 
   get seconds(): number {
