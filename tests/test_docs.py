@@ -13,7 +13,7 @@ from wavelldm.audio import files
 from wavelldm.cli import main
 
 ROOT = Path(__file__).parent.parent
-FOLDERS = (".", "docs", "benchmarks", "data", "wavelldm/weights", "android")
+FOLDERS = (".", "docs", "benchmarks", "data", "wavelldm/weights", "web", "android")
 DOCUMENTS = sorted(path for folder in FOLDERS for path in (ROOT / folder).glob("*.md"))
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 

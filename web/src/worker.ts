@@ -1,0 +1,224 @@
+/** The thread that does the work: files, and the network of the live chain. One job at a time. */
+import { GAUGES } from "./chain";
+import { explain } from "./errors";
+import type { Facts } from "./facts";
+import { Graph } from "./graph";
+import { activePower, levelOf } from "./levels";
+import { Resampler } from "./resample";
+import { Ring } from "./ring";
+import { joined, Session, stageOf, type Stage } from "./session";
+import { Painter, type Picture } from "./spectrum";
+import { read, Writer, type Coding, type Wav } from "./wav";
+import type { Wiring } from "./worklet";
+
+export type ToWorker =
+  | { kind: "file"; job: number; wav: Wav; strength: number; background: number }
+  | { kind: "encode"; job: number; wav: Wav }
+  | { kind: "decode"; job: number; codes: Int32Array }
+  | { kind: "live"; wiring: Wiring; sr: number; buffer: number; strength: number; background: number }
+  | { kind: "settings"; strength: number; background: number }
+  | { kind: "keep" } // what was recorded
+  | { kind: "stop" };
+
+export type FromWorker =
+  | { kind: "looked"; job: number; picture: Picture }
+  | { kind: "progress"; job: number; done: number }
+  | { kind: "cleaned"; job: number; wav: Wav; picture: Picture; seconds: number }
+  | { kind: "encoded"; job: number; wav: Wav; picture: Picture; codes: Int32Array; facts: Facts }
+  | { kind: "decoded"; job: number; wav: Wav; picture: Picture }
+  | { kind: "ready"; sr: number; latency: number } // of the network
+  | { kind: "recorded"; wav: Wav | null }
+  | { kind: "error"; job: number; sentence: string };
+
+const SECONDS = 4; // of sound that are worked on at a time
+const SHOWN = 10; // seconds whose codes are shown
+const TOO_LATE = 0.25; // seconds: where so much more waits than the buffer holds, it is too late for it
+const WARM = 3; // seconds at most that are spent before the first hop: a browser makes code fast while it runs
+
+const post = (message: FromWorker): void => (self as unknown as Worker).postMessage(message);
+const graphs = new Map<string, Promise<Graph>>();
+
+function graph(name: string): Promise<Graph> {
+  const found = graphs.get(name) ?? Graph.load(`models/${name}.onnx`);
+  graphs.set(name, found);
+  found.catch(() => graphs.delete(name));
+  return found;
+}
+
+let settings = { strength: 1, background: 0 };
+let live = false;
+let wanted = false; // what was recorded
+let job = 0; // the last one that was asked for: others end
+
+/** Lets messages in. */
+const channel = new MessageChannel();
+let turn: () => void = () => {};
+channel.port1.onmessage = () => turn();
+const pause = (): Promise<void> =>
+  new Promise((resolve) => {
+    turn = resolve;
+    channel.port2.postMessage(0);
+  });
+
+/** Cleans a file: a first pass hears how loud it is, a second one cleans. Memory does not grow with its length. */
+async function clean(wav: Wav, strength: number, background: number, mine: number): Promise<void> {
+  const began = performance.now();
+  const net = await graph("studio16k");
+  const size = Math.round(SECONDS * wav.sr);
+  const powers: number[][] = Array.from({ length: wav.channels }, () => []);
+  const asItWas = new Painter(wav.sr, wav.frames);
+  for (let at = 0; at < wav.frames; at += size) {
+    const block = await read(wav, at, size);
+    block.forEach((row, c) => {
+      for (let i = 0; i < row.length; i += wav.sr) powers[c].push(activePower(row.subarray(i, i + wav.sr), wav.sr));
+    });
+    asItWas.add(block, at + size >= wav.frames);
+    if (mine !== job) return;
+    post({ kind: "progress", job, done: (0.05 * at) / wav.frames });
+  }
+  post({ kind: "looked", job, picture: asItWas.picture });
+  const session = new Session(net, wav.sr, powers.map(levelOf), strength, background);
+  const coding: Coding = wav.coding === "pcm8" ? "pcm16" : wav.coding;
+  const writer = new Writer(wav.sr, wav.channels, coding);
+  const painter = new Painter(wav.sr, wav.frames);
+  for (let at = 0; at < wav.frames; at += size) {
+    const out = await session.push(await read(wav, at, size));
+    if (mine !== job) return;
+    writer.add(out);
+    painter.add(out);
+    post({ kind: "progress", job, done: 0.05 + (0.95 * at) / wav.frames });
+  }
+  const rest = await session.finish();
+  if (mine !== job) return;
+  writer.add(rest);
+  painter.add(rest, true);
+  const seconds = (performance.now() - began) / 1000;
+  post({ kind: "cleaned", job, wav: writer.finish(), picture: painter.picture, seconds });
+}
+
+function pictured(sound: Float32Array, sr: number): { wav: Wav; picture: Picture } {
+  const painter = new Painter(sr, sound.length);
+  painter.add([sound], true);
+  const writer = new Writer(sr, 1, "float32");
+  writer.add([sound]);
+  return { wav: writer.finish(), picture: painter.picture };
+}
+
+/** The beginning of a recording -> its codes (codebooks, frames), row by row, and the sound they stand for. */
+async function encode(wav: Wav): Promise<void> {
+  const net = await graph("voice16k-encoder");
+  const { sr, hop } = net.facts;
+  const block = await read(wav, 0, SHOWN * wav.sr);
+  const mono = block[0].map((_, i) => block.reduce((sum, row) => sum + row[i], 0) / block.length);
+  const [low] = new Resampler(wav.sr, sr).through([mono], true);
+  const count = Math.max(2, Math.floor(low.length / hop));
+  const sound = new Float32Array(count * hop);
+  sound.set(low.subarray(0, sound.length));
+  const codes = (await net.map("wav", sound, [1, sound.length])) as BigInt64Array;
+  post({ kind: "encoded", job, codes: Int32Array.from(codes, Number), facts: net.facts, ...pictured(sound, sr) });
+}
+
+/** Codes -> sound. A code of -1 says nothing. */
+async function decode(codes: Int32Array): Promise<void> {
+  const net = await graph("voice16k-decoder");
+  const { codebooks, sr } = net.facts;
+  const whole = BigInt64Array.from(codes, BigInt);
+  const sound = (await net.map("codes", whole, [1, codebooks, codes.length / codebooks])) as Float32Array;
+  post({ kind: "decoded", job, ...pictured(sound, sr) });
+}
+
+/** Runs a network on silence until it takes less than half of the time that there is. */
+async function warmUp(net: Graph): Promise<void> {
+  const stage = stageOf(net, 1);
+  const few = 20; // hops
+  const enough = (0.5 * 1000 * few * net.facts.hop) / net.facts.sr; // milliseconds
+  const began = performance.now();
+  for (let now = began, took = Infinity; took > enough && now < began + 1000 * WARM; ) {
+    await stage.push(new Float32Array(few * net.facts.hop));
+    [now, took] = [performance.now(), performance.now() - now];
+  }
+}
+
+/** The network of the live chain: takes samples from one ring, puts what happens to them into another. */
+async function stream(wiring: Wiring, sr: number, buffer: number): Promise<void> {
+  const net = await graph("base16k");
+  const [from, to, recorded] = [wiring.toWorker, wiring.fromWorker, wiring.recorded].map((m) => new Ring(m));
+  const panel = new Float32Array(wiring.panel);
+  const hop = net.facts.hop;
+  let stage: Stage = stageOf(net, settings.strength);
+  await warmUp(net);
+  let held: Float32Array[] = [new Float32Array(0)]; // the network's input, until it is answered
+  let writer = new Writer(sr, 1, "pcm16");
+
+  const put = (change: Float32Array, above: Float32Array, low: Float32Array): void => {
+    const packed = new Float32Array(3 * change.length);
+    const keep = 1 - settings.background;
+    for (let i = 0; i < change.length; i++) {
+      packed[3 * i] = keep * change[i];
+      packed[3 * i + 1] = keep * above[i];
+      packed[3 * i + 2] = low[i];
+    }
+    if (to.free >= packed.length) to.write(packed, packed.length);
+    else panel[GAUGES.lost] += change.length; // nobody reads: the audio has stopped
+  };
+
+  live = true;
+  post({ kind: "ready", sr: net.facts.sr, latency: net.facts.latency });
+  while (live) {
+    from.wait(hop - 1, 50);
+    const began = performance.now();
+    if (from.filled > (buffer + TOO_LATE) * net.facts.sr) {
+      // Too late for what waits: it goes through unchanged, and the network begins anew behind it.
+      const count = from.filled - hop;
+      from.read(new Float32Array(count), count);
+      const nothing = new Float32Array(stage.waiting + count);
+      put(nothing, nothing, nothing);
+      stage = stageOf(net, settings.strength);
+      held = [new Float32Array(0)];
+    } else if (from.filled >= hop) {
+      const sound = new Float32Array(hop);
+      from.read(sound, hop);
+      stage.strength = settings.strength;
+      const { sound: cleaned, above } = await stage.push(sound);
+      const low = joined([...held, sound]);
+      put(cleaned.map((x, i) => x - low[i]), above.map((x) => x - 1), low);
+      held = [low.slice(cleaned.length)];
+      const load = (performance.now() - began) / ((1000 * hop) / net.facts.sr);
+      panel[GAUGES.load] += 0.05 * (load - panel[GAUGES.load]);
+      panel[GAUGES.worst] = Math.max(panel[GAUGES.worst], load);
+    }
+    if (recorded.filled > sr / 4 || wanted) {
+      const part = new Float32Array(recorded.filled);
+      recorded.read(part, part.length);
+      writer.add([part]);
+    }
+    if (wanted) {
+      const wav = writer.finish();
+      post({ kind: "recorded", wav: wav.frames ? wav : null });
+      writer = new Writer(sr, 1, "pcm16");
+      wanted = false;
+    }
+    await pause();
+  }
+}
+
+self.onmessage = async ({ data }: MessageEvent<ToWorker>): Promise<void> => {
+  if ("job" in data) job = data.job;
+  const mine = job;
+  try {
+    if (data.kind === "file") await clean(data.wav, data.strength, data.background, mine);
+    else if (data.kind === "encode") await encode(data.wav);
+    else if (data.kind === "decode") await decode(data.codes);
+    else if (data.kind === "settings") settings = data;
+    else if (data.kind === "keep") wanted = true;
+    else if (data.kind === "stop") {
+      live = false;
+      job++;
+    } else {
+      settings = data;
+      await stream(data.wiring, data.sr, data.buffer);
+    }
+  } catch (error) {
+    post({ kind: "error", job: mine, sentence: explain(error) });
+  }
+};
