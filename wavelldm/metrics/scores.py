@@ -1,8 +1,8 @@
 """The metrics: each is a function (clean, enhanced, sr) -> float on one channel (N,) or (1, N), full scale 1.
 
 `METRICS` lists them with unit, direction and range. A clip that cannot be scored raises MetricError; nothing returns
-NaN. STOI and ESTOI are in per cent. PESQ, STOI, DNSMOS and PLCMOS come from the packages pesq, pystoi and speechmos; the
-rest is here.
+NaN. STOI and ESTOI are in per cent. PESQ, STOI, DNSMOS and PLCMOS come from the packages pesq, pystoi and speechmos;
+all others are here.
 """
 
 import importlib
