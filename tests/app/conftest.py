@@ -1,30 +1,22 @@
 """A real browser, real servers, small tests."""
 
-import shutil
-import threading
-from contextlib import contextmanager
-
 import pytest
 import torch
+from pages import CHROMIUM, SWITCHES
 from signals import noisy, speechlike
 
 from wavelldm.app.listen import build
-from wavelldm.app.listen_server import Server
-from wavelldm.app.listen_store import Store
 from wavelldm.audio import files
 
 SR = 16_000
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-SWITCHES = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
-SWITCHES += ["--disable-sync", "--no-first-run", "--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"]
 
 
 @pytest.fixture(scope="session")
 def folders(tmp_path_factory):
-    """Three clips of half a second: clean, by a good system and by a worse one."""
+    """Three short clips: clean, by a good system and by a worse one."""
     root = tmp_path_factory.mktemp("systems")
     for i in range(3):
-        clean = 0.4 * speechlike(0.6, seed=i)
+        clean = 0.4 * speechlike(0.3, seed=i)
         for name, wav in (("clean", clean), ("good", noisy(clean, 25)), ("bad", noisy(clean, 5))):
             files.save(root / name / f"c{i}.wav", torch.as_tensor(wav).float(), SR)
     return root
@@ -40,21 +32,6 @@ def make(folders, tmp_path):
         return build(tmp_path / name, kind, [folders / "good", folders / "bad"], **more)
 
     return made
-
-
-@contextmanager
-def serving(test, **more):
-    """A server in a thread of this process."""
-    store = Store(test)
-    with Server(test, store, port=0, **more) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
-            store.close()
 
 
 @pytest.fixture(scope="session")

@@ -58,7 +58,7 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Test:
+class ListeningTest:
     """The key of a listening test: everything in `test.json`."""
 
     id: str
@@ -201,7 +201,7 @@ def build(
     seed: int = 0,
     checks: bool = True,
     progress: bool = True,
-) -> Test:
+) -> ListeningTest:
     """Make a listening test of folders that hold the same clips. `clips`: so many of them, chosen at random by `seed`.
 
     All sounds become mono, one rate (the highest), and equally loud: -26 LUFS, or less where a peak would not fit.
@@ -246,7 +246,7 @@ def build(
         wanted = min(CHECKS, max(1, len(plan) // 4))
         trials += [trial(clip, of, check=True) for clip in [plan[i][0] for i in spread][:wanted]]
     trials += practice(kind, plan, spread, good, trial)
-    test = Test(secrets.token_hex(8), kind, title or KINDS[kind], sr, tuple(named), tuple(trials), sounds)
+    test = ListeningTest(secrets.token_hex(8), kind, title or KINDS[kind], sr, tuple(named), tuple(trials), sounds)
     output.parent.mkdir(parents=True, exist_ok=True)
     try:
         part = Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name[:40]}-"))
@@ -260,7 +260,7 @@ def build(
             shutil.rmtree(part, ignore_errors=True)
     except OSError as error:
         raise DataError(f"{output} could not be written ({error.strerror}); nothing was changed") from None
-    return Test(**{**test.__dict__, "folder": output})
+    return ListeningTest(**{**test.__dict__, "folder": output})
 
 
 def practice(kind: str, plan: list, spread: np.ndarray, good: str, trial) -> list[Trial]:
@@ -273,7 +273,7 @@ def practice(kind: str, plan: list, spread: np.ndarray, good: str, trial) -> lis
     return [trial(clip, (good, CHECK), practice=True) for clip in clips[:1]]
 
 
-def write_sounds(folder: Path, test: Test, found: dict[str, dict[str, Path]], progress: bool) -> None:
+def write_sounds(folder: Path, test: ListeningTest, found: dict[str, dict[str, Path]], progress: bool) -> None:
     """Every sound of the test, equally loud: 16 bits, one channel."""
     made: dict[str, Tensor] = {}
     for name, (system, clip) in progress_bar(test.sounds.items(), progress, desc="sounds", unit="sound"):
@@ -288,7 +288,7 @@ def write_sounds(folder: Path, test: Test, found: dict[str, dict[str, Path]], pr
         files.save(folder / f"{name}.wav", wav * gain, test.sr)
 
 
-def public(test: Test) -> dict:
+def public(test: ListeningTest) -> dict:
     """What a listener's page knows: nothing of systems, clips or checks."""
     trials = [
         {"id": t.id, "stimuli": sorted(t.stimuli), "reference": t.reference, "practice": t.practice}
@@ -298,7 +298,7 @@ def public(test: Test) -> dict:
     return {"id": test.id, "kind": test.kind, "title": test.title, "trials": trials}
 
 
-def write_page(folder: Path, test: Test) -> None:
+def write_page(folder: Path, test: ListeningTest) -> None:
     for page in sorted(PAGES.iterdir()):
         if page.suffix in (".html", ".css", ".js"):
             shutil.copyfile(page, folder / page.name)
@@ -310,12 +310,12 @@ def write_page(folder: Path, test: Test) -> None:
 # --- the key
 
 
-def as_json(test: Test) -> str:
+def as_json(test: ListeningTest) -> str:
     whole = {"format": FORMAT, **{k: v for k, v in asdict(test).items() if k != "folder"}}
     return json.dumps(whole, indent=1)
 
 
-def open_test(folder: str | Path) -> Test:
+def open_test(folder: str | Path) -> ListeningTest:
     """The key of a test by its folder."""
     folder = Path(folder)
     path = folder / "test.json"
@@ -327,7 +327,9 @@ def open_test(folder: str | Path) -> Test:
             raise DataError(f"{path} is of another version of wavelldm; build the test again")
         trials = tuple(Trial(**{**t, "stimuli": tuple(t["stimuli"])}) for t in facts.pop("trials"))
         sounds = {name: tuple(of) for name, of in facts.pop("sounds").items()}
-        test = Test(**{**facts, "systems": tuple(facts["systems"])}, trials=trials, sounds=sounds, folder=folder)
+        test = ListeningTest(
+            **{**facts, "systems": tuple(facts["systems"])}, trials=trials, sounds=sounds, folder=folder
+        )
         whole = test.kind in KINDS and all(s in sounds for t in trials for s in t.stimuli)
     except (ValueError, KeyError, TypeError, AttributeError, OSError):
         whole = False
@@ -338,7 +340,7 @@ def open_test(folder: str | Path) -> Test:
     return test
 
 
-def public_files(test: Test) -> dict[str, Path]:
+def public_files(test: ListeningTest) -> dict[str, Path]:
     """{path in an address: file}: all that a server may show."""
     root = test.folder / "public"
     names = ["index.html", "listen.css", "listen.js", "test.js", *(f"audio/{name}.wav" for name in test.sounds)]

@@ -20,7 +20,7 @@ from ..audio import files
 from ..errors import DataError
 from ..metrics.folders import columns
 from ..metrics.intervals import sign_flip
-from .listen import CHECK, REFERENCE, Test, open_test
+from .listen import CHECK, REFERENCE, ListeningTest, open_test
 from .listen_store import NAME, Store
 
 DRAWS = 2_000
@@ -71,7 +71,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Report:
-    test: Test
+    test: ListeningTest
     listeners: int
     left_out: tuple[str, ...]
     answers: int
@@ -121,7 +121,7 @@ class Report:
 # --- who said what
 
 
-def gather(test: Test, sent: Sequence[str | Path] = ()) -> list[Ratings]:
+def gather(test: ListeningTest, sent: Sequence[str | Path] = ()) -> list[Ratings]:
     """The ratings of the test's own file, and of files that listeners saved and sent."""
     found = []
     if (test.folder / NAME).exists() or not sent:
@@ -134,7 +134,7 @@ def gather(test: Test, sent: Sequence[str | Path] = ()) -> list[Ratings]:
     return found
 
 
-def from_files(test: Test, sent: Iterable[str | Path]) -> list[Ratings]:
+def from_files(test: ListeningTest, sent: Iterable[str | Path]) -> list[Ratings]:
     """Files that the static page saved. Two of one listener count as one: the later answer stays."""
     merged: dict[str, tuple[str, dict[str, dict]]] = {}
     for path in map(Path, sent):
@@ -174,7 +174,7 @@ def read_file(path: Path) -> dict:
     return facts
 
 
-def fails(test: Test, ratings: Ratings) -> bool:
+def fails(test: ListeningTest, ratings: Ratings) -> bool:
     """Whether a listener is left out by the rule of RULES."""
     asked = failed = 0
     for trial in test.trials:
@@ -234,7 +234,7 @@ def difference(a: np.ndarray, b: np.ndarray) -> tuple[tuple[float, float, float]
     return two_way(x), None if math.isnan(p) else p, int(there.sum())
 
 
-def report(test: Test, everybody: Sequence[Ratings], keep_all: bool = False) -> Report:
+def report(test: ListeningTest, everybody: Sequence[Ratings], keep_all: bool = False) -> Report:
     """The report of a test. `keep_all`: nobody is left out."""
     out = {r.listener for r in everybody if not keep_all and fails(test, r)}
     kept = [r for r in everybody if r.listener not in out]
@@ -251,7 +251,7 @@ def report(test: Test, everybody: Sequence[Ratings], keep_all: bool = False) -> 
     return Report(test, len(everybody), tuple(sorted(out)), number, rows=rows, notes=tuple(notes), **more)
 
 
-def rows_of(test: Test, ratings: Ratings, kept: bool) -> Iterable[tuple]:
+def rows_of(test: ListeningTest, ratings: Ratings, kept: bool) -> Iterable[tuple]:
     for trial in test.trials:
         for item, value in ratings.answers.get(trial.id, {}).items():
             if item == "done":
@@ -264,7 +264,7 @@ def rows_of(test: Test, ratings: Ratings, kept: bool) -> Iterable[tuple]:
             yield ratings.listener, trial.id, trial.clip, " / ".join(of), value, kept
 
 
-def rated(test: Test, kept: Sequence[Ratings]) -> dict:
+def rated(test: ListeningTest, kept: Sequence[Ratings]) -> dict:
     """Scores of the systems and their differences, of ratings in numbers."""
     clips = sorted({trial.clip for trial in test.trials})
     column, tables = {clip: i for i, clip in enumerate(clips)}, {}
@@ -285,7 +285,7 @@ def rated(test: Test, kept: Sequence[Ratings]) -> dict:
     return {"scores": tuple(scores), "pairs": tuple(pairs), "spread": spread}
 
 
-def chosen(test: Test, kept: Sequence[Ratings]) -> dict:
+def chosen(test: ListeningTest, kept: Sequence[Ratings]) -> dict:
     """Pairs of systems, of choices. AB: the share that prefers the first, among those who prefer one, two-sided. ABX:
     the share that knows X, one-sided against guessing."""
     counts: dict[tuple[str, str], list[int]] = {}

@@ -21,7 +21,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from ..errors import DataError, WavelldmError
-from .listen import Test, public_files
+from .listen import ListeningTest, public_files
 from .listen_store import Answer, Busy, Listener, Store
 
 BODY = 64 * 1024  # bytes
@@ -58,7 +58,9 @@ class Server(ThreadingHTTPServer):
     allow_reuse_address = True
     request_queue_size = 64
 
-    def __init__(self, test: Test, store: Store, host: str = "127.0.0.1", port: int = 8000, open_door: bool = True):
+    def __init__(
+        self, test: ListeningTest, store: Store, host: str = "127.0.0.1", port: int = 8000, open_door: bool = True
+    ):
         self.test, self.store, self.open_door = test, store, open_door
         self.files = public_files(test)
         self.slots = threading.BoundedSemaphore(AT_ONCE)
@@ -285,7 +287,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def serve(
-    test: Test, host: str = "127.0.0.1", port: int = 8000, invite: int = 0, say: Callable[[str], None] = print
+    test: ListeningTest, host: str = "127.0.0.1", port: int = 8000, invite: int = 0, say: Callable[[str], None] = print
 ) -> tuple[int, int]:
     """Serve until Ctrl-C -> listeners and answers in the file."""
     store = Store(test)

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from ..errors import DataError, WavelldmError
-from .listen import Test
+from .listen import ListeningTest
 
 NAME = "ratings.db"
 MOST_LISTENERS = 10_000
@@ -57,7 +57,7 @@ def hashed(token: str) -> str:
 class Store:
     """The ratings of one test. Every method may be called from any thread."""
 
-    def __init__(self, test: Test, wait: float = 5.0, write: bool = True):
+    def __init__(self, test: ListeningTest, wait: float = 5.0, write: bool = True):
         self.test, self.path = test, test.folder / NAME
         self._lock = threading.Lock()
         if not write and not self.path.exists():

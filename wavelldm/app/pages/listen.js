@@ -349,10 +349,9 @@ function ask(trial, label, answer, then, given = me.answers[trial.id] ?? {}) {
   ({ acr: askOne, mushra: askMany, ab: askPair, abx: askPair })[TEST.kind](trial, head, answer, go, given);
 }
 
-function foot(go, ...hints) {
-  const line = el("p", { class: "keys" });
-  hints.forEach(([key, text], i) => line.append(i ? "   " : "", el("kbd", {}, key), ` ${text}`));
-  return el("div", { class: "foot" }, line, go);
+function foot(go, ...hints) { // a hint: keys, then what they do
+  const lines = hints.map(([text, ...names]) => el("span", {}, ...names.flatMap((n) => [el("kbd", {}, n), " "]), text));
+  return el("div", { class: "foot" }, el("p", { class: "keys" }, ...lines), go);
 }
 
 function player(name, label, heard) {
@@ -408,7 +407,7 @@ function askOne(trial, head, answer, go, given) {
   };
   show(...head, el("h2", {}, QUESTION.acr), el("div", { class: "players" }, one.node),
     el("div", { class: "scale", role: "group", "aria-label": QUESTION.acr }, ...buttons),
-    foot(go, ["Space", "play"], ["1", "to"], ["5", "rate"], ["Enter", "next"]));
+    foot(go, ["play", "Space"], ["rate", "1", "2", "3", "4", "5"], ["next", "Enter"]));
   watch([one], () => draw(trial.practice ? given[name] : me.answers[trial.id]?.[name]));
   keys = (e) => {
     if (e.key === " ") { e.preventDefault(); one.toggle(); }
@@ -443,7 +442,7 @@ function askPair(trial, head, answer, go, given) {
   };
   show(...head, el("h2", {}, QUESTION[TEST.kind]), el("div", { class: "players" }, ...players.map((p) => p.node)),
     el("div", { class: "choice", role: "group", "aria-label": QUESTION[TEST.kind] }, ...buttons),
-    foot(go, ["A", ""], ["B", abx ? "" : "play"], ...(abx ? [["X", "play"]] : []), ["1", ""], ["2", "choose"], ["Enter", "next"]));
+    foot(go, ["play", ...parts.map(([label]) => label)], ["choose", ...options.map(([, , key]) => key)], ["next", "Enter"]));
   watch(players, draw);
   keys = (e) => {
     const part = parts.findIndex(([label]) => label.toLowerCase() === e.key.toLowerCase());
@@ -517,7 +516,7 @@ function askMany(trial, head, answer, go, given) {
     el("div", { class: "rows" },
       el("div", { class: "slide head" }, picks[0].node, el("div", { class: "bands" }, ...BANDS.map((b) => el("span", {}, b))), el("span")),
       ...rows),
-    foot(go, ["R", "reference"], ["A", "B ... play"], ["\u2190", ""], ["\u2192", "rate"], ["Enter", "next"]));
+    foot(go, ["reference", "R"], ["play", "A", "B"], ["rate", "\u2190", "\u2192"], ["next", "Enter"]));
   redraw = draw;
   draw();
   keys = (e) => {
