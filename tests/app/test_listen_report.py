@@ -1,4 +1,4 @@
-"""The report: simulated listeners with known preferences are recovered, careless ones are left out by the stated rule."""
+"""The report: simulated listeners with known preferences are recovered, careless ones are left out by the rule."""
 
 import csv
 import json
@@ -40,8 +40,8 @@ def made(kind, clips=12):
     return ListeningTest("id", kind, "A test", 16_000, SYSTEMS, tuple(trials), sounds)
 
 
-def listener(test, seed, careless=False, same_ears=False):
-    """Answers of one who hears TRUE, shifted by a habit of the listener's and one of the clip; or who does not listen."""
+def listener(test, seed, careless=False):
+    """Answers of one who hears TRUE, shifted by a habit of the listener and one of the clip; or who does not listen."""
     rng = np.random.default_rng(seed)
     habit, answers = 0.4 * rng.standard_normal(), {}
     hard = {f"c{i}": 0.3 * np.random.default_rng(i).standard_normal() for i in range(12)}
@@ -216,7 +216,7 @@ def test_files_of_listeners_count_like_the_ratings_of_the_server(make, tmp_path)
         (b"\xff\xfe", "no file of ratings"),
         (b"[" * 100_000, "no file of ratings"),
         (b'{"test": "other", "listener": {"id": "a"}, "answers": []}', "ratings of another test"),
-        (b'{"test": "id", "listener": {"id": "a"}, "answers": [{"client": "c", "trial": "x", "item": "y", "value": 3}]}',
+        (b'{"test": "id", "listener": {"id": "a"}, "answers": [{"client": "c", "trial": "x", "item": "y", "value": 3}]}',  # noqa: E501
          "does not belong to the test"),
     ],
 )  # fmt: skip
