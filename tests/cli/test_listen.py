@@ -50,7 +50,7 @@ def test_build_rate_and_report(systems, cli, monkeypatch):
 def test_mistakes_are_sentences(systems, cli, monkeypatch):
     monkeypatch.chdir(systems)
     for words, status, said in (
-        (("listen",), 2, "what"),
+        (("listen",), 2, "say what to do: build, serve or report"),
         (("listen", "build", "mushra", "one", "-o", "t"), 1, "needs the reference"),
         (("listen", "serve", "one"), 1, "is no listening test"),
         (("listen", "report", "none"), 1, "is no listening test"),

@@ -27,7 +27,7 @@ def add(commands: argparse._SubParsersAction) -> None:
         "a test can also be put on any web host: then listeners save a file and send it to you.",
         LISTEN,
     )
-    parts = top.add_subparsers(title="what to do", metavar="build | serve | report", dest="what", required=True)
+    parts = top.add_subparsers(title="what to do", metavar="build | serve | report", dest="what")
     build(parts)
     serve(parts)
     report(parts)
