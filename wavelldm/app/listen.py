@@ -17,7 +17,7 @@ import re
 import secrets
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -263,7 +263,7 @@ def build(
     return ListeningTest(**{**test.__dict__, "folder": output})
 
 
-def practice(kind: str, plan: list, spread: np.ndarray, good: str, trial) -> list[Trial]:
+def practice(kind: str, plan: list, spread: np.ndarray, good: str, trial: Callable) -> list[Trial]:
     """Trials that do not count: the best and the worst there is to hear."""
     clips = [plan[i][0] for i in spread][:PRACTICE]
     if kind == "acr":

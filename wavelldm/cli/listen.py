@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+from collections.abc import Callable
 
 from ..errors import WavelldmError
 from .options import EXIT, SEED, Manual, add_force, command, whole
@@ -33,7 +34,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     report(parts)
 
 
-def part(parts: argparse._SubParsersAction, name: str, run, text: str) -> argparse.ArgumentParser:
+def part(parts: argparse._SubParsersAction, name: str, run: Callable, text: str) -> argparse.ArgumentParser:
     sub = parts.add_parser(name, help=text, description=text, formatter_class=Manual, epilog=EXIT, allow_abbrev=False)
     sub.set_defaults(run=run, parser=sub)
     sub.add_argument("--json", action="store_true", help="print the result as JSON, for a machine to read")

@@ -14,7 +14,7 @@ from contextlib import suppress
 from types import FrameType
 
 from .. import __version__
-from . import codec, data, demo, denoise, evaluate, info, ladder, listen, restore, train
+from . import app, codec, data, demo, denoise, evaluate, info, ladder, listen, restore, train
 from .options import EXIT, Manual, Parser, did_you_mean, explain, unknown_option
 
 EXAMPLES = """examples:
@@ -39,7 +39,7 @@ def parser() -> tuple[Parser, dict[str, Parser]]:
     top.add_argument("--version", action="version", version=f"wavelldm {__version__}")
     top.set_defaults(parser=top)
     commands = top.add_subparsers(title="commands", metavar="COMMAND [options]", dest="command")
-    for module in (demo, denoise, restore, codec, train, evaluate, listen, data, ladder, info):
+    for module in (demo, denoise, restore, codec, train, evaluate, listen, app, data, ladder, info):
         module.add(commands)
     return top, commands.choices
 
