@@ -96,7 +96,7 @@ def test_small_differences_in_length_are_cut(tmp_path):
 def test_identical_clips_are_infinitely_good_and_therefore_left_out(tmp_path):
     write(tmp_path / "c.wav", speechlike(1.0))
     found = evaluate(tmp_path / "c.wav", tmp_path / "c.wav", metrics=["snr", "correlation"], progress=False)
-    assert found.means()["snr"] == {"enhanced": None, "clips": 0}
+    assert found.means()["snr"] == {"enhanced": None, "interval": None, "clips": 0}
     assert found.means()["correlation"]["enhanced"] == pytest.approx(1)
     assert "infinite" in found.left_out()[0]["reason"]
     assert " -  " in to_table(found) and json.loads(to_json(found))["means"]["snr"]["enhanced"] is None
@@ -160,7 +160,8 @@ def test_if_every_clip_fails_there_are_still_a_table_and_json(folders, tmp_path)
     (tmp_path / "e.wav").write_text("not sound")
     result = evaluate(folders / "clean/a.wav", tmp_path / "e.wav", metrics=["snr"], progress=False)
     assert result.rows == [] and len(result.failed) == 1 and not result.has_noisy
-    assert "0/0" in to_table(result) and json.loads(to_json(result))["means"]["snr"] == {"enhanced": None, "clips": 0}
+    assert "0/0" in to_table(result)
+    assert json.loads(to_json(result))["means"]["snr"] == {"enhanced": None, "interval": None, "clips": 0}
 
 
 def test_a_flac_of_unknown_length_is_scored(tmp_path):
@@ -200,7 +201,9 @@ def test_progress_is_silent_where_nobody_watches(folders, capfd):
 def test_table_json_and_csv_say_the_same(result, tmp_path):
     mean = result.means()["stoi"]
     line = next(line for line in to_table(result).splitlines() if line.startswith("STOI"))
-    numbers = [f"{mean['enhanced']:.3f}", f"{mean['noisy']:.3f}", f"{mean['change']:+.3f}"]
+    numbers = [f"{mean['enhanced']:.3f}", f"{mean['interval'][0]:.3f}..{mean['interval'][1]:.3f}"]
+    numbers += [f"{mean['noisy']:.3f}", f"{mean['change']:+.3f}"]
+    numbers += ["{:+.3f}..{:+.3f}".format(*mean["change_interval"])]
     assert line.split() == ["STOI", *numbers, "%", "higher", "2/3"]
     assert "deep/c.1" in to_table(result, per_file=True) and "deep/c.1" not in to_table(result)
     whole = json.loads(to_json(result))

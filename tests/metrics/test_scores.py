@@ -138,11 +138,25 @@ def test_dnsmos_equals_speechmos_and_hears_noise(pair):
     assert m.dnsmos(4 * y, SR) == m.dnsmos(np.clip(4 * y, -1, 1), SR)  # speechmos alone would refuse it
 
 
+def test_plcmos_hears_dropouts_and_says_the_same_twice(pair):
+    s = np.float32(pair[0])
+    lost = s.copy()
+    for start in range(4000, len(s), 8000):
+        lost[start : start + 1600] = 0
+    before = np.random.get_state()[1].copy()
+    whole, holes = m.plcmos(s, s, SR), m.plcmos(s, lost, SR)
+    assert 1 <= holes < whole <= 5 and m.plcmos(s, lost, SR) == holes
+    assert (np.random.get_state()[1] == before).all()  # other people's random numbers stay as they are
+    with pytest.raises(m.MetricError, match=r"shorter than 0\.125 s"):
+        m.plcmos(s[:1999], s[:1999], SR)
+    assert 1 <= m.plcmos(s[:2000], s[:2000], SR) <= 5
+
+
 def test_every_metric_is_in_its_range_takes_tensors_and_ranks_noise():
     s = speechlike(2.0)
     better, worse = noisy(s, 20), noisy(s, 0)
     for name, metric in m.METRICS.items():
-        if name.startswith("dnsmos"):  # the networks need not rank a buzz
+        if name.startswith(("dnsmos", "plcmos")):  # the networks need not rank a buzz
             continue
         good, bad = (metric.function(torch.from_numpy(s)[None], torch.from_numpy(y)[None], SR) for y in (better, worse))
         assert isinstance(good, float)
@@ -150,7 +164,7 @@ def test_every_metric_is_in_its_range_takes_tensors_and_ranks_noise():
         assert (good > bad) == metric.higher_is_better, name
 
 
-@pytest.mark.parametrize("name", [n for n in m.METRICS if not n.startswith("dnsmos")])
+@pytest.mark.parametrize("name", [n for n in m.METRICS if not n.startswith(("dnsmos", "plcmos"))])
 def test_silence_and_snippets_give_a_number_or_a_clear_refusal(name, pair):
     s = pair[0]
     with warnings.catch_warnings():

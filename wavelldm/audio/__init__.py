@@ -1,7 +1,7 @@
 """Sound before any network: files, streams in blocks, spectra, mels, pitch and levels.
 
-Read `files` first (a recording is a tensor `wav`), then `stft` and `mel`; `blocks`, `pitch` and `levels` when they
-are needed.
+Read `files` first (a recording is a tensor `wav`), then `stft` and `mel`; `blocks`, `pitch`, `levels` and `loudness`
+when they are needed.
 """
 
 from .blocks import resample_blocks

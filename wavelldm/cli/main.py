@@ -14,7 +14,7 @@ from contextlib import suppress
 from types import FrameType
 
 from .. import __version__
-from . import codec, data, demo, denoise, evaluate, export, info, ladder, live, restore, train, web
+from . import app, codec, data, demo, denoise, evaluate, export, info, ladder, listen, live, restore, train, web
 from .options import EXIT, Manual, Parser, did_you_mean, explain, unknown_option
 
 EXAMPLES = """examples:
@@ -39,7 +39,7 @@ def parser() -> tuple[Parser, dict[str, Parser]]:
     top.add_argument("--version", action="version", version=f"wavelldm {__version__}")
     top.set_defaults(parser=top)
     commands = top.add_subparsers(title="commands", metavar="COMMAND [options]", dest="command")
-    for module in (demo, denoise, live, restore, codec, train, evaluate, data, ladder, export, web, info):
+    for module in (demo, denoise, live, restore, codec, train, evaluate, listen, app, data, ladder, export, web, info):
         module.add(commands)
     return top, commands.choices
 

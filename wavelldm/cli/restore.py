@@ -3,14 +3,9 @@
 import argparse
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..errors import WavelldmError
 from .options import add_device, add_force, add_seed, command, jobs_of, over_files, whole
-
-if TYPE_CHECKING:
-    from ..audio.files import AudioInfo
-    from ..restore.find import Damage
 
 EXAMPLES = """  wavelldm restore call.wav                       writes call.restored.wav
   wavelldm restore call.wav --picture call.png    and a picture with the repaired places marked
@@ -67,7 +62,7 @@ def run_restore(args: argparse.Namespace) -> int:
     from ..audio import files
     from ..denoise import denoiser
     from ..denoise.chain import DEFAULTS, Settings
-    from ..restore.find import read_gaps
+    from ..restore.find import entries, read_gaps
 
     torch.set_num_threads(1)  # the networks are so small that more threads would mostly wait for each other
     words = DEFAULTS.kinds if args.only is None else tuple(word.strip() for word in args.only.split(","))
@@ -88,7 +83,7 @@ def run_restore(args: argparse.Namespace) -> int:
         gaps = None if args.gaps is None else read_gaps(args.gaps, before.sr, before.frames, before.channels)
         look = denoiser.look_at_file(source, target, settings, gaps)
         facts = model.enhance_file(source, target, args.force, settings=settings, look=look)
-        found = [entry for i, damage in enumerate(look.damages) for entry in entries(i, damage, facts)]
+        found = [entry for i, damage in enumerate(look.damages) for entry in entries(i, damage, facts.sr)]
         down = round(-20 * math.log10(look.gain), 2)
         if args.picture:
             draw(source, target, found, args.picture)
@@ -98,33 +93,12 @@ def run_restore(args: argparse.Namespace) -> int:
     return over_files(args, jobs, restore, {"seconds": None, "found": [], "turned_down_db": None}, "restored")
 
 
-def entries(channel: int, damage: "Damage", facts: "AudioInfo") -> list[dict]:
-    """The damage of one channel as rows of a table."""
-    rows: list[dict] = []
-    if damage.curve is not None:
-        rows.append({"channel": channel, "kind": "overload", "ceiling": round(damage.curve.ceiling, 4)})
-    if damage.ceiling is not None:
-        low, high = (round(x, 4) if abs(x) < 100 else None for x in damage.ceiling)
-        rows.append({"channel": channel, "kind": "clip", "low": low, "high": high})
-    for a, b in damage.gaps:
-        rows.append({"channel": channel, "kind": "gap", "start": round(a / facts.sr, 3), "end": round(b / facts.sr, 3)})
-    return rows
-
-
-def sentence(entry: dict) -> str:
-    """What was found and done, in a line."""
-    if entry["kind"] == "overload":
-        return f"soft overload below {entry['ceiling']:.3f}, its curve undone"
-    if entry["kind"] == "clip":
-        ends = " and ".join(f"{entry[end]:.3f}" for end in ("low", "high") if entry[end] is not None)
-        return f"samples cut off at {ends}, their peaks put back"
-    return f"gap of {1000 * (entry['end'] - entry['start']):.0f} ms at {entry['start']:.3f} s, filled"
-
-
 def table(found: list[dict], down: float) -> str:
     """What was found, a line each, and by how many dB the whole was turned down."""
     if not found:
         return "  nothing was found to be damaged; the sound is as it was"
+    from ..restore.find import sentence
+
     lines = [f"  channel {entry['channel'] + 1}: {sentence(entry)}" for entry in found]
     return "\n".join(lines + [f"  turned down by {down:.1f} dB, so that the peaks fit into the file"] * (down > 0))
 

@@ -1,7 +1,8 @@
 """How good an enhanced recording is: scores against the clean one, of single clips and of whole folders.
 
-Read `signals` (what all metrics check), `composite` and `scores` (the functions, listed in METRICS), then `folders`
-(`wavelldm evaluate`); `alignment` finds delays, `differentiable` holds approximations of PESQ and ESTOI for training.
+Read `signals` (what all metrics check), `composite` and `scores` (the functions, listed in METRICS), then `intervals`
+(how sure a mean is), `folders` and `protocols` (`wavelldm evaluate`); `alignment` finds delays, `differentiable` holds
+approximations of PESQ and ESTOI for training.
 """
 
 from .alignment import align, undelay

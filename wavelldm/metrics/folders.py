@@ -24,6 +24,7 @@ from ..audio.files import sound_files
 from ..errors import AudioError, DataError, WavelldmError
 from ..progress import progress_bar
 from . import alignment
+from .intervals import Difference, compare, interval
 from .scores import METRICS, choose, measure
 from .signals import MetricError
 
@@ -67,19 +68,25 @@ class Result:
         return bool(self.rows) and self.rows[0].noisy is not None
 
     def means(self) -> dict[str, dict]:
-        """{metric: {"enhanced": mean, "clips": how many}}, with a noisy folder also "noisy" and "change".
+        """{metric: {"enhanced": mean, "interval": (low, high), "clips": how many}}, with a noisy folder also "noisy",
+        "change" and "change_interval". The intervals are those of 95 % of the bootstrap; None without clips.
 
         A clip that a metric refuses is left out of that mean alone; "change" is the mean over clips that have both.
         """
         out = {}
         for name in self.metrics:
-            values = [row.enhanced[name] for row in self.rows]
-            out[name] = {"enhanced": _mean(values), "clips": sum(v is not None for v in values)}
+            values = self.column(name)
+            out[name] = {"enhanced": _mean(values), "interval": _reach(values)}
+            out[name]["clips"] = sum(v is not None for v in values)
             if self.has_noisy:
                 before = [row.noisy[name] for row in self.rows]
                 both = [v - b for v, b in zip(values, before) if v is not None and b is not None]
-                out[name] |= {"noisy": _mean(before), "change": _mean(both)}
+                out[name] |= {"noisy": _mean(before), "change": _mean(both), "change_interval": _reach(both)}
         return out
+
+    def column(self, name: str) -> list[float | None]:
+        """A metric of all rows."""
+        return [row.enhanced[name] for row in self.rows]
 
     def left_out(self) -> list[dict]:
         """Every refusal: which clip, of which folder, by which metric, and why."""
@@ -96,15 +103,22 @@ def _mean(values: Iterable[float | None]) -> float | None:
     return math.fsum(scored) / len(scored) if scored else None
 
 
+def _reach(values: Iterable[float | None]) -> list[float] | None:
+    """Where 95 % of the bootstrap's means lie."""
+    mean, low, high = interval(list(values))
+    return None if math.isnan(mean) else [low, high]
+
+
 def _some(names: Iterable[str]) -> str:
     names = sorted(names)
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def pairs(
-    clean_dir: str | Path, enhanced_dir: str | Path, noisy_dir: str | Path | None = None
+    clean_dir: str | Path, enhanced_dir: str | Path, noisy_dir: str | Path | None = None, some: bool = False
 ) -> list[tuple[str, Path, Path, Path | None]]:
-    """Pair by name: (name, clean, enhanced, noisy or None). Clean and enhanced match one to one; noisy may hold more.
+    """Pair by name: (name, clean, enhanced, noisy or None). Clean and enhanced match one to one, or with `some` clean
+    may hold more; noisy may hold more.
 
     Given single files instead of folders, these are the pair, whatever their names.
     """
@@ -113,6 +127,8 @@ def pairs(
         return [(given[1].stem, given[0], given[1], given[2] if len(given) == 3 else None)]
     clean, enhanced = sound_files(clean_dir), sound_files(enhanced_dir)
     noisy = None if noisy_dir is None else sound_files(noisy_dir)
+    if some and set(enhanced) & set(clean):
+        clean = {name: path for name, path in clean.items() if name in enhanced}
     if missing := set(clean) - set(enhanced):
         raise DataError(f"{enhanced_dir} has no partner for {_some(missing)} of {clean_dir}; enhance or remove these")
     if missing := set(enhanced) - set(clean):
@@ -143,9 +159,9 @@ def _score(clean: Tensor, sr: int, path_clean: Path, path: Path, metrics: list[s
 
 
 def _row(job: tuple) -> Row | Failure:
-    (name, clean_path, enhanced_path, noisy_path), metrics, align = job
+    (name, clean_path, enhanced_path, noisy_path), metrics, align, rate = job
     try:
-        wav, sr = files.load(clean_path, mono=True)
+        wav, sr = files.load(clean_path, sr=rate, mono=True)
         scores, refused, found = _score(wav[0], sr, clean_path, enhanced_path, metrics, align)
         noisy, noisy_refused = None, None
         if noisy_path is not None:
@@ -176,15 +192,18 @@ def evaluate(
     align: bool = False,
     workers: int | None = None,
     progress: bool = True,
+    sr: int | None = None,
+    some: bool = False,
 ) -> Result:
     """Score every clip of `enhanced_dir` (and of `noisy_dir`) against its namesake in `clean_dir`.
 
     `metrics`: names of METRICS or GROUPS, None for all. Channels are averaged; clips are compared at the
-    clean one's rate (PESQ, composite and DNSMOS at 16 kHz). `align` removes a constant delay of up to 0.1 s. Lengths
-    may differ by 0.1 s. `workers` processes, by default as many as there are cores.
+    clean one's rate, or at `sr` (PESQ, composite, DNSMOS and PLCMOS at 16 kHz). `align` removes a constant delay of up
+    to 0.1 s. Lengths may differ by 0.1 s. `workers` processes, by default as many as there are cores. `some`: the clean
+    folder may hold clips that the enhanced one lacks.
     """
     names = choose(metrics)
-    jobs = [(pair, names, align) for pair in pairs(clean_dir, enhanced_dir, noisy_dir)]
+    jobs = [(pair, names, align, sr) for pair in pairs(clean_dir, enhanced_dir, noisy_dir, some)]
     if workers is not None and workers < 1:
         raise WavelldmError(f"workers is a number of processes, at least 1, not {workers}")
     workers = min(workers, len(jobs)) if workers else min(os.cpu_count() or 1, math.ceil(len(jobs) / CLIPS_PER_WORKER))
@@ -211,6 +230,10 @@ def _cell(value: float | None, sign: str = "") -> str:
     return "-" if value is None else f"{value:{sign}.3f}"
 
 
+def _between(reach: list[float] | None, sign: str = "") -> str:
+    return "-" if reach is None else "..".join(_cell(v, sign) for v in reach)
+
+
 def columns(rows: list[list[str]]) -> str:
     """Text in columns: the first aligned to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(*rows)]
@@ -222,14 +245,27 @@ def columns(rows: list[list[str]]) -> str:
 
 def to_table(result: Result, per_file: bool = False) -> str:
     """The means as plain text, what was left out or failed, and on request a row for every clip."""
-    head = ["metric", "enhanced", *(["noisy", "change"] if result.has_noisy else []), "unit", "better", "clips"]
+    more = ["noisy", "change", "95 %"] if result.has_noisy else []
+    head = ["metric", "enhanced", "95 %", *more, "unit", "better", "clips"]
     rows = [head]
     for name, mean in result.means().items():
         metric = METRICS[name]
-        gain = [_cell(mean["noisy"]), _cell(mean["change"], "+")] if result.has_noisy else []
+        gain = []
+        if result.has_noisy:
+            gain = [_cell(mean["noisy"]), _cell(mean["change"], "+"), _between(mean["change_interval"], "+")]
         better = "higher" if metric.higher_is_better else "lower"
         clips = f"{mean['clips']}/{len(result.rows)}"
-        rows.append([metric.label, _cell(mean["enhanced"]), *gain, metric.unit or "-", better, clips])
+        rows.append(
+            [
+                metric.label,
+                _cell(mean["enhanced"]),
+                _between(mean["interval"]),
+                *gain,
+                metric.unit or "-",
+                better,
+                clips,
+            ]
+        )
     parts = [columns(rows)]
     if per_file:
         each = [[row.name, *(_cell(row.enhanced[name]) for name in result.metrics)] for row in result.rows]
@@ -270,3 +306,37 @@ def to_csv(result: Result, path: str | Path, force: bool = False) -> None:
             scores = [row.enhanced[name] for name in result.metrics]
             scores += [row.noisy[name] for name in result.metrics] if result.has_noisy else []
             writer.writerow([row.name, row.sr, row.seconds, row.delay, *scores])
+
+
+def compared(a: Result, b: Result) -> dict[str, Difference]:
+    """A less B, metric by metric, over the clips that both scored."""
+    mine, other = ({row.name: row for row in result.rows} for result in (a, b))
+    names = [name for name in mine if name in other]
+    if not names:
+        raise DataError("the two systems have no scored clip in common; compare results of the same clips")
+    return {
+        metric: compare([mine[n].enhanced[metric] for n in names], [other[n].enhanced[metric] for n in names])
+        for metric in a.metrics
+    }
+
+
+def verdict(name: str, difference: Difference) -> str:
+    """Which of the two is better by a metric, "A" or "B", or that the clips do not tell."""
+    if not difference.sure:
+        return "not told apart"
+    return "A" if (difference.mean > 0) == METRICS[name].higher_is_better else "B"
+
+
+def compared_table(a: Result, b: Result, names: tuple[str, str]) -> str:
+    """Means of both, their difference clip by clip with its interval, p of the paired test, and which is better."""
+    rows = [["metric", "A", "B", "A - B", "95 %", "p", "A higher on", "better", "clips"]]
+    means = a.means(), b.means()
+    for name, found in compared(a, b).items():
+        both = [_cell(mean[name]["enhanced"]) for mean in means]
+        p = "-" if found.p is None else "<0.001" if found.p < 0.001 else f"{found.p:.3f}"
+        share = "-" if found.higher is None else f"{100 * found.higher:.0f} %"
+        reach = None if found.low is None else [found.low, found.high]
+        cells = [*both, _cell(found.mean, "+"), _between(reach, "+"), p, share, verdict(name, found)]
+        rows.append([METRICS[name].label, *cells, str(found.clips)])
+    told = "p: of the paired sign-flip test, for each metric by itself; 'better' needs p < 0.05"
+    return "\n".join([f"A: {names[0]}", f"B: {names[1]}", "", columns(rows), "", told])

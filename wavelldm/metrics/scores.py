@@ -1,8 +1,8 @@
 """The metrics: each is a function (clean, enhanced, sr) -> float on one channel (N,) or (1, N), full scale 1.
 
 `METRICS` lists them with unit, direction and range. A clip that cannot be scored raises MetricError; nothing returns
-NaN. STOI and ESTOI are in per cent. PESQ, STOI and DNSMOS come from the packages pesq, pystoi and speechmos; the rest
-is here.
+NaN. STOI and ESTOI are in per cent. PESQ, STOI, DNSMOS and PLCMOS come from the packages pesq, pystoi and speechmos;
+all others are here.
 """
 
 import importlib
@@ -245,6 +245,38 @@ def _dnsmos_part(part: str) -> Callable[..., float]:
     return metric
 
 
+PLCMOS_ROUNDS = 5  # imagined raters
+PLCMOS_LEAST = 2_000  # samples that its network needs
+
+
+@lru_cache(maxsize=1)
+def _plcmos_model(threads: int):
+    package, runtime = _package("speechmos.plcmos"), _package("onnxruntime")
+    judge, options = package.PLCMOS(embed_rounds=PLCMOS_ROUNDS), runtime.SessionOptions()
+    options.intra_op_num_threads = threads
+    judge.session = runtime.InferenceSession(judge.model_path, options, providers=["CPUExecutionProvider"])
+    return judge
+
+
+def plcmos(clean: Signal, enhanced: Signal, sr: int) -> float:
+    """PLCMOS (Diener et al. 2023), 1..5, at 16 kHz, no reference needed: hears dropouts and how they are filled.
+
+    The same five imagined raters for every sound; the package draws fifteen anew each time.
+    """
+    wav = _at(as_signal(enhanced), sr, 16_000)
+    if len(wav) < PLCMOS_LEAST:
+        raise MetricError(f"PLCMOS refuses the clip: it is shorter than {PLCMOS_LEAST / 16_000:g} s")
+    state = np.random.get_state()
+    np.random.seed(0)
+    try:
+        value = float(_plcmos_model(1).get_mos((wav / max(1.0, np.abs(wav).max())).astype(np.float32)))
+    finally:
+        np.random.set_state(state)
+    if not math.isfinite(value):
+        raise MetricError("PLCMOS refuses the clip: its value is not a number")
+    return value
+
+
 @dataclass(frozen=True)
 class Metric:
     """An entry of METRICS."""
@@ -278,6 +310,7 @@ METRICS: dict[str, Metric] = {
     "dnsmos_sig": Metric(_dnsmos_part("SIG"), "DNSMOS SIG", "MOS", True, (1.0, 5.0)),
     "dnsmos_bak": Metric(_dnsmos_part("BAK"), "DNSMOS BAK", "MOS", True, (1.0, 5.0)),
     "dnsmos_p808": Metric(_dnsmos_part("P808"), "DNSMOS P808", "MOS", True, (1.0, 5.0)),
+    "plcmos": Metric(plcmos, "PLCMOS", "MOS", True, (1.0, 5.0)),
 }
 
 

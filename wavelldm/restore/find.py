@@ -243,6 +243,29 @@ def _like(counts: np.ndarray, other: float | None) -> float | None:
 # --- the word of somebody who knows
 
 
+def entries(channel: int, damage: Damage, sr: int) -> list[dict]:
+    """The damage of one channel as rows of a table."""
+    rows: list[dict] = []
+    if damage.curve is not None:
+        rows.append({"channel": channel, "kind": "overload", "ceiling": round(damage.curve.ceiling, 4)})
+    if damage.ceiling is not None:
+        low, high = (round(x, 4) if abs(x) < 100 else None for x in damage.ceiling)
+        rows.append({"channel": channel, "kind": "clip", "low": low, "high": high})
+    for a, b in damage.gaps:
+        rows.append({"channel": channel, "kind": "gap", "start": round(a / sr, 3), "end": round(b / sr, 3)})
+    return rows
+
+
+def sentence(entry: dict) -> str:
+    """What was found and done, in a line."""
+    if entry["kind"] == "overload":
+        return f"soft overload below {entry['ceiling']:.3f}, its curve undone"
+    if entry["kind"] == "clip":
+        ends = " and ".join(f"{entry[end]:.3f}" for end in ("low", "high") if entry[end] is not None)
+        return f"samples cut off at {ends}, their peaks put back"
+    return f"gap of {1000 * (entry['end'] - entry['start']):.0f} ms at {entry['start']:.3f} s, filled"
+
+
 def read_gaps(text: str, sr: int, frames: int, channels: int) -> tuple[tuple[tuple[int, int], ...], ...]:
     """`1.20-1.45,3.0-3.2` in seconds, or the path of a JSON file -> the gaps of each channel, in samples.
 
