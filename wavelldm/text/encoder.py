@@ -166,7 +166,7 @@ def published_merges(name: str) -> Tokenizer:
 def from_gpt2(tensors: dict[str, Tensor], merges: str) -> TextEncoder:
     """A GPT2Model's or GPT2LMHeadModel's state_dict -> ours, equal in every hidden state."""
     own = {k.removeprefix("transformer."): v for k, v in tensors.items()}
-    own = {k: v for k, v in own.items() if not re.search(r"attn\.(masked_)?bias$|^lm_head", k)}
+    own = {k: v for k, v in own.items() if not re.search(r"\.attn\.(masked_)?bias$|^lm_head", k)}
     if "wte.weight" not in own or "wpe.weight" not in own:
         raise WavelldmError("these weights have no wte and wpe, which GPT-2 has; give a GPT2Model's")
     (_, width), (context, _) = own["wte.weight"].shape, own["wpe.weight"].shape

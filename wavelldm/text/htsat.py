@@ -1,7 +1,7 @@
 """HTS-AT (Chen et al., arXiv 2202.00874): a transformer that hears a spectrogram through windows.
 
 The log-mel is cut in time, and the pieces are laid one under the other, so that it becomes a square picture (section
-2.2); patches of 4 x 4 become tokens. In each group tokens attend to those in the same window of 8 x 8, and every
+2.2); patches become tokens. In each group tokens attend to those in the same window of 8 x 8, and every
 second block shifts the windows (Swin, arXiv 2103.14030, eq. 3); between groups 2 x 2 tokens become one of twice the
 width. The token-semantic head is a convolution over the last tokens, so each class has a curve over time (section
 2.3); the mean of the last tokens is the embedding.
@@ -26,10 +26,10 @@ class HTSATConfig:
 
     mel: MelConfig = MELS["audioldm2"]
     side: int = 128  # of the square picture: side // bands pieces of side frames each
-    patch: int = 4  # frames and bands of a token
-    width: int = 32  # of the first group
-    depths: tuple = (2, 2, 2)
-    heads: tuple = (2, 4, 8)
+    patch: int = 8  # frames and bands of a token
+    width: int = 48  # of the first group
+    depths: tuple = (2, 2)
+    heads: tuple = (4, 8)
     window: int = 8
     classes: int = 17
     slower: int = 2  # frames that are averaged into one
@@ -38,7 +38,7 @@ class HTSATConfig:
 # HTS-AT at 32 kHz (MS-CLAP 2023); LAION's has the same shape at 48 kHz and a hop of 480.
 PUBLISHED = HTSATConfig(
     MelConfig(sr=32_000, hop=320, n_mels=64, fmin=50.0, fmax=14_000.0, power=2.0, floor=1e-10, padding="center"),
-    side=256, width=96, depths=(2, 2, 6, 2), heads=(4, 8, 16, 32), classes=527, slower=1,
+    side=256, patch=4, width=96, depths=(2, 2, 6, 2), heads=(4, 8, 16, 32), classes=527, slower=1,
 )  # fmt: skip
 
 

@@ -20,7 +20,7 @@ class SoundVAEConfig:
     mel: MelConfig = MELS["audioldm2"]
     size: int = 24  # channels of the latent
     fold: int = 4  # frames that become one place
-    width: int = 160
+    width: int = 128
     encoder_depth: int = 2
     depth: int = 3
     expansion: int = 2

@@ -11,14 +11,14 @@ from ..data.scenes import NAMES, Scene
 from ..text.contrastive import PairConfig, TextAudioPair, contrastive_loss
 from .captioned import Captioned
 from .loop import Task
-from .options import Options, option
+from .options import HalfOptions, option
 
 CLASSES = 0.3  # weight of the loss of the token-semantic head
 
 
 @dataclass(frozen=True)
-class PairOptions(Options):
-    batch_size: int = option(48, "sounds in one step", least=2)
+class PairOptions(HalfOptions):
+    batch_size: int = option(64, "sounds in one step", least=2)
 
 
 def kinds_of(abouts: list) -> Tensor:
@@ -70,8 +70,10 @@ class PairTask(Task):
     def losses(self, batch: tuple) -> Iterator:
         mel, numbers, real, same, kinds = (x.to(self.device) for x in batch)
         net = self.networks["model"].train()
-        sound, curves = net.of_mel(varied(mel))
-        _, text = net.of_tokens(numbers, real)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
+            sound, curves = net.of_mel(varied(mel))
+            _, text = net.of_tokens(numbers, real)
+        sound, text, curves = sound.float(), text.float(), curves.float()
         pair = contrastive_loss(sound, text, net.scale, same)
         known = kinds[:, 0] >= 0
         heard = pair.new_zeros(())

@@ -10,13 +10,13 @@ from ..mel.vae import kl, reparameterise
 from ..text.latent import SoundVAE, SoundVAEConfig
 from .captioned import Captioned
 from .loop import Task
-from .options import Options, option
+from .options import HalfOptions, option
 
 MEASURED = 40  # batches over which the latents' mean and deviation are averaged
 
 
 @dataclass(frozen=True)
-class SoundVAEOptions(Options):
+class SoundVAEOptions(HalfOptions):
     batch_size: int = option(16, "sounds in one step", least=1)
 
 
@@ -47,8 +47,10 @@ class SoundVAETask(Task):
     def losses(self, batch: tuple) -> Iterator:
         model = self.networks["model"]
         log_mel = batch[0].to(self.device)  # (B, M, F)
-        mean, spread = model.encode(log_mel)
-        away = (model.decode(reparameterise(mean, spread))[..., : log_mel.shape[-1]] - log_mel).abs()
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
+            mean, spread = model.encode(log_mel)
+            drawn = model.decode(reparameterise(mean, spread))[..., : log_mel.shape[-1]]
+        away, mean, spread = (drawn.float() - log_mel).abs(), mean.float(), spread.float()
         loud = (1 + (log_mel + 9).clamp(0, 6) / 3).mean((1, 2), keepdim=True)  # what can be heard counts more
         far = (away * (1 + (log_mel + 9).clamp(0, 6) / 3) / loud).mean()
         rate = kl(mean, spread)
