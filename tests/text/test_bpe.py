@@ -31,7 +31,7 @@ def captions(count):
 
 
 def test_the_most_frequent_pair_is_joined_first():
-    """"lo" stands in all four words, "low" too, and " low" in three."""
+    """ "lo" stands in all four words, "low" too, and " low" in three."""
     found = learn(["low low low lower"], 3)
     assert found.merges == [(b"o", b"w"), (b"l", b"ow"), (b" ", b"low")]
     assert found.encode("low low") == [257, 258] and len(found) == 256 + 3 + 1

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..diffusion.samplers import Denoise
 from ..diffusion.schedule import Schedule, convert, make
 from ..errors import WavelldmError
 from ..nn.attention import rotary
@@ -143,7 +144,7 @@ class TextDiffusion(nn.Module):
 
 def guided(
     model: TextDiffusion, condition: Condition, guidance: float, against: Condition | None = None, rescale: float = 0.5
-):
+) -> Denoise:
     """denoise(z_t, t) -> z0 for the samplers: away from what `against` says (by default: from no text at all), by
     `guidance` times the way to what the text says (arXiv 2207.12598, eq. 6).
 

@@ -43,9 +43,7 @@ class SoundVAE(nn.Module):
             blocks = [ConvNeXtBlock(c.width, c.expansion) for _ in range(depth)]
             return [ChannelNorm(c.width), *blocks, ChannelNorm(c.width)]
 
-        self.encoder = nn.Sequential(
-            Conv1d(inside, c.width, 1), *body(c.encoder_depth), Conv1d(c.width, 2 * c.size, 1)
-        )
+        self.encoder = nn.Sequential(Conv1d(inside, c.width, 1), *body(c.encoder_depth), Conv1d(c.width, 2 * c.size, 1))
         self.decoder = nn.Sequential(Conv1d(c.size, c.width, 3), *body(c.depth), Conv1d(c.width, inside, 1))
         self.register_buffer("middle", torch.zeros(c.size, 1))
         self.register_buffer("spread", torch.ones(c.size, 1))

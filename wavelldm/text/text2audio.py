@@ -1,7 +1,7 @@
 """A sentence in, a sound out: the text encoder, the diffusion over sound latents, the VAE's decoder, Griffin-Lim.
 
-    maker = load_maker()
-    wav, sr = maker.generate("two low beeps, then rain", seconds=4, seed=1)
+maker = load_maker()
+wav, sr = maker.generate("two low beeps, then rain", seconds=4, seed=1)
 """
 
 import math

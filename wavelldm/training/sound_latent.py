@@ -60,7 +60,9 @@ class SoundVAETask(Task):
     def validate(self, model: SoundVAE) -> dict:
         """Mean absolute error of log-mels in nepers; also measures how large latents are."""
         rows = [self.distance(model, mel.to(self.device)) for (mel,) in self.valid]
-        latents = torch.cat([model.encode(mel.to(self.device))[0].transpose(0, 1).flatten(1) for (mel,) in self.valid], 1)
+        latents = torch.cat(
+            [model.encode(mel.to(self.device))[0].transpose(0, 1).flatten(1) for (mel,) in self.valid], 1
+        )
         for net in {model, self.networks["model"]}:
             net.middle.copy_(latents.mean(1, keepdim=True))
             net.spread.copy_(latents.std(1, keepdim=True).clamp_min(1e-3))

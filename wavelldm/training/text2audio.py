@@ -118,5 +118,3 @@ class TextDiffusionTask(Task):
             rows.append([len(z0), *(len(z0) * float(self.distance(model, batch, t, eps, w)) for w in told)])
         count, told, silent = map(sum, zip(*rows))
         return {"score": told / count, "without_text": silent / count}
-
-

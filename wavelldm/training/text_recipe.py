@@ -165,8 +165,8 @@ def follow(recipe: TextRecipe, output: str | Path | None = None, device: torch.d
     def trained(task: loop.Task, stage: Stage, part: str) -> tuple[dict, Path]:
         plan = task.plan(stage.steps, lr=stage.lr, warmup=min(100, stage.steps // 10), ema=0.998, valid_every=200)
         result = loop.fit(task, plan, place / part)
-        loop.write_weights(task, plan, place, f"{r.name}-{part}")
-        return result, place / f"{r.name}-{part}"
+        loop.write_weights(task, plan, place / part, f"{r.name}-{part}")
+        return result, place / part / f"{r.name}-{part}"
 
     captions = captions_of(r.data, train, r.seed)
     merges = bpe.learn(captions, r.merges).text
