@@ -23,7 +23,8 @@ AT_ONCE = 64
 
 @dataclass(frozen=True)
 class TextDiffusionOptions(HalfOptions):
-    batch_size: int = option(48, "sounds in one step", least=1)
+    batch_size: int = option(32, "sounds in one step", least=1)
+    half: bool = option(False, "compute in bfloat16 where that is faster")
     withheld: float = option(0.1, "share of sounds whose text is withheld", least=0)
 
 

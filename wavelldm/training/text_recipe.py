@@ -1,7 +1,7 @@
 """One YAML file describes a whole text-to-audio system: its data, its networks and how long each is trained."""
 
 import typing
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field, is_dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -53,9 +53,9 @@ class Stage:
 
 @dataclass(frozen=True)
 class Stages:
-    pair: Stage = Stage(1500, 1e-3, 64)
+    pair: Stage = Stage(900, 1e-3, 64)
     vae: Stage = Stage(1600, 2e-3, 16)
-    diffusion: Stage = Stage(6000, 1e-3, 48)
+    diffusion: Stage = Stage(4500, 1.5e-3, 32)
 
 
 @dataclass(frozen=True)
