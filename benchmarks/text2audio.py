@@ -442,6 +442,7 @@ along.
         print(text)
         write_section("text2audio-conditioners", text)
         return
+    given = [f"--count {args.count}", *(f"--{name}" for name in ("curves", "lengths") if getattr(args, name))]
     text = f"""## Text to audio
 
 Held-out captions: {args.count} single events of each of {len(KINDS)} kinds, {17 * args.count} pairs one after the other
@@ -452,7 +453,7 @@ distance to real scenes of the same captions, in the classifier's features.
 
 {tables(args)}
 
-{made_by("text2audio.py", None, f"--count {args.count}", *(["--curves"] if args.curves else []), *(["--lengths"] if args.lengths else []))}."""
+{made_by("text2audio.py", None, *given)}."""
     print(text)
     write_section("text2audio", text)
 

@@ -1,5 +1,7 @@
 """The text encoder: equal to transformers' GPT-2, the last real token in batches of mixed lengths, loading."""
 
+import json
+
 import numpy as np
 import pytest
 import safetensors.torch
@@ -9,8 +11,8 @@ from transformers import GPT2Config, GPT2Model
 
 from wavelldm.data import scenes
 from wavelldm.errors import WavelldmError
-from wavelldm.text.bpe import learn
-from wavelldm.text.encoder import TextConfig, TextEncoder, from_gpt2, last_real, load_gpt2
+from wavelldm.text.bpe import SIGNS, Tokenizer, learn
+from wavelldm.text.encoder import TextConfig, TextEncoder, from_gpt2, last_real, load_gpt2, published_merges
 
 CAPTIONS = ["rain", "a low hum with steady rain", "two beeps, then wind blowing in the distance"]
 
@@ -54,6 +56,15 @@ def test_a_folder_as_published_loads(gpt2, merges, tmp_path):
     (tmp_path / "model.safetensors").write_bytes(b"half")
     with pytest.raises(WavelldmError, match="no whole model.safetensors"):
         load_gpt2(str(tmp_path))
+
+
+def test_merges_come_through_the_published_tokenizer(merges, tmp_path):
+    tokenizer = Tokenizer.from_text(merges)
+    signs = ["".join(SIGNS[b] for b in token) for token in tokenizer.tokens]
+    vocabulary = {sign: i for i, sign in enumerate([*signs, "<|endoftext|>"])}
+    (tmp_path / "vocab.json").write_text(json.dumps(vocabulary), encoding="utf-8")
+    (tmp_path / "merges.txt").write_text("#version: 0.2\n" + merges + "\n", encoding="utf-8")
+    assert published_merges(str(tmp_path)).merges == tokenizer.merges
 
 
 def test_weights_of_another_kind_are_refused(merges):

@@ -85,6 +85,20 @@ def test_rescaling_gives_back_the_spread(maker):
     assert torch.allclose(far.std((1, 2)), plain.std((1, 2)), rtol=1e-3)
 
 
+@pytest.mark.parametrize("places", (5, 20, 21, 50, 73))
+def test_windows_that_agree_give_what_they_agree_on(places):
+    """Each window answers with the place's own number: the joined answer is that, whatever the overlap."""
+    seen = []
+
+    def denoise(z_t, t):
+        seen.append(z_t.shape[-1])
+        return 2 * z_t
+
+    z = torch.randn(2, 3, places)
+    assert torch.allclose(conditioned.in_windows(denoise, 20, 12)(z, torch.tensor([5, 5])), 2 * z, atol=1e-5)
+    assert set(seen) == {min(places, 20)}
+
+
 def test_two_conditions_of_other_lengths_stack(maker):
     a, b = maker.condition(["rain"]), maker.condition(["two low beeps followed by wind"])
     states, real, whole = conditioned._stacked(a, b)

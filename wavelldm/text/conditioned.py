@@ -26,7 +26,7 @@ WAVES = 4  # of the place in the whole
 @dataclass(frozen=True)
 class TextDiffusionConfig:
     size: int = 24  # channels of the latent
-    patch: int = 2  # places that become one token
+    patch: int = 4  # places that become one token
     width: int = 128
     depth: int = 6  # blocks, an even number
     heads: int = 4
@@ -166,6 +166,25 @@ def guided(
         return far * (rescale * back + 1 - rescale)
 
     return denoise
+
+
+def in_windows(denoise: Denoise, window: int, hop: int) -> Denoise:
+    """denoise for longer latents: windows of `window` places, `hop` apart, each estimated by itself; where they overlap
+    their estimates are faded into each other, so that all agree in the end (arXiv 2302.08113, eq. 5)."""
+
+    def joined(z_t: Tensor, t: Tensor) -> Tensor:
+        count = z_t.shape[-1]
+        starts = [*range(0, count - window, hop), count - window] if count > window else [0]
+        rise = torch.minimum(torch.arange(window) + 1, window - torch.arange(window)).clamp(max=window - hop).to(z_t)
+        total, weight = torch.zeros_like(z_t), torch.zeros_like(z_t[:1, :1])
+        for start in starts:
+            part = slice(start, start + window)
+            share = rise[: count - start]
+            total[..., part] += denoise(z_t[..., part], t) * share
+            weight[..., part] += share
+        return total / weight
+
+    return joined
 
 
 def _stacked(a: Condition, b: Condition) -> Condition:

@@ -6,6 +6,7 @@ token, the end of text: the only one that has seen everything. Shorter captions 
 nothing real can look.
 """
 
+import json
 import re
 from dataclasses import dataclass
 from functools import cached_property
@@ -156,10 +157,7 @@ def load_gpt2(name: str = "gpt2") -> TextEncoder:
 def published_merges(name: str) -> Tokenizer:
     """The merges of a published GPT-2, from the file that its tokenizer reads."""
     found = fetch("transformers", "GPT2Tokenizer", name, "tokenizer")
-    pairs = found._tokenizer.to_str()
-    import json
-
-    merges = json.loads(pairs)["model"]["merges"]
+    merges = json.loads(found.backend_tokenizer.to_str())["model"]["merges"]
     return Tokenizer.from_text("\n".join(m if isinstance(m, str) else " ".join(m) for m in merges))
 
 

@@ -55,7 +55,7 @@ class Stage:
 class Stages:
     pair: Stage = Stage(900, 1e-3, 64)
     vae: Stage = Stage(1600, 2e-3, 16)
-    diffusion: Stage = Stage(4500, 1.5e-3, 32)
+    diffusion: Stage = Stage(4000, 1.5e-3, 32)
 
 
 @dataclass(frozen=True)
