@@ -26,7 +26,7 @@ TINY = TextRecipe(
     joint=16,
     vae=SoundVAEConfig(size=4, width=16, encoder_depth=1, depth=1),
     diffusion=TextDiffusionConfig(width=32, depth=2, heads=2),
-    train=Stages(Stage(3, 1e-3, 4), Stage(3, 1e-3, 4), Stage(3, 1e-3, 4)),
+    train=Stages(*[Stage(3, 1e-3, 4)] * 4),
 )
 
 
@@ -86,7 +86,7 @@ def test_a_whole_system_is_trained_and_goes_on_where_it_stopped(tmp_path, monkey
     maker = load_maker(tmp_path / "run" / "diffusion" / "mine-diffusion")
     wav, sr = maker.generate("a bell, then rain", 0.5, steps=2)
     assert wav.shape == (1, 8000) and "rain" in maker.pair.text.words
-    longer = replace(TINY, train=Stages(TINY.train.pair, TINY.train.vae, Stage(5, 1e-3, 4)))
+    longer = replace(TINY, train=replace(TINY.train, diffusion=Stage(5, 1e-3, 4)))
     assert text_recipe.follow(longer, tmp_path / "run")["step"] == 5
     (tmp_path / "run" / "diffusion" / "last.pt").write_bytes(b"half")
     with pytest.raises(WavelldmError, match="not a whole checkpoint"):

@@ -18,6 +18,7 @@ MEASURED = 40  # batches over which the latents' mean and deviation are averaged
 @dataclass(frozen=True)
 class SoundVAEOptions(HalfOptions):
     batch_size: int = option(16, "sounds in one step", least=1)
+    frozen: bool = option(False, "only the decoder learns, so that what was made of the latent stays valid")
 
 
 class SoundVAETask(Task):
@@ -35,6 +36,7 @@ class SoundVAETask(Task):
         super().__init__(options, device, seed)
         self.sr = config.mel.sr
         self.networks, self.groups = {"model": SoundVAE(config).to(device)}, {"vae": ["model"]}
+        self.networks["model"].encoder.requires_grad_(not options.frozen)
 
     def read_captioned(self, train: Captioned, valid: Captioned) -> "SoundVAETask":
         size = self.options.batch_size

@@ -55,6 +55,7 @@ class Stage:
 class Stages:
     pair: Stage = Stage(900, 1e-3, 64)
     vae: Stage = Stage(1600, 2e-3, 16)
+    decoder: Stage = Stage(3000, 1.5e-3, 16)  # of the VAE, once its encoder is fixed
     diffusion: Stage = Stage(4000, 1.5e-3, 32)
 
 
@@ -178,7 +179,12 @@ def follow(recipe: TextRecipe, output: str | Path | None = None, device: torch.d
     if result["stopped"]:
         return result
     task = SoundVAETask(r.vae, SoundVAEOptions(stages.vae.batch_size), device, r.seed)
-    result, vae_path = trained(task.read_captioned(train, valid), stages.vae, "vae")
+    result, vae_path = trained(task.read_captioned(train, valid), stages.vae, "encoder")
+    if result["stopped"]:
+        return result
+    task = SoundVAETask(r.vae, SoundVAEOptions(stages.decoder.batch_size, frozen=True), device, r.seed)
+    task.start_from(str(vae_path))
+    result, vae_path = trained(task.read_captioned(train, valid), stages.decoder, "vae")
     if result["stopped"]:
         return result
     pair, vae = load(pair_path, TextAudioPair, device), load(vae_path, SoundVAE, device)
