@@ -12,7 +12,9 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "notebooks"))
 
 # Packages, and the files beside them, from the bottom up: each imports only from itself and from those before it.
-ORDER = "errors paths progress light config plots audio weights nn data metrics codec diffusion mel restore".split()
+ORDER = (
+    "errors paths progress light config plots audio weights nn data metrics codec diffusion mel text restore".split()
+)
 ORDER += "denoise refine ladder training export course app cli".split()
 MODULES = sorted((ROOT / "wavelldm").rglob("*.py"))
 PACKAGES = sorted(path.parent for path in (ROOT / "wavelldm").glob("*/__init__.py"))

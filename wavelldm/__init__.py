@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .denoise.denoiser import Denoiser, load
     from .metrics.folders import evaluate
     from .refine.files import refine_file
+    from .text.text2audio import generate
 
 __version__ = "0.1.0"
 
@@ -30,6 +31,7 @@ __all__ = [
     "compress",
     "decompress",
     "evaluate",
+    "generate",
     "load",
     "load_codec",
     "refine_file",
@@ -41,6 +43,7 @@ HOMES = {  # name -> where it is, and what it is called there
     "decompress": (".codec.compress", "decompress_file"),
     "evaluate": (".metrics.folders", "evaluate"),
     "load": (".denoise.denoiser", "load"),
+    "generate": (".text.text2audio", "generate"),
     "refine_file": (".refine.files", "refine_file"),
 }
 

@@ -14,7 +14,10 @@ from wavelldm.audio import files
 from wavelldm.cli import main
 
 SR = 16_000
-COMMANDS = ("demo", "denoise", "refine", "compress", "decompress", "train", "evaluate", "data", "mix", "ladder", "info")
+COMMANDS = (
+    *("demo", "denoise", "refine", "compress", "decompress", "generate", "tag"),
+    *("train", "evaluate", "data", "mix", "ladder", "info"),
+)
 
 
 def python(*argv, **more):

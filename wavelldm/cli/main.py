@@ -14,7 +14,7 @@ from contextlib import suppress
 from types import FrameType
 
 from .. import __version__
-from . import app, codec, data, demo, denoise, evaluate, export, info, ladder, listen, live, restore, train, web
+from . import app, codec, data, demo, denoise, evaluate, export, info, ladder, listen, live, restore, text, train, web
 from .options import EXIT, Manual, Parser, did_you_mean, explain, unknown_option
 
 EXAMPLES = """examples:
@@ -24,7 +24,8 @@ EXAMPLES = """examples:
   wavelldm restore call.wav                       fills what was lost, and leaves the rest as it is
   wavelldm mix --snr 0 10 --count 50 -o pairs     make noisy and clean pairs
   wavelldm evaluate pairs/clean cleaned pairs/noisy
-  wavelldm compress talk.wav                      writes talk.wll, 3.5 kbit/s or less"""
+  wavelldm compress talk.wav                      writes talk.wll, 3.5 kbit/s or less
+  wavelldm generate "two low beeps, then rain"    makes a sound of a sentence"""
 
 
 def parser() -> tuple[Parser, dict[str, Parser]]:
@@ -39,7 +40,23 @@ def parser() -> tuple[Parser, dict[str, Parser]]:
     top.add_argument("--version", action="version", version=f"wavelldm {__version__}")
     top.set_defaults(parser=top)
     commands = top.add_subparsers(title="commands", metavar="COMMAND [options]", dest="command")
-    for module in (demo, denoise, live, restore, codec, train, evaluate, listen, app, data, ladder, export, web, info):
+    for module in (
+        demo,
+        denoise,
+        live,
+        restore,
+        codec,
+        text,
+        train,
+        evaluate,
+        listen,
+        app,
+        data,
+        ladder,
+        export,
+        web,
+        info,
+    ):
         module.add(commands)
     return top, commands.choices
 

@@ -34,6 +34,14 @@ EXAMPLES = """examples:
   torchrun --nproc-per-node 4 -m wavelldm train codec --manifest table.tsv     four GPUs
 
 The options of a network: wavelldm train NETWORK --help"""
+TEXT2AUDIO = "text to sound: both encoders, the latent of sounds, the diffusion, as one YAML file says"
+TEXT2AUDIO_ABOUT = (
+    "Train all that `wavelldm generate` and `wavelldm tag` need, one network after the other, as one YAML file says. "
+    "The data are synthesised scenes with captions, or a folder of sounds with a CSV of captions (AudioCaps, Clotho). "
+    "Ctrl-C saves; the same command goes on where it stopped."
+)
+TEXT2AUDIO_EXAMPLES = """  wavelldm train text2audio -c configs/text2audio.yaml
+  wavelldm generate "a bell, then rain" --model runs/text2audio/diffusion/mine-diffusion"""
 OPEN = {
     "all": ("num_workers", "half"),
     "diffusion": ("codec",),
@@ -73,6 +81,10 @@ def add(commands: argparse._SubParsersAction) -> None:
     for name, (_, _, what) in NETWORKS.items():
         parser = command(networks, name, run_train, what, f"Train {what}. {DATA}")
         parser.network = name
+    parser = command(networks, "text2audio", run_text2audio, TEXT2AUDIO, TEXT2AUDIO_ABOUT, TEXT2AUDIO_EXAMPLES)
+    parser.add_argument("-c", "--config", metavar="FILE", help="the YAML file (default: the numbers of what ships)")
+    parser.add_argument("-o", "--output", metavar="FOLDER", help="of the run (default: as the YAML file says)")
+    parser.add_argument("--device", metavar="NAME", help="where to compute: cpu, cuda or mps (default: cpu)")
 
 
 def add_options(parser: argparse.ArgumentParser, network: str) -> None:
@@ -156,6 +168,18 @@ def run_train(args: argparse.Namespace) -> None:
     best = "not validated yet" if result["best"] is None else f"best score {result['best']:.4f}"
     if first:
         show(args, result, f"{state}: step {result['step']} of {result['steps']}, {best}, in {folder}")
+
+
+def run_text2audio(args: argparse.Namespace) -> None:
+    from ..training import text_recipe
+    from ..weights import check_device
+
+    recipe = text_recipe.read(args.config) if args.config else text_recipe.TextRecipe()
+    result = text_recipe.follow(recipe, args.output, check_device(args.device or "cpu"))
+    place, best = Path(args.output or recipe.output), result["best"]
+    state = "stopped; the same command goes on" if result["stopped"] else "done"
+    score = "not validated yet" if best is None else f"best score {best:.4f}"
+    show(args, result, f"{state}: step {result['step']} of {result['steps']}, {score}, in {place}")
 
 
 def by_options(args: argparse.Namespace, corpus: "Material", device: "torch.device") -> tuple[dict, Path]:

@@ -1,6 +1,7 @@
 """How every network is trained. Read first `loop` (the task, the plan, `fit`), then one network's file: `codec`,
 `diffusion`, `mask`, `prior`, `segan`, `waveform`, `speech_latent` and `filler` for what restores, or `ladder` for the
-four of the ladder.
+four of the ladder. Text to sound is `text_recipe` (one YAML file), which trains `contrastive`, `sound_latent` and
+`text2audio` on `captioned` sounds.
 
 `options` and `presets` are the numbers that one can change, `recipes` those that made the weights that ship; `parallel`
 lets several processes train together; `mixtures` and `latents` are what is trained on; `net2net` enlarges a network.
