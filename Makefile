@@ -6,7 +6,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 MANIFEST ?=
 TABLE := $(if $(MANIFEST),--manifest $(MANIFEST))
 
-.PHONY: help demo test unit lint web lab notebooks android bench bench-codec bench-restore train-codec train-denoiser train-restorer train-ladder train-refining clean
+.PHONY: help demo test unit lint wheel web lab notebooks android bench bench-codec bench-restore train-codec train-denoiser train-restorer train-ladder train-refining clean
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
@@ -25,6 +25,9 @@ lint: $(VENV)/dev ## format and rules (ruff)
 
 web: ## build the browser app into wavelldm/web (needs Node 20)
 	cd web && npm ci --no-fund --no-audit && npm run check && npm run build
+
+wheel: ## a wheel in dist/, to install elsewhere or to put beside a notebook
+	$(PYTHON) -m pip wheel --quiet --no-deps --wheel-dir dist .
 
 lab: $(VENV)/dev ## JupyterLab on the course
 	$(BIN)/jupyter lab notebooks

@@ -16,24 +16,40 @@ ROOT = Path(__file__).resolve().parent.parent
 HERE = ROOT / "notebooks"
 
 
-def address() -> str:
-    """The repository's public home, from the one place where it stands."""
-    return re.search(r'^Repository = "(.+)"$', (ROOT / "pyproject.toml").read_text(), re.M)[1]
+def urls() -> dict[str, str]:
+    """The public addresses of the project, from the one place where they stand; none until it has a home."""
+    found = re.search(r"^\[project\.urls\]\n((?:\w+ = .+\n)*)", (ROOT / "pyproject.toml").read_text(), re.M)
+    return dict(re.findall(r'^(\w+) = "(.+)"$', found[1], re.M)) if found else {}
 
 
 def badge(path: Path) -> str:
-    home = address().removeprefix("https://github.com/")
+    """A link that opens the notebook in Colab; nothing as long as nobody knows where it would lead."""
+    if "Repository" not in urls():
+        return ""
+    home = urls()["Repository"].removeprefix("https://github.com/")
     link = f"https://colab.research.google.com/github/{home}/blob/main/{path.resolve().relative_to(ROOT).as_posix()}"
     return f"[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({link})"
 
 
 def setup(path: Path) -> str:
-    """The one set-up cell. Without version pins, so that pip leaves the torch that is there alone; and with the extra
-    `metrics` only, because Colab's own Jupyter and widgets must stay as they are."""
+    """The one set-up cell. It installs a wheel that lies beside the notebook, or that of the project's home with its
+    checksum, never what somebody else may have put under our name; and it stops if that fails. Without version pins, so
+    that pip leaves the torch that is there alone; and with the extra `metrics` only, because Colab's own Jupyter and
+    widgets must stay as they are."""
+    home = f'"{urls()["Wheel"]}"' if "Wheel" in urls() else "None"
     return f"""try:
     import wavelldm
 except ModuleNotFoundError:  # Colab, or a fresh environment
-    %pip install -q "wavelldm[metrics] @ git+{address()}"
+    import subprocess
+    import sys
+    from pathlib import Path
+
+    wheel = next((path.resolve().as_uri() for path in Path().glob("wavelldm-*.whl")), {home})
+    if wheel is None:
+        raise RuntimeError("put a wheel of wavelldm (`make wheel`) beside this notebook and run this cell again") from None
+    command = [sys.executable, "-m", "pip", "install", "-q", f"wavelldm[metrics] @ {{wheel}}"]
+    if subprocess.run(command).returncode:
+        raise RuntimeError("wavelldm could not be installed; the lines above say why") from None
 
 from wavelldm import course
 
@@ -44,7 +60,7 @@ def heads(notebook, path: Path) -> None:
     """Put the badge on the first cell and the set-up code into the second."""
     first, second = notebook.cells[0], notebook.cells[1]
     rest = re.sub(r"\A\[!\[Open in Colab\].*\n+", "", first.source)
-    first.source = f"{badge(path)}\n\n{rest}"
+    first.source = f"{badge(path)}\n\n{rest}".lstrip()
     assert second.cell_type == "code", f"{path.name}: the second cell is the set-up cell"
     second.source = setup(path)
     notebook.metadata = {
@@ -57,7 +73,7 @@ def syllabus() -> str:
     """The README's table: one row for each notebook, from what its first cell says."""
     import json
 
-    rows = ["| | notebook | minutes | what you make |", "| --- | --- | ---: | --- |"]
+    rows = ["| notebook | minutes | what you make |", "| --- | ---: | --- |"]
     for path in sorted(HERE.glob("[0-9]*.ipynb")):
         head = "".join(json.loads(path.read_text())["cells"][0]["source"])
         title = re.search(r"^# (.+)$", head, re.M)[1]
@@ -67,7 +83,7 @@ def syllabus() -> str:
         }
         minutes = re.search(r"\d+", fields["Takes"])[0]
         link = f"[{title}]({path.relative_to(ROOT).as_posix()})"
-        rows.append(f"| {badge(path)} | {link} | {minutes} | {fields['You make'].rstrip('.')} |")
+        rows.append(f"| {' '.join([link, badge(path)]).strip()} | {minutes} | {fields['You make'].rstrip('.')} |")
     return "\n".join(rows)
 
 
