@@ -55,12 +55,24 @@ final class Samples {
         return out;
     }
 
-    /** The sum of products with `weights`, from sample `from` on. */
+    /** The sum of products with `weights`, from sample `from` on: four sums, which a processor can overlap. */
     float product(int from, float[] weights) {
-        float sum = 0;
-        for (int i = 0, at = start + from; i < weights.length; i++, at++) {
-            sum += weights[i] * data[at];
+        float[] x = data;
+        int at = start + from;
+        int fours = weights.length & ~3;
+        float a = 0;
+        float b = 0;
+        float c = 0;
+        float d = 0;
+        for (int i = 0; i < fours; i += 4, at += 4) {
+            a += weights[i] * x[at];
+            b += weights[i + 1] * x[at + 1];
+            c += weights[i + 2] * x[at + 2];
+            d += weights[i + 3] * x[at + 3];
         }
-        return sum;
+        for (int i = fours; i < weights.length; i++, at++) {
+            a += weights[i] * x[at];
+        }
+        return a + b + (c + d);
     }
 }
