@@ -46,10 +46,10 @@ except ModuleNotFoundError:  # Colab, or a fresh environment
 
     wheel = next((path.resolve().as_uri() for path in Path().glob("wavelldm-*.whl")), {home})
     if wheel is None:
-        raise RuntimeError("put a wheel of wavelldm (`make wheel`) beside this notebook and run this cell again") from None
+        raise RuntimeError("put a wheel of wavelldm (`make wheel`) beside this notebook, and run this cell again")
     command = [sys.executable, "-m", "pip", "install", "-q", f"wavelldm[metrics] @ {{wheel}}"]
     if subprocess.run(command).returncode:
-        raise RuntimeError("wavelldm could not be installed; the lines above say why") from None
+        raise RuntimeError("wavelldm could not be installed; the lines above say why")
 
 from wavelldm import course
 

@@ -1,7 +1,12 @@
 """Every notebook, top to bottom, from a fresh kernel in an empty folder, in the quick profile, within a minute each."""
 
+import os
+import shutil
+import subprocess
 import sys
+import sysconfig
 import time
+import venv
 from pathlib import Path
 
 import nbformat
@@ -68,3 +73,41 @@ def test_no_saved_sound_is_large():
     for path in NOTEBOOKS:
         sounds = re.findall(r"data:audio/[\w-]+;base64,([\w+/=]+)", path.read_text())
         assert max((len(s) for s in sounds), default=0) < 200_000, path.name
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", folder, ROOT]
+    subprocess.run(command, check=True)
+    (found,) = folder.glob("wavelldm-*.whl")
+    return found
+
+
+def bare(folder):
+    """A fresh environment without wavelldm, but with the packages that it needs: those of this one."""
+    venv.create(folder / "env", with_pip=True)
+    packages = folder / "packages"
+    packages.mkdir()
+    for path in Path(sysconfig.get_paths()["purelib"]).iterdir():
+        if not path.name.startswith("wavelldm"):
+            (packages / path.name).symlink_to(path)
+    variables = {"PIP_NO_DEPS": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PYTHONPATH": str(packages), "MPLBACKEND": "agg"}
+    return folder / "env" / "bin" / "python", os.environ | variables
+
+
+def test_the_set_up_cell_installs_a_wheel_that_lies_beside_it(wheel, tmp_path):
+    import build
+
+    cell = build.setup(ROOT / "notebooks" / "00_start_here.ipynb")
+    python, variables = bare(tmp_path)
+    run = [python, "-c", cell]
+    done = subprocess.run(run, cwd=tmp_path, env=variables, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.endswith("beside this notebook, and run this cell again\n")
+    shutil.copy(wheel, tmp_path)
+    done = subprocess.run(run, cwd=tmp_path, env=variables, capture_output=True, text=True)
+    assert done.returncode == 0 and "wavelldm 0" in done.stdout, done.stderr
+    (tmp_path / wheel.name).write_bytes(b"half")
+    subprocess.run([python, "-m", "pip", "uninstall", "-qy", "wavelldm"], env=variables, check=True)
+    done = subprocess.run(run, cwd=tmp_path, env=variables, capture_output=True, text=True)
+    assert done.returncode == 1 and "could not be installed" in done.stderr
