@@ -1,5 +1,6 @@
 """The tab for codebooks: what it hears is what the codec's graphs give."""
 
+import json
 import re
 
 import numpy as np
@@ -7,6 +8,7 @@ import onnxruntime
 import pytest
 import soundfile as sf
 
+from wavelldm import weights
 from wavelldm.app.web_server import WEIGHTS
 from wavelldm.data.voices import speak
 
@@ -53,6 +55,12 @@ def codes_of(talk) -> np.ndarray:
 
 def sound_of(codes: np.ndarray) -> np.ndarray:
     return graph("decoder").run(None, {"codes": codes})[0][0]
+
+
+@pytest.mark.parametrize("part", ["encoder", "decoder"])
+def test_the_graphs_are_those_of_the_codec_that_ships(part):
+    facts = json.loads(graph(part).get_modelmeta().custom_metadata_map["wavelldm"])
+    assert (facts["form"], facts["hash"]) == (part, weights.about("voice16k")["hash"]), "export it again"
 
 
 def test_sound_becomes_codes_and_sound_again(opened, talk, tmp_path):

@@ -4,8 +4,11 @@ import hashlib
 import http.client
 import json
 import re
+import signal
 import socket
 import subprocess
+import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -125,3 +128,13 @@ def test_the_built_page_is_committed():
     known = subprocess.run(["git", "ls-files", "wavelldm/web"], cwd=ROOT, capture_output=True, text=True)
     if known.returncode == 0:  # not in a copy without a history
         assert {Path(line).name for line in known.stdout.split()} == {p.name for p in web_server.PAGE.iterdir()}
+
+
+def test_the_command_serves_until_it_is_stopped():
+    command = [sys.executable, "-m", "wavelldm", "web", "--port", "0", "--no-open"]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    address = process.stdout.readline().split()[0]
+    with urllib.request.urlopen(address, timeout=10) as answer:
+        assert b"<title>wavelldm" in answer.read()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(10) == 0 and process.stderr.read() == ""
