@@ -6,14 +6,19 @@ It asks for nothing outside: no fonts, no analytics, and a Content-Security-Poli
 import logging
 import os
 import tempfile
+import threading
 from collections.abc import Callable
 from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
+import numpy as np
+
+from ..denoise import denoiser
 from ..denoise.denoiser import MODELS, TRAINING
 from ..errors import WavelldmError
-from .studio import EDITS, LONGEST, Outcome, Studio, place_of, table_html
+from ..metrics.scores import measure
+from .studio import EDITS, LONGEST, Outcome, Studio, place_of, shipped_codec, table_html
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before Gradio is imported
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -95,7 +100,7 @@ def shown(work: Callable[..., Outcome]) -> Callable[..., tuple]:
             raise gr.Error(told(error, source), duration=12, print_exception=False, title="That did not work") from None
         notes = "".join(f"<p>{escape(note)}</p>" for note in outcome.notes)
         picture = str(outcome.picture) if outcome.picture else None
-        return players(outcome), picture, table_html(outcome.table) + f'<div class="notes">{notes}</div>'
+        return players(outcome), table_html(outcome.table) + f'<div class="notes">{notes}</div>', picture
 
     return run
 
@@ -107,8 +112,8 @@ def sound(label: str = "Recording") -> gr.Audio:
 def results(name: str) -> list:
     return [
         gr.HTML(elem_id=f"{name}-players", elem_classes="empty-ok"),
-        gr.Image(label="Spectrograms", show_label=False, interactive=False, type="filepath", format="png", buttons=[]),
         gr.HTML(elem_id=f"{name}-notes", elem_classes="empty-ok"),
+        gr.Image(label="Spectrograms", show_label=False, interactive=False, type="filepath", format="png", buttons=[]),
     ]
 
 
@@ -151,7 +156,8 @@ def page(folder: str | Path) -> gr.Blocks:
     def restore() -> tuple:
         source = sound()
         wave = gr.Image(
-            label="Click where the gap begins, then where it ends", interactive=False, type="filepath", format="png",
+            label="Waveform",
+            show_label=False, interactive=False, type="filepath", format="png",
             buttons=[], elem_id="wave",
         )  # fmt: skip
         places = gr.Textbox(label="Gaps in seconds (nothing: they are looked for)", placeholder="1.20-1.45, 3.0-3.2")
@@ -205,6 +211,16 @@ def page(folder: str | Path) -> gr.Blocks:
     return blocks
 
 
+def warm() -> None:
+    """Load what the first result needs, while somebody looks for a file."""
+    try:
+        denoiser.load("best")
+        shipped_codec()
+        measure(np.ones(16_000), np.ones(16_000), 16_000, ["dnsmos_ovrl"])
+    except WavelldmError:  # a package that is missing is said where it is needed
+        pass
+
+
 def mark(source: str | None, places: str, half: float | None, event: gr.SelectData) -> tuple:
     """Two clicks on the waveform make a gap."""
     from ..audio import files
@@ -256,6 +272,7 @@ def launch(
         )
     except OSError:
         raise WavelldmError(f"port {port} is in use or not allowed; choose another with --port") from None
+    threading.Thread(target=warm, daemon=True).start()
     try:
         if block:
             print(f"{blocks.local_url}\nCtrl-C ends it", flush=True)

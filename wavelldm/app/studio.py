@@ -223,8 +223,8 @@ class Studio:
         folder, before = self._own(source, "restore")
         wav, sr = files.load(before, mono=True)
         plt = plots.pyplot()
-        figure = plt.figure(figsize=(10, 1.6), layout="none")
-        ax = figure.add_axes((0, 0.16, 1, 0.84))
+        figure = plt.figure(figsize=(10, 2.4), layout="none")
+        ax = figure.add_axes((0, 0.14, 1, 0.86))
         count = max(1, wav.shape[-1] // 2000)
         blocks = wav[0, : wav.shape[-1] // count * count].reshape(-1, count)  # (P, n)
         at = np.arange(len(blocks)) * count / sr

@@ -1,0 +1,161 @@
+"""The page of the models in Chromium: upload, record, result, error, two people at once."""
+
+import time
+
+import pytest
+import torch
+from signals import noisy, speechlike
+
+from wavelldm.app import page as app
+from wavelldm.audio import files
+
+SR = 16_000
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory):
+    import socket
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    app.warm()  # loading is not what is measured here
+    blocks = app.launch(port=port, folder=tmp_path_factory.mktemp("kept"), block=False)
+    yield blocks.local_url
+    blocks.close(verbose=False)
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    path = tmp_path_factory.mktemp("clip") / "talk.wav"
+    files.save(path, torch.as_tensor(noisy(0.4 * speechlike(1.0), 8)).float(), SR)
+    return str(path)
+
+
+def open_tab(page, name):
+    page.set_default_timeout(60_000)
+    page.wait_for_selector("#denoise-go")
+    page.get_by_role("tab", name=name.capitalize(), exact=True).click()
+    page.wait_for_selector(f"#{name}-go", state="visible")
+    return page.locator(f"div[role=tabpanel]:has(#{name}-go)")
+
+
+def drop(page, name, path):
+    panel = open_tab(page, name)
+    panel.locator("input[type=file]").first.set_input_files(path)
+    panel.get_by_label("Clear").first.wait_for()
+    return panel
+
+
+def go(page, name):
+    page.click(f"#{name}-go")
+    page.wait_for_selector(f"#{name}-players .step[data-at]")
+
+
+def test_a_dropped_file_is_cleaned_and_before_and_after_play_in_step(visit, url, clip):
+    page = visit(url)
+    drop(page, "denoise", clip)
+    start = time.perf_counter()
+    go(page, "denoise")
+    took = time.perf_counter() - start
+    notes = page.inner_text("#denoise-notes")
+    computing = float(notes.split(" of computing")[0].split()[-2])
+    assert took - computing < 15, f"{took:.1f} s, of which {computing} s of computing"  # beside other work; 2 s alone
+    sounds = "[...document.querySelectorAll('#denoise-players audio')]"
+    page.click("#denoise-players .play")
+    page.wait_for_function(f"() => {sounds}.every((s) => s.currentTime > 0.1)")
+    assert page.evaluate(f"{sounds}.map((s) => s.muted)") == [True, False]
+    page.click("#denoise-players .pick >> text=before")
+    assert page.evaluate(f"{sounds}.map((s) => s.muted)") == [False, True]
+    first, second = page.evaluate(f"{sounds}.map((s) => s.currentTime)")
+    assert abs(first - second) < 0.1
+    kept = page.evaluate(f"{sounds}[1].src")
+    wav = files.load(clip)[0]
+    with page.expect_download() as saved:
+        page.click("#denoise-players .save")
+    assert kept.endswith("cleaned.wav") and files.load(saved.value.path())[0].shape == wav.shape
+
+
+def test_the_microphone_is_heard(visit, url):
+    page = visit(url, permissions=["microphone"])
+    panel = open_tab(page, "denoise")
+    panel.get_by_label("Record audio").first.click()
+    panel.get_by_role("button", name="Record", exact=True).first.click()
+    page.wait_for_timeout(1500)
+    panel.get_by_role("button", name="Stop", exact=True).first.click()
+    page.wait_for_timeout(1000)
+    go(page, "denoise")
+    assert "s of sound in" in page.inner_text("#denoise-notes")
+
+
+def test_a_file_that_is_no_sound_is_a_sentence_and_the_page_goes_on(visit, url, clip, tmp_path):
+    bad = tmp_path / "<img src=x>.wav"
+    bad.write_bytes(b"no sound at all")
+    page = visit(url)
+    page.set_default_timeout(60_000)
+    page.wait_for_selector("#denoise-go")
+    page.click("#denoise-go")
+    page.wait_for_selector("text=Record or drop a file first.")
+    panel = open_tab(page, "denoise")
+    panel.locator("input[type=file]").first.set_input_files(str(bad))
+    page.wait_for_timeout(1500)
+    page.click("#denoise-go")
+    page.wait_for_selector("text=cannot be read as sound")
+    said = page.inner_text("body")
+    assert "Traceback" not in said and "/tmp/" not in said
+    assert page.query_selector("img[src=x]") is None
+
+
+def test_a_gap_is_marked_on_the_waveform_and_filled(visit, url, clip):
+    page = visit(url)
+    drop(page, "restore", clip)
+    wave = page.locator("#wave img")
+    wave.wait_for()
+    box = wave.bounding_box()
+    for share in (0.4, 0.5):
+        wave.click(position={"x": share * box["width"], "y": box["height"] / 3})
+        page.wait_for_timeout(700)
+    field = page.get_by_label("Gaps in seconds (nothing: they are looked for)")
+    page.wait_for_function(
+        "() => [...document.querySelectorAll('textarea, input')].some((n) => /^0\\.\\d/.test(n.value))"
+    )
+    first, last = map(float, field.input_value().split("-"))
+    assert first == pytest.approx(0.4, abs=0.03) and last == pytest.approx(0.5, abs=0.03)
+    page.get_by_label("Lose these places first, to try it on a whole recording").check()
+    go(page, "restore")
+    assert page.locator("#restore-players .pick").all_inner_texts() == ["whole", "before", "restored"]
+    assert "filled" in page.inner_text("#restore-notes")
+
+
+def test_the_codec_and_the_comparison_answer(visit, url, clip):
+    page = visit(url)
+    drop(page, "codec", clip)
+    go(page, "codec")
+    assert "kbit/s" in page.inner_text("#codec-notes")
+    drop(page, "compare", clip)
+    go(page, "compare")
+    assert len(page.query_selector_all("#compare-notes tr")) == 5
+
+
+def test_two_people_at_once_each_get_their_own(visit, url, tmp_path):
+    pages = []
+    for seconds in (0.8, 1.4):
+        path = tmp_path / f"{seconds}.wav"
+        files.save(path, torch.as_tensor(0.4 * speechlike(seconds)).float(), SR)
+        page = visit(url)
+        drop(page, "denoise", str(path))
+        pages.append(page)
+    for page in pages:
+        page.click("#denoise-go")
+    for page, seconds in zip(pages, (0.8, 1.4)):
+        page.wait_for_selector("#denoise-players .step[data-at]")
+        page.wait_for_function("() => document.querySelector('#denoise-players audio').duration > 0")
+        durations = "[...document.querySelectorAll('#denoise-players audio')].map((s) => s.duration)"
+        assert page.evaluate(durations) == pytest.approx([seconds, seconds], abs=0.01)
+
+
+def test_a_port_in_use_is_a_sentence(url, tmp_path):
+    from wavelldm.errors import WavelldmError
+
+    with pytest.raises(WavelldmError, match="choose another with --port"):
+        app.launch(port=int(url.rstrip("/").rsplit(":", 1)[1]), folder=tmp_path, block=False)
