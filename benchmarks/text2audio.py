@@ -359,7 +359,7 @@ def conditioners(args: argparse.Namespace, folder: Path) -> None:
 
     maker = load_maker(args.model)
     train, valid = (latents_of(maker.vae, synthesised(n, s)) for n, s in ((args.scenes, 1), (240, 2)))
-    train, valid = (Captioned({100: x.mels[100]}, {100: x.about[100]}) for x in (train, valid))  # those of 4 s
+    train, valid = (Captioned({400: x.mels[400]}, {400: x.about[400]}) for x in (train, valid))  # those of 4 s
     config = maker.diffusion.config
     for seed in range(args.seeds):
         for name in ("pretrained", "untrained", "bag of words"):
