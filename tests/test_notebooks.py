@@ -92,7 +92,12 @@ def bare(folder):
     for path in Path(sysconfig.get_paths()["purelib"]).iterdir():
         if not path.name.startswith("wavelldm"):
             (packages / path.name).symlink_to(path)
-    variables = {"PIP_NO_DEPS": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PYTHONPATH": str(packages), "MPLBACKEND": "agg"}
+    variables = {
+        "PIP_NO_DEPS": "1",
+        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+        "PYTHONPATH": str(packages),
+        "MPLBACKEND": "agg",
+    }
     return folder / "env" / "bin" / "python", os.environ | variables
 
 
