@@ -19,7 +19,7 @@ from ..audio.mel import mel_to_wav
 from ..diffusion.samplers import ddim
 from ..errors import WavelldmError
 from ..progress import progress_bar
-from .conditioned import Condition, TextDiffusion, guided
+from .conditioned import Condition, TextDiffusion, guided, in_windows
 from .contrastive import TextAudioPair
 from .encoder import words_of
 from .latent import SoundVAE
@@ -28,6 +28,8 @@ DEFAULT = "scenes16k-diffusion"  # what ships
 PAIR = "scenes16k-pair"
 LONGEST = 60.0  # seconds
 SHORTEST = 0.25
+LEARNT = 7.0  # seconds of the longest scenes of training; beyond, windows are joined
+WINDOW = (100, 76)  # places of a window, and from one to the next
 ROUNDS = 32  # of Griffin-Lim
 
 
@@ -89,6 +91,8 @@ class SoundMaker:
         noise = torch.randn((len(texts), self.diffusion.config.size, places), generator=generator).to(device)
         against = self.condition([negative] * len(texts)) if negative else None
         denoise = guided(self.diffusion, self.condition(texts), guidance, against)
+        if places > LEARNT * self.vae.rate:
+            denoise = in_windows(denoise, *WINDOW)
         with progress_bar(total=steps, desc="sound", unit="step", show=show) as bar:
             return ddim(denoise, noise, self.diffusion.schedule, steps, lambda *_: bar.update() and None)
 
