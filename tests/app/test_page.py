@@ -34,7 +34,6 @@ def clip(tmp_path_factory):
 
 def open_tab(page, name):
     page.set_default_timeout(60_000)
-    page.wait_for_selector("#denoise-go")
     page.get_by_role("tab", name=name.capitalize(), exact=True).click()
     page.wait_for_selector(f"#{name}-go", state="visible")
     return page.locator(f"div[role=tabpanel]:has(#{name}-go)")
