@@ -33,7 +33,7 @@ def clip(tmp_path_factory):
 
 
 def open_tab(page, name):
-    page.set_default_timeout(60_000)
+    page.set_default_timeout(150_000)
     page.get_by_role("tab", name=name.capitalize(), exact=True).click()
     page.wait_for_selector(f"#{name}-go", state="visible")
     return page.locator(f"div[role=tabpanel]:has(#{name}-go)")
@@ -59,7 +59,7 @@ def test_a_dropped_file_is_cleaned_and_before_and_after_play_in_step(visit, url,
     took = time.perf_counter() - start
     notes = page.inner_text("#denoise-notes")
     computing = float(notes.split(" of computing")[0].split()[-2])
-    assert took - computing < 15, f"{took:.1f} s, of which {computing} s of computing"  # beside other work; 2 s alone
+    assert took - computing < 20, f"{took:.1f} s, of which {computing} s of computing"  # beside other work; 2 s alone
     sounds = "[...document.querySelectorAll('#denoise-players audio')]"
     page.click("#denoise-players .play")
     page.wait_for_function(f"() => {sounds}.every((s) => s.currentTime > 0.1)")
@@ -91,7 +91,7 @@ def test_a_file_that_is_no_sound_is_a_sentence_and_the_page_goes_on(visit, url, 
     bad = tmp_path / "<img src=x>.wav"
     bad.write_bytes(b"no sound at all")
     page = visit(url)
-    page.set_default_timeout(60_000)
+    page.set_default_timeout(150_000)
     page.wait_for_selector("#denoise-go")
     page.click("#denoise-go")
     page.wait_for_selector("text=Record or drop a file first.")

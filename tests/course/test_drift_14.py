@@ -1,15 +1,13 @@
 """What notebook 14 builds by hand is what the module has."""
 
-import math
-
 import numpy as np
 import pytest
 import torch
 from lift import definitions
 from signals import noisy, speechlike
 
+from wavelldm import course
 from wavelldm.app import listen_report
-from wavelldm.audio.loudness import loudness
 from wavelldm.metrics import intervals, scores
 
 HAND = definitions("14")
@@ -64,6 +62,7 @@ def test_the_constructed_cases_are_what_they_are_called(pair):
 
 
 def test_the_blind_test_counts_right_answers_and_changes_places():
+    HAND["course"] = course
     clean = torch.from_numpy(speechlike(0.5)).float()[None]
     test = HAND["blind_test"](clean, 0.1 * clean.flip(-1), SR, trials=5, seed=0)
     places = set()
@@ -78,11 +77,15 @@ def test_the_blind_test_counts_right_answers_and_changes_places():
 
 
 def test_intervals_of_the_slider_shrink_with_more_clips():
-    HAND["apart"] = np.random.default_rng(0).standard_normal(16)
+    HAND["apart"] = np.tile(np.random.default_rng(0).standard_normal(8), 4)
     import matplotlib.pyplot as plt
 
     before = len(plt.get_fignums())
-    figure = HAND["how_many"](8, 1.0)
-    assert len(plt.get_fignums()) == before and "8 clips" in figure.axes[0].get_title(loc="left")
-    low, high = (HAND["my_interval"](HAND["apart"][:n])[1:] for n in (4, 16))
-    assert math.dist(low, [0, 0]) > 0 and high[1] - high[0] < low[1] - low[0]
+    widths = []
+    for count in (8, 32):
+        ax = HAND["how_many"](count, 1.0).axes[0]
+        title = "".join(ax.get_title(loc=place) for place in ("left", "center"))
+        assert f"{count} clips" in title
+        low, high = ax.lines[1].get_xdata()
+        widths.append(high - low)
+    assert len(plt.get_fignums()) == before and widths[1] < widths[0]
