@@ -33,8 +33,7 @@ def clip(tmp_path_factory):
 
 
 def open_tab(page, name):
-    page.set_default_timeout(60_000)
-    page.wait_for_selector("#denoise-go")
+    page.set_default_timeout(150_000)
     page.get_by_role("tab", name=name.capitalize(), exact=True).click()
     page.wait_for_selector(f"#{name}-go", state="visible")
     return page.locator(f"div[role=tabpanel]:has(#{name}-go)")
@@ -60,20 +59,20 @@ def test_a_dropped_file_is_cleaned_and_before_and_after_play_in_step(visit, url,
     took = time.perf_counter() - start
     notes = page.inner_text("#denoise-notes")
     computing = float(notes.split(" of computing")[0].split()[-2])
-    assert took - computing < 15, f"{took:.1f} s, of which {computing} s of computing"  # beside other work; 2 s alone
-    sounds = "[...document.querySelectorAll('#denoise-players audio')]"
+    assert took - computing < 20, f"{took:.1f} s, of which {computing} s of computing"  # beside other work; 2 s alone
+    step = page.locator("#denoise-players .step")
     page.click("#denoise-players .play")
-    page.wait_for_function(f"() => {sounds}.every((s) => s.currentTime > 0.1)")
-    assert page.evaluate(f"{sounds}.map((s) => s.muted)") == [True, False]
+    page.wait_for_function("() => document.querySelector('#denoise-players .step').dataset.time > 0.1")
+    assert step.get_attribute("data-at") == "1"
+    assert step.get_attribute("data-seconds") == "1 1"  # both start at one moment of one clock
+    before = float(step.get_attribute("data-time"))
     page.click("#denoise-players .pick >> text=before")
-    assert page.evaluate(f"{sounds}.map((s) => s.muted)") == [False, True]
-    first, second = page.evaluate(f"{sounds}.map((s) => s.currentTime)")
-    assert abs(first - second) < 0.1
-    kept = page.evaluate(f"{sounds}[1].src")
+    assert step.get_attribute("data-at") == "0" and float(step.get_attribute("data-time")) >= before  # it goes on
+    page.wait_for_selector("#denoise-players .step:not(.on)")  # to the end
     wav = files.load(clip)[0]
     with page.expect_download() as saved:
         page.click("#denoise-players .save")
-    assert kept.endswith("cleaned.wav") and files.load(saved.value.path())[0].shape == wav.shape
+    assert saved.value.suggested_filename == "cleaned.wav" and files.load(saved.value.path())[0].shape == wav.shape
 
 
 def test_the_microphone_is_heard(visit, url):
@@ -92,7 +91,7 @@ def test_a_file_that_is_no_sound_is_a_sentence_and_the_page_goes_on(visit, url, 
     bad = tmp_path / "<img src=x>.wav"
     bad.write_bytes(b"no sound at all")
     page = visit(url)
-    page.set_default_timeout(60_000)
+    page.set_default_timeout(150_000)
     page.wait_for_selector("#denoise-go")
     page.click("#denoise-go")
     page.wait_for_selector("text=Record or drop a file first.")
@@ -149,9 +148,10 @@ def test_two_people_at_once_each_get_their_own(visit, url, tmp_path):
         page.click("#denoise-go")
     for page, seconds in zip(pages, (0.8, 1.4)):
         page.wait_for_selector("#denoise-players .step[data-at]")
-        page.wait_for_function("() => document.querySelector('#denoise-players audio').duration > 0")
-        durations = "[...document.querySelectorAll('#denoise-players audio')].map((s) => s.duration)"
-        assert page.evaluate(durations) == pytest.approx([seconds, seconds], abs=0.01)
+        page.click("#denoise-players .play")
+        page.wait_for_selector("#denoise-players .step[data-seconds]")
+        heard = page.get_attribute("#denoise-players .step", "data-seconds").split()
+        assert list(map(float, heard)) == pytest.approx([seconds, seconds], abs=0.01)
 
 
 def test_a_port_in_use_is_a_sentence(url, tmp_path):

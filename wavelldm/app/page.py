@@ -67,10 +67,7 @@ def address(path: Path) -> str:
 def players(outcome: Outcome) -> str:
     """All versions, which play in step: one is heard, a click changes which. pages/studio.js moves it."""
     names = list(outcome.versions)
-    sounds = "".join(
-        f'<audio preload="auto" src="{address(path)}" data-name="{escape(name)}"></audio>'
-        for name, path in outcome.versions.items()
-    )
+    sounds = "".join(f'<i class="sound" data-src="{address(path)}"></i>' for path in outcome.versions.values())
     picks = "".join(f'<button type="button" class="pick">{escape(name)}</button>' for name in names)
     keep = f'<a class="save" download href="{address(outcome.versions[names[-1]])}">Save {escape(names[-1])}</a>'
     bar = '<input type="range" min="0" max="1000" value="0" aria-label="Place">'

@@ -228,7 +228,8 @@ class Studio:
         count = max(1, wav.shape[-1] // 2000)
         blocks = wav[0, : wav.shape[-1] // count * count].reshape(-1, count)  # (P, n)
         at = np.arange(len(blocks)) * count / sr
-        ax.fill_between(at, blocks.amin(1).numpy(), blocks.amax(1).numpy(), color=plots.ACCENT, lw=0)
+        low, high = blocks.amin(1).clamp(max=0), blocks.amax(1).clamp(min=0)  # from the zero line on
+        ax.fill_between(at, low.numpy(), high.numpy(), color=plots.ACCENT, lw=0.5)
         ax.set(xlim=(0, wav.shape[-1] / sr), yticks=[])
         ax.spines["left"].set_visible(False)
         figure.savefig(folder / "waveform.png")
