@@ -112,6 +112,20 @@ def test_a_worker_that_is_too_slow_gives_way_to_the_original_and_says_so(visit, 
     assert len(wav) and np.abs(np.diff(wav)).max() < 1.2 * jumps
 
 
+def test_a_page_that_is_slow_does_not_disturb_the_sound(visit, live, sounds, tmp_path):
+    """The thread of the page runs at a twentieth of its speed; that of the sound has nothing to do with it."""
+    clean, rough, _ = sounds
+    page = started(visit, live)
+    page.wait_for_timeout(1000)
+    page.context.new_cdp_session(page).send("Emulation.setCPUThrottlingRate", {"rate": 20})
+    for attempt in range(3):
+        wav, sr = recorded(page, tmp_path / f"{attempt}.wav", 4.0)
+        after, before = compared(clean, soxr.resample(wav, sr, SR)[SR:], rough)
+        if after >= before + 5:
+            break
+    assert after >= before + 5
+
+
 def test_a_microphone_that_is_refused_gets_a_sentence(visit, browser):
     page = visit()
     page.evaluate(

@@ -2,7 +2,7 @@
 import { Sentence } from "./errors";
 import { opened, Writer, type Wav } from "./wav";
 
-const MOST = 120e6; // bytes of a packed file: some hours of MP3, half an hour of FLAC
+const MOST = 64e6; // bytes of a packed file: an hour of MP3, ten minutes of FLAC
 
 /** The sample rate that a file of another kind than WAV names in its beginning, or 48,000. */
 export function rateOf(head: Uint8Array): number {
@@ -37,8 +37,9 @@ export async function decoded(file: File): Promise<Wav> {
     throw new Sentence(`${file.name} is no sound file that this browser can read. Choose WAV, FLAC, MP3, Ogg or M4A.`);
   }
   const writer = new Writer(rate, sound.numberOfChannels, "pcm24");
+  const rows = Array.from({ length: sound.numberOfChannels }, (_, c) => sound.getChannelData(c));
   for (let at = 0; at < sound.length; at += 1 << 20) {
-    const rows = Array.from({ length: sound.numberOfChannels }, (_, c) => sound.getChannelData(c));
+    await new Promise((resolve) => setTimeout(resolve)); // the page stays awake
     writer.add(rows.map((row) => row.subarray(at, at + (1 << 20))));
   }
   const found = writer.finish();
