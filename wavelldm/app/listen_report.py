@@ -361,7 +361,7 @@ def picture(found: Report, path: Path) -> None:
         ax.set(xlim=(0, 100), ylim=(-0.6, max(1, len(names)) - 0.4))
         ax.set_xlabel("X known, %" if found.test.kind == "abx" else "preferred, %")
     kept = found.listeners - len(found.left_out)
-    ax.set_title(plain(f"{found.test.title}: {kept} listeners, bars: 95 %"))
+    ax.set_title(plain(f"{found.test.title} · {kept} listeners, bars: 95 %"))
     fig.savefig(path)
     plt.close(fig)
 
