@@ -38,10 +38,13 @@ def test_what_listeners_can_see_says_nothing_of_systems_clips_or_checks(make):
     test = make("acr", title="</script><b>&")
     seen = (test.folder / "public" / "test.js").read_text()
     names = [path.name for path in (test.folder / "public" / "audio").iterdir()]
-    for word in ("good", '"bad', "clean", "check", '"c0', '"c1', "system", "sounds"):
-        assert word not in seen
+    facts = json.loads(seen.split("= ", 1)[1].rstrip(";\n"))
+    assert set(facts) == {"id", "kind", "title", "trials"}
+    for trial in facts["trials"]:  # random names, and nothing else
+        assert set(trial) == {"id", "stimuli", "reference", "practice"} and trial["reference"] is None
+        assert all(re.fullmatch("[0-9a-f]{12,20}", name) for name in (trial["id"], *trial["stimuli"]))
     assert all(re.fullmatch(r"[0-9a-f]{20}\.wav", name) for name in names) and len(names) == len(test.sounds)
-    assert "</script>" not in seen and json.loads(seen.split("= ", 1)[1].rstrip(";\n"))["title"] == test.title
+    assert "</script>" not in seen and facts["title"] == test.title
     assert not list((test.folder / "public").rglob("test.json"))
     assert [t["id"] for t in public(test)["trials"]] == sorted(t.id for t in test.trials)  # not in the key's order
 
