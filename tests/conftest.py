@@ -4,3 +4,16 @@ machine does not make two threads wait for each other."""
 import os
 
 os.environ["OMP_NUM_THREADS"] = "1"
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def playwright():
+    """What drives browsers: one for all tests, as there can be only one in a process."""
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        pytest.fail("pages are tested with Playwright; install it: pip install playwright", pytrace=False)
+    with sync_playwright() as found:
+        yield found

@@ -35,15 +35,12 @@ def make(folders, tmp_path):
 
 
 @pytest.fixture(scope="session")
-def browser():
-    from playwright.sync_api import sync_playwright
-
+def browser(playwright):
     if CHROMIUM is None:
         pytest.fail("these tests drive Chromium, and it is not installed: apt-get install chromium")
-    with sync_playwright() as play:
-        chromium = play.chromium.launch(executable_path=CHROMIUM, args=SWITCHES)
-        yield chromium
-        chromium.close()
+    chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=SWITCHES)
+    yield chromium
+    chromium.close()
 
 
 @pytest.fixture

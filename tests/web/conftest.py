@@ -36,16 +36,6 @@ def chromium() -> str:
 
 
 @pytest.fixture(scope="session")
-def playwright():
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        pytest.fail("the browser app is tested with Playwright; install it: pip install playwright", pytrace=False)
-    with sync_playwright() as playwright:
-        yield playwright
-
-
-@pytest.fixture(scope="session")
 def launch(playwright) -> Callable:
     """A browser whose microphone hears a WAV file, over and over."""
 
