@@ -1,6 +1,6 @@
 // Builds the page into wavelldm/web: scripts bundled, onnxruntime packed, and a list that says what it was built from.
 import { createHash } from "node:crypto";
-import { cpSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { gzipSync } from "node:zlib";
 import { build } from "esbuild";
@@ -18,12 +18,12 @@ function hashed(folder, names) {
   return hash.digest("hex");
 }
 
-const inside = (folder) => readdirSync(join(HERE, folder)).map((name) => `${folder}/${name}`);
-const sources = ["build.mjs", "package.json", "package-lock.json", "tsconfig.json", ...inside("src"), ...inside("static")];
+const sources = ["build.mjs", "package.json", "package-lock.json", "tsconfig.json"];
+sources.push(...readdirSync(join(HERE, "src")).map((name) => `src/${name}`));
 
-rmSync(OUT, { recursive: true, force: true });
-mkdirSync(OUT);
-cpSync(join(HERE, "static"), OUT, { recursive: true });
+// What is written by hand lies there for good; all else is built.
+const KEPT = ["icon-192.png", "icon-512.png", "icon.svg", "index.html", "manifest.webmanifest", "style.css"];
+for (const name of readdirSync(OUT)) if (!KEPT.includes(name)) rmSync(join(OUT, name));
 writeFileSync(join(OUT, "ort.wasm.gz"), gzipSync(readFileSync(WASM), { level: 9 }));
 
 const bundle = (names, define = {}) =>

@@ -207,6 +207,10 @@ def test_files_of_listeners_count_like_the_ratings_of_the_server(make, tmp_path)
     assert mos(test.folder) == screened and set(screened) == {"good", "bad", REFERENCE}
 
 
+ANSWER = {"client": "c", "trial": "x", "item": "y", "value": 3}
+STRANGER = json.dumps({"test": "id", "listener": {"id": "a"}, "answers": [ANSWER]}).encode()
+
+
 @pytest.mark.parametrize(
     "content, said",
     [
@@ -216,10 +220,9 @@ def test_files_of_listeners_count_like_the_ratings_of_the_server(make, tmp_path)
         (b"\xff\xfe", "no file of ratings"),
         (b"[" * 100_000, "no file of ratings"),
         (b'{"test": "other", "listener": {"id": "a"}, "answers": []}', "ratings of another test"),
-        (b'{"test": "id", "listener": {"id": "a"}, "answers": [{"client": "c", "trial": "x", "item": "y", "value": 3}]}',  # noqa: E501
-         "does not belong to the test"),
+        (STRANGER, "does not belong to the test"),
     ],
-)  # fmt: skip
+)
 def test_a_file_that_is_none_is_a_sentence_with_its_name(tmp_path, content, said):
     path = tmp_path / "a.json"
     path.write_bytes(content)

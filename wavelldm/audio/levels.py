@@ -7,12 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..light.levels import FRAME, HANGOVER, MARGIN_DB, SILENCE_DB
 from .files import as_float
-
-FRAME = 0.01  # seconds between values of the envelope
-HANGOVER = 0.2  # seconds that still count as active after the envelope has fallen: gaps between words
-MARGIN_DB = 15.9  # the activity threshold lies this far under the active level (ITU-T P.56, method B)
-SILENCE_DB = -80.0  # an envelope under this is never active: rounding noise
 
 
 def decibels(power: Tensor) -> Tensor:

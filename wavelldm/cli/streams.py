@@ -5,12 +5,13 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Protocol
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
 from ..errors import AudioError
 from ..light import files
+from ..light.denoiser import Cleaner, cleaned_blocks
 
 if TYPE_CHECKING:
     from ..denoise import chain
@@ -126,14 +127,6 @@ def to_bytes(block: np.ndarray) -> bytes:
     return (block.clip(-1, 1) * 32767).round().astype("<i2").T.tobytes()
 
 
-class Session(Protocol):
-    """What cleans one stream, of arrays (C, any)."""
-
-    def push(self, block: np.ndarray) -> np.ndarray: ...
-
-    def finish(self) -> np.ndarray: ...
-
-
 class Arrays:
     """A session of tensors as one of arrays."""
 
@@ -149,20 +142,14 @@ class Arrays:
         return self.session.finish().cpu().numpy()
 
 
-Begin = Callable[[int, int], Session]  # a session for a rate and a number of channels
+Begin = Callable[[int, int], Cleaner]  # a session for a rate and a number of channels
 
 
 def cleaned(begin: Begin, source: BinaryIO) -> tuple[int, int, Iterator[np.ndarray]]:
     """The WAV stream `source` -> its rate, its channels, the cleaned blocks (C, n) as they come."""
     form = read_format(source)
     session = begin(form.sr, form.channels)
-
-    def blocks() -> Iterator[np.ndarray]:
-        for block in read_blocks(source, form):
-            yield session.push(block)
-        yield session.finish()
-
-    return form.sr, form.channels, blocks()
+    return form.sr, form.channels, cleaned_blocks(session, read_blocks(source, form))
 
 
 def denoise(begin: Begin, source: BinaryIO, sink: BinaryIO) -> None:

@@ -25,13 +25,12 @@ from ..codec.model import Codec
 from ..diffusion.latent import LatentDiffusion
 from ..diffusion.samplers import FrameNoise
 from ..errors import AudioError, WavelldmError
+from ..light.denoiser import AFTER, LEVEL, SPAN
 from ..restore.restorer import KINDS, Peaks, Restorer, as_mask
 from .logmmse import LogMMSE
 from .mask import MaskNet, MaskState
 from .segan import deemphasise, emphasise
 
-LEVEL = -26.0  # dB of active speech, in the middle of what the networks were trained on
-SPAN, AFTER = 625, 125  # frames: 10 s, and 2 s
 TOGETHER = 2  # channels that go through a span at a time, so that many need no more memory
 FRAME = 512  # samples over which the gain of the highest bins of a waveform is measured
 

@@ -15,6 +15,7 @@ from ..audio.levels import active_power
 from ..codec.model import Codec
 from ..diffusion.latent import LatentDiffusion
 from ..errors import AudioError, WavelldmError
+from ..light.denoiser import BEST, LIVE, QUIETEST, SECONDS, cleaned_blocks
 from ..progress import progress_bar
 from ..restore.find import Damage, Finder
 from ..restore.gaps import SR
@@ -38,8 +39,6 @@ from .mask import MaskNet
 from .segan import Segan
 from .waveform import WaveDenoiser
 
-QUIETEST = -70.0  # dB: below this there is nothing to bring up
-SECONDS = 4.0  # of sound that are worked on at a time, where nobody waits
 CHANNELS = 4  # that are worked on for so long; of more, shorter blocks
 AT_ONCE, SOON = 256, 8  # latent frames that are worked on at a time: of a whole recording, and while somebody waits
 CAN = {  # what a denoiser that lacks a setting does not do
@@ -289,17 +288,6 @@ def share_of(channels: int) -> float:
     return min(1.0, CHANNELS / channels)
 
 
-def cleaned_blocks(
-    session: Session, blocks: Iterable[Tensor], seen: Callable[[int], None] | None = None
-) -> Iterable[Tensor]:
-    """wav blocks (C, any) through a session, to its end. `seen` is told how many samples of each are done."""
-    for block in blocks:
-        yield session.push(block)
-        if seen is not None:
-            seen(block.shape[1])
-    yield session.finish()
-
-
 def device_of(network: nn.Module) -> torch.device:
     return next(network.parameters()).device
 
@@ -498,7 +486,6 @@ TRAINING = {  # name -> what a user should know of it
     "waveform": "the timestep-conditioned denoiser on the waveform, 16 kHz",
     "logmmse": "log-MMSE spectral gain (Ephraim and Malah 1985), a classical method, not trained on anything",
 }
-BEST, LIVE = "studio16k", "base16k"  # what runs when nobody asks for another: for recordings, and for streams
 
 
 def mask_from(name: str, device: torch.device) -> Denoiser:

@@ -8,11 +8,11 @@ It does what `denoise/denoiser.py` and `denoise/chain.py` do with a mask network
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     import onnxruntime
 
 SHIPPED = Path(__file__).parent.parent / "weights"
-BEST, LIVE = "studio16k", "base16k"
+BEST, LIVE = "studio16k", "base16k"  # what runs when nobody asks for another: for recordings, and for streams
 FORMAT = 1  # of the graphs; raise it when older programs could not run them
 LEVEL = -26.0  # dB of active speech, in the middle of what the networks were trained on
 QUIETEST = -70.0  # dB: below this there is nothing to bring up
-SECONDS = 4.0  # of sound that are worked on at a time
+SECONDS = 4.0  # of sound that are worked on at a time, where nobody waits
 SPAN, AFTER = 625, 125  # frames of a recording that go through at a time, and those heard after them: 10 s, 2 s
 MISSING = "this needs onnxruntime; install it with: pip install onnxruntime"
 
@@ -260,6 +260,28 @@ def through(stage: Resampler, block: np.ndarray, last: bool) -> np.ndarray:
     return np.concatenate([out, stage.finish()], axis=1) if last else out
 
 
+Block = TypeVar("Block")  # an array, or a tensor
+
+
+class Cleaner(Protocol[Block]):
+    """What cleans one recording, block by block."""
+
+    def push(self, block: Block) -> Block: ...
+
+    def finish(self) -> Block: ...
+
+
+def cleaned_blocks(
+    session: Cleaner[Block], blocks: Iterable[Block], seen: Callable[[int], None] | None = None
+) -> Iterator[Block]:
+    """Blocks (C, any) through a session, to its end. `seen` is told how many samples of each are done."""
+    for block in blocks:
+        yield session.push(block)
+        if seen is not None:
+            seen(block.shape[1])
+    yield session.finish()
+
+
 def levels_of(blocks: Iterable[np.ndarray], sr: int) -> list[float]:
     """The level of the loudest tenth of all seconds of each channel, of blocks (C, any)."""
     powers = [
@@ -319,14 +341,8 @@ class Denoiser:
         levels = [LEVEL] * facts.channels if live else levels_of(files.read_blocks(source, 10.0), facts.sr)
         session = self.stream(facts.sr, facts.channels, strength, background, levels)
         with progress_bar(show=progress, total=facts.frames, desc="cleaning", unit="sample", unit_scale=True) as bar:
-
-            def cleaned() -> Iterator[np.ndarray]:
-                for block in files.read_blocks(source, SECONDS):
-                    yield session.push(block)
-                    bar.update(block.shape[1])
-                yield session.finish()
-
-            frames = files.save_blocks(target, cleaned(), facts.sr, like=facts, force=force)
+            blocks = cleaned_blocks(session, files.read_blocks(source, SECONDS), bar.update)
+            frames = files.save_blocks(target, blocks, facts.sr, like=facts, force=force)
         return replace(facts, frames=frames)  # a file that was cut short holds fewer than its header says
 
 

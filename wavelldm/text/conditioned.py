@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ..diffusion.samplers import Denoise
 from ..diffusion.schedule import Schedule, convert, make
+from ..diffusion.unet import step_embedding
 from ..errors import WavelldmError
 from ..nn.attention import rotary
 
@@ -33,13 +34,6 @@ class TextDiffusionConfig:
     text: int = 96  # channels of the tokens' vectors
     joint: int = 128  # of the whole caption's
     schedule: str = "scaled_linear"  # with its end moved to pure noise
-
-
-def step_waves(t: Tensor, width: int, total: int) -> Tensor:
-    """Diffusion steps (B,) -> (B, width), as positions in a transformer."""
-    speed = torch.exp(-math.log(10_000) * torch.arange(width // 2, device=t.device) / (width // 2))
-    angle = t[:, None] * (1000 / total) * speed
-    return torch.cat([angle.cos(), angle.sin()], 1)
 
 
 def place_waves(count: int, seconds: float, device: torch.device) -> Tensor:
@@ -129,7 +123,8 @@ class TextDiffusion(nn.Module):
         x = x.unflatten(2, (-1, c.patch)).transpose(2, 3).flatten(1, 2)  # (B, D patch, T / patch)
         x = self.enter(x).transpose(1, 2)  # (B, T / patch, W)
         x = x + self.place(place_waves(x.shape[1], count / self.rate, x.device))
-        step = self.step(step_waves(t, c.width, 1000).to(x.dtype)) + self.whole(8 * whole)
+        # cosines first
+        step = self.step(step_embedding(t, c.width).roll(c.width // 2, 1).to(x.dtype)) + self.whole(8 * whole)
         film = self.film(step).unflatten(1, (6, -1))  # (B, 6, W)
         kept = []
         for i, block in enumerate(self.blocks):
