@@ -29,12 +29,12 @@ from wavelldm.data.scenes import KINDS, NAMES, Scene
 from wavelldm.paths import data_home
 from wavelldm.text.contrastive import TextAudioPair
 from wavelldm.text.text2audio import DEFAULT, SoundMaker, load_maker
-from wavelldm.training.captioned import MEL, Captioned, synthesised
+from wavelldm.training.captioned import MEL, RECIPE, Captioned, synthesised
 from wavelldm.training.contrastive import kinds_of
 
 HERE = Path(__file__).parent
 SECONDS = 4.0
-JUDGE_SCENES, JUDGE_SEED, JUDGE_STEPS = 2400, 50, 900
+JUDGE_SCENES, JUDGE_SEED, JUDGE_STEPS = 2400, 50, 1800
 GUIDANCES = (1.0, 2.0, 3.5, 6.0)
 STEPS = (5, 10, 25, 50)
 BATCH = 24
@@ -61,7 +61,7 @@ class Judge(nn.Module):
 
 def judge() -> Judge:
     """The classifier, trained on scenes of another seed than any network of the model; kept in the data folder."""
-    path, net = data_home() / f"text2audio-judge-{JUDGE_SCENES}-{JUDGE_STEPS}.pt", Judge()
+    path, net = data_home() / f"text2audio-judge-{JUDGE_SCENES}-{JUDGE_STEPS}-v{RECIPE}.pt", Judge()
     if path.exists():
         net.load_state_dict(torch.load(path, weights_only=True))
         return net.eval()
@@ -95,6 +95,17 @@ def asked(count: int, seed: int = 60) -> list[tuple[Scene, str]]:
                 scene = scenes.draw(generator, True, relation)
             else:
                 scene = Scene((scenes.draw_event(generator, NAMES[i % len(NAMES)]),))
+            found.append((scene, scenes.caption(scene, generator, True)))
+    return found
+
+
+def known(count: int, seed: int = 64) -> list[tuple[Scene, str]]:
+    """Pairs that training does meet, in new phrasings: whether pairs fail, or only new ones."""
+    found = []
+    for relation in ("then", "with"):
+        for _ in range(17 * count):
+            generator = np.random.default_rng([seed, len(found)])
+            scene = scenes.draw(generator, False, relation)
             found.append((scene, scenes.caption(scene, generator, True)))
     return found
 
@@ -306,6 +317,16 @@ def tables(args: argparse.Namespace) -> str:
         rows.append(cells(name, measure(items, wavs, net, maker.pair, means, features)))
         print(rows[-1], flush=True)
     text = "\n".join(rows)
+    pairs = known(args.count)
+    features = measure(pairs, real_sounds(pairs), net, maker.pair, means, None)["features"]
+    rows = head("pairs that training met")
+    for name, wavs in {
+        "the synthesiser itself": real_sounds(pairs, 65),
+        "**the model**": made(maker, [caption for _, caption in pairs]),
+    }.items():
+        rows.append(cells(name, measure(pairs, wavs, net, maker.pair, means, features)))
+        print(rows[-1], flush=True)
+    text += "\n\n" + "\n".join(rows)
     took = seconds_of_command(args.model)
     text += f"\n\nOne sound of {SECONDS:g} s, start-up included: {took:.1f} s of the processor, one thread."
     if args.curves:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from wavelldm.data import scenes
-from wavelldm.data.scenes import NAMES, Event, Scene, caption, draw, held_out, loudest, render
+from wavelldm.data.scenes import KINDS, NAMES, Event, Scene, caption, changed, draw, held_out, loudest, render
 from wavelldm.errors import DataError
 
 
@@ -106,3 +106,39 @@ def test_captions_are_grammatical():
         for event in scene.events:
             assert all(word in words for word in (event.pitch, event.rate, event.glide, event.level) if word)
             assert not event.count > 1 or scenes.NUMBERS[event.count] in words
+
+
+def test_a_changed_scene_says_something_else_and_is_not_held_out():
+    what = set()
+    for i in range(300):
+        scene = draw(generator(5, i))
+        other = changed(scene, generator(6, i))
+        assert other.relation == scene.relation and len(other.events) == len(scene.events)
+        assert caption(other, generator(7)) != caption(scene, generator(7))
+        kinds, others = ([e.kind for e in s.events] for s in (scene, other))
+        if scene.relation:
+            assert not held_out(other.relation, *others) and len(set(others)) == 2
+        if kinds == others:
+            pairs = list(zip(scene.events, other.events))
+            different = [n for n in Event.__dataclass_fields__ for a, b in pairs if getattr(a, n) != getattr(b, n)]
+            assert len(different) == 1
+            what.add(different[0])
+        elif kinds == others[::-1]:
+            what.add("order")
+        else:
+            assert sum(a != b for a, b in zip(kinds, others)) == 1
+            what.add("kind")
+    assert what >= {"order", "kind", "pitch", "rate", "count", "level"}
+
+
+@pytest.mark.parametrize("front", ["rain", "bell"])
+def test_what_is_behind_is_neither_lost_nor_louder(front):
+    """A quiet and a loud background end within the limits."""
+    least, most = scenes.BEHIND_STEADY if KINDS[front].steady else scenes.BEHIND
+    for level in ("quiet", "loud"):
+        scene = Scene((Event(front), Event("hum", "low", level=level)), "with")
+        both = render(scene, generator(1))
+        a = scenes.sound(scene.events[0], len(both), generator(1))
+        scale = 1.0 if np.abs(both).max() < 0.95 else both[0] / a[0]
+        back = both / scale - a
+        assert least - 0.5 <= loudest(a) - loudest(back) <= most + 0.5

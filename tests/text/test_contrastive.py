@@ -37,6 +37,14 @@ def test_equal_scenes_are_no_mistake():
     assert float(kind) < 1e-3 < 0.4 < float(strict)
 
 
+def test_wrong_captions_are_refused_by_sounds_alone():
+    """One sound, its own caption, and a wrong one that fits half as well: ln(1 + e^(0.5 - 1)) from the sound's side."""
+    sound, text = torch.eye(2)[:1], torch.eye(2)[:1]
+    wrong = torch.tensor([[0.5, 0.75**0.5]])
+    loss = contrastive_loss(sound, text, torch.tensor(1.0), wrong=wrong)
+    assert float(loss) == pytest.approx(0.5 * math.log(1 + math.exp(-0.5)), abs=1e-6)
+
+
 def test_vectors_have_length_one_and_the_scale_an_end(pair):
     text = pair.embed_text(LABELS[:3])
     sound = pair.embed_sound(torch.randn(2, 20_000), 16_000)

@@ -6,7 +6,7 @@ events are held out: training never meets them, so that validation asks for some
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.random import Generator
@@ -17,6 +17,8 @@ from . import noises
 
 SR = 16_000
 LEVELS = {"quiet": -40.0, "": -26.0, "loud": -13.0}  # dB of the loudest 100 ms
+BEHIND = (8.0, 16.0)  # dB by which the loudest of a background is below the loudest of what is in front
+BEHIND_STEADY = (2.0, 10.0)  # where both go on all the time
 LENGTHS = (0.25, 60.0)  # seconds that a scene may have
 
 
@@ -123,6 +125,41 @@ def draw_event(generator: Generator, kind: str, share: float = 1.0) -> Event:
     elif perhaps(0.15):
         said["far"] = True
     return Event(kind, **said)
+
+
+OPPOSITE = {"low": "high", "slow": "fast", "rising": "falling", "quiet": "loud"}
+OPPOSITE |= {b: a for a, b in OPPOSITE.items()}
+
+
+def changed(scene: Scene, generator: Generator) -> Scene:
+    """The scene with one thing that its caption says made wrong: the order, one kind, one attribute or one number.
+    What is held out stays so.
+
+    Captions of such scenes are hard negatives for a contrastive loss (arXiv 2210.01936, section 4).
+    """
+    while True:
+        if scene.relation == "then" and generator.random() < 0.5:
+            events = list(scene.events[::-1])
+        else:
+            events, place = list(scene.events), int(generator.integers(len(scene.events)))
+            events[place] = altered(events[place], generator)
+        kinds = [event.kind for event in events]
+        if scene.relation == "with" and not KINDS[kinds[1]].steady or len(set(kinds)) < len(kinds):
+            continue
+        if not scene.relation or not held_out(scene.relation, *kinds):
+            return Scene(tuple(events), scene.relation)
+
+
+def altered(event: Event, generator: Generator) -> Event:
+    """Another kind of event, or the same with one attribute or its number changed."""
+    said = [name for name in ("pitch", "rate", "glide", "level", "count") if getattr(event, name)]
+    what = ["kind", *said][generator.integers(1 + len(said))]
+    if what == "kind":
+        others = [name for name in NAMES if name != event.kind]
+        return draw_event(generator, others[generator.integers(len(others))], 0.5)
+    if what == "count":
+        return replace(event, count=int(generator.choice([n for n in range(1, 5) if n != event.count])))
+    return replace(event, **{what: OPPOSITE[getattr(event, what)]})
 
 
 # --- words ----------------------------------------------------------------------------------------------------------
@@ -378,8 +415,9 @@ def render(scene: Scene, generator: Generator, seconds: float = 4.0) -> np.ndarr
         x = np.concatenate([_fade(part, 0.02) for part in parts])
     elif scene.relation == "with":
         front, back = (sound(event, n, generator) for event in scene.events)
-        behind = min(0.0, loudest(front) - 8 - loudest(back))  # so that both can be heard
-        x = front + back * 10 ** (behind / 20)
+        below = loudest(front) - loudest(back)  # dB
+        least, most = BEHIND_STEADY if KINDS[scene.events[0].kind].steady else BEHIND
+        x = front + back * 10 ** ((below - min(max(below, least), most)) / 20)  # so that both can be heard
     else:
         x = sound(scene.events[0], n, generator)
     return (x * min(1.0, 0.95 / (np.abs(x).max() + 1e-9))).astype(np.float32)

@@ -80,14 +80,19 @@ class TextAudioPair(nn.Module):
         return self.of_mel(mel(wav, mel.config.sr))[0]
 
 
-def contrastive_loss(sound: Tensor, text: Tensor, scale: Tensor, same: Tensor | None = None) -> Tensor:
-    """CLAP, eq. 3 and 4, on vectors (B, J). `same` (B,): what has equal numbers is alike, and no mistake."""
+def contrastive_loss(
+    sound: Tensor, text: Tensor, scale: Tensor, same: Tensor | None = None, wrong: Tensor | None = None
+) -> Tensor:
+    """CLAP, eq. 3 and 4, on vectors (B, J). `same` (B,): what has equal numbers is alike, and no mistake. `wrong` (H, J):
+    further captions that belong to no sound, among which each sound also has to find its own (arXiv 2210.01936, eq. 2).
+    """
     fit = scale * sound @ text.T  # (B, B)
     right = torch.arange(len(fit), device=fit.device)
     if same is not None:
         alike = (same[:, None] == same) & (right[:, None] != right)
         fit = fit.masked_fill(alike, -1e4)
-    return 0.5 * (F.cross_entropy(fit, right) + F.cross_entropy(fit.T, right))
+    more = fit if wrong is None else torch.cat([fit, scale * sound @ wrong.T], 1)  # (B, B + H)
+    return 0.5 * (F.cross_entropy(more, right) + F.cross_entropy(fit.T, right))
 
 
 PROMPT = "the sound of {}"

@@ -3,10 +3,12 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..data import scenes
 from ..data.scenes import NAMES, Scene
 from ..text.contrastive import PairConfig, TextAudioPair, contrastive_loss
 from .captioned import Captioned
@@ -38,8 +40,19 @@ def alike(abouts: list) -> Tensor:
     return torch.tensor([numbers.setdefault(repr(about), len(numbers)) for about in abouts])
 
 
+def wrong_captions(abouts: list, seed: int) -> list[str]:
+    """A caption of a scene that differs in one thing, for every scene among them."""
+    found = []
+    for i, about in enumerate(abouts):
+        if isinstance(about, Scene):
+            generator = np.random.default_rng([seed, i])
+            found.append(scenes.caption(scenes.changed(about, generator), generator))
+    return found
+
+
 class PairTask(Task):
-    """Batches are (log-mel, tokens, which are real, which scenes are alike, kinds)."""
+    """Batches are (log-mel, tokens, which are real, which scenes are alike, kinds, tokens of wrong captions, which are
+    real)."""
 
     network, Network, Options, uses_noise = "pair", TextAudioPair, PairOptions, False
 
@@ -57,24 +70,29 @@ class PairTask(Task):
     def read_captioned(self, train: Captioned, valid: Captioned) -> "PairTask":
         text = self.networks["model"].text
 
-        def ready(batch: tuple) -> tuple:
+        def ready(batch: tuple, number: int) -> tuple:
             mel, words, abouts = batch
-            return mel, *text.tokens(words), alike(abouts), kinds_of(abouts)
+            wrong = wrong_captions(abouts, number)
+            return mel, *text.tokens(words), alike(abouts), kinds_of(abouts), *(text.tokens(wrong) if wrong else ())
 
         self.with_data(
-            lambda first: map(ready, train.batches(self.options.batch_size, self.seed, first)),
-            [ready(batch) for batch in valid.in_order(64)],
+            lambda first: (
+                ready(batch, step)
+                for step, batch in enumerate(train.batches(self.options.batch_size, self.seed, first), first)
+            ),
+            [ready(batch, number) for number, batch in enumerate(valid.in_order(64))],
         )
         return self
 
     def losses(self, batch: tuple) -> Iterator:
-        mel, numbers, real, same, kinds = (x.to(self.device) for x in batch)
+        mel, numbers, real, same, kinds, *wrong = (x.to(self.device) for x in batch)
         net = self.networks["model"].train()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
             sound, curves = net.of_mel(varied(mel))
-            _, text = net.of_tokens(numbers, real)
-        sound, text, curves = sound.float(), text.float(), curves.float()
-        pair = contrastive_loss(sound, text, net.scale, same)
+            text = net.of_tokens(numbers, real)[1].float()
+            wrong = net.of_tokens(*wrong)[1].float() if wrong else None
+        sound, curves = sound.float(), curves.float()
+        pair = contrastive_loss(sound, text, net.scale, same, wrong)
         known = kinds[:, 0] >= 0
         heard = pair.new_zeros(())
         if known.any():
@@ -84,13 +102,16 @@ class PairTask(Task):
 
     @torch.no_grad()
     def validate(self, model: nn.Module) -> dict:
-        """The loss on held-out sounds, and how often the right caption of a batch is the nearest, and the right sound.
-        What is alike counts as right."""
-        losses, there, back_again = [], [], []
+        """The loss on held-out sounds, and how often the right caption of a batch is the nearest, and the right sound;
+        what is alike counts as right. `told_apart`: how often the caption is nearer than a wrong one."""
+        losses, there, back_again, apart = [], [], [], []
         for batch in self.valid:
-            mel, numbers, real, same, _ = (x.to(self.device) for x in batch)
+            mel, numbers, real, same, _, *wrong = (x.to(self.device) for x in batch)
             sound, text = model.of_mel(mel)[0], model.of_tokens(numbers, real)[1]
-            losses.append(float(contrastive_loss(sound, text, model.scale, same)))
+            other = model.of_tokens(*wrong)[1] if wrong else None
+            losses.append(float(contrastive_loss(sound, text, model.scale, same, other)))
+            if wrong and len(other) == len(sound):  # then they belong to each other
+                apart.append(((sound * text).sum(1) > (sound * other).sum(1)).float())
             fit = sound @ text.T
             there.append((same[fit.argmax(1)] == same).float())
             back_again.append((same[fit.argmax(0)] == same).float())
@@ -98,7 +119,7 @@ class PairTask(Task):
             "score": sum(losses) / len(losses),
             "sound_to_text": float(torch.cat(there).mean()),
             "text_to_sound": float(torch.cat(back_again).mean()),
-        }
+        } | ({"told_apart": float(torch.cat(apart).mean())} if apart else {})
 
 
 def varied(log_mel: Tensor) -> Tensor:
