@@ -12,7 +12,7 @@ from wavelldm.text.conditioned import TextDiffusionConfig
 from wavelldm.text.htsat import HTSATConfig
 from wavelldm.text.latent import SoundVAEConfig
 from wavelldm.text.text2audio import load_maker
-from wavelldm.training import captioned, text_recipe
+from wavelldm.training import captioned, contrastive, text_recipe
 from wavelldm.training.captioned import Captioned, collect, folder
 from wavelldm.training.contrastive import alike, kinds_of
 from wavelldm.training.text2audio import Frozen, TextDiffusionOptions, TextDiffusionTask
@@ -184,3 +184,20 @@ def test_a_frozen_encoder_is_not_trained():
     assert list(task.networks) == ["model"] and task.groups == {"diffusion": ["model"]}
     states, real, whole = task.conditioner(*task.conditioner.tokens(["rain", "a bell"]))
     assert not states.requires_grad and states.shape[:2] == real.shape and whole.shape == (2, 16)
+
+
+def test_labelled_recordings_beside_scenes(tmp_path):
+    """Long ones are cut into parts, silence around short ones goes, labels that say nothing are left out."""
+    rows = ["path\tkind\tlabel\tsplit"]
+    for name, label, seconds in (("a", "001 - Dog bark", 1), ("b", "waterfall_deep", 9), ("c", "vapour", 2)):
+        wav = torch.cat([torch.zeros(1, 4000), torch.randn(1, 16_000 * seconds) * 0.1], 1)
+        files.save(tmp_path / f"{name}.wav", wav, 16_000)
+        rows.append(f"{name}.wav\tnoise\t{label}\ttrain")
+    (tmp_path / "m.tsv").write_text("\n".join(rows))
+    found = captioned.labelled(tmp_path / "m.tsv")
+    assert list(found.mels) == [400] and len(found) == 3
+    assert "the sound of a dog barking" in found.about[400][0] and "a waterfall" in found.about[400][1]
+    assert found.mels[400][0, :, 0].mean() > found.mels[400][0, :, -1].mean()
+    scenes_too = captioned.joined(captioned.synthesised(3, 9, seconds=(4.0,)), found)
+    assert len(scenes_too) == 6 and len(scenes_too.about[400]) == 6
+    assert len(contrastive.wrong_captions(scenes_too.about[400], 0)) == 3

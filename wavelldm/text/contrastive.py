@@ -83,8 +83,10 @@ class TextAudioPair(nn.Module):
 def contrastive_loss(
     sound: Tensor, text: Tensor, scale: Tensor, same: Tensor | None = None, wrong: Tensor | None = None
 ) -> Tensor:
-    """CLAP, eq. 3 and 4, on vectors (B, J). `same` (B,): what has equal numbers is alike, and no mistake. `wrong` (H, J):
-    further captions that belong to no sound, among which each sound also has to find its own (arXiv 2210.01936, eq. 2).
+    """CLAP, eq. 3 and 4, on vectors (B, J). `same` (B,): what has equal numbers is alike, and no mistake.
+
+    `wrong` (H, J): captions that belong to no sound; each sound has to find its own among these too (arXiv 2210.01936,
+    section 4).
     """
     fit = scale * sound @ text.T  # (B, B)
     right = torch.arange(len(fit), device=fit.device)

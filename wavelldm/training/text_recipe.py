@@ -19,7 +19,7 @@ from ..text.htsat import HTSATConfig
 from ..text.latent import SoundVAE, SoundVAEConfig
 from ..weights import load
 from . import loop
-from .captioned import Captioned, folder, synthesised
+from .captioned import Captioned, folder, joined, labelled, synthesised
 from .contrastive import PairOptions, PairTask
 from .sound_latent import SoundVAEOptions, SoundVAETask
 from .text2audio import Frozen, TextDiffusionOptions, TextDiffusionTask, latents_of
@@ -31,7 +31,8 @@ CAPTIONS = 8000  # that the byte-pair encoding is learnt on
 class Data:
     scenes: int = 9000
     valid: int = 240
-    folder: str = ""
+    manifest: str = ""  # recordings with labels, beside the scenes
+    folder: str = ""  # instead of them
 
 
 @dataclass(frozen=True)
@@ -131,17 +132,17 @@ def fitting(old: Any, value: Any, name: str, path: str | Path) -> Any:
 
 def captions_of(data: Data, sounds: Captioned, seed: int) -> list[str]:
     """What the byte-pair encoding is learnt on."""
-    if data.folder:
-        return [text for rows in sounds.about.values() for texts in rows for text in texts]
-    generators = [np.random.default_rng([seed + 1, i, 9]) for i in range(CAPTIONS)]
-    return [scenes.caption(scenes.draw(g), g) for g in generators]
+    lists = [about for rows in sounds.about.values() for about in rows if not isinstance(about, scenes.Scene)]
+    generators = [np.random.default_rng([seed + 1, i, 9]) for i in range(0 if data.folder else CAPTIONS)]
+    return [text for texts in lists for text in texts] + [scenes.caption(scenes.draw(g), g) for g in generators]
 
 
 def sounds_of(data: Data, seed: int) -> tuple[Captioned, Captioned]:
     """To train on, and to validate on."""
-    if not data.folder:
-        return synthesised(data.scenes, seed + 1), synthesised(data.valid, seed + 2)
-    return halves(folder(data.folder))
+    if data.folder:
+        return halves(folder(data.folder))
+    train, valid = synthesised(data.scenes, seed + 1), synthesised(data.valid, seed + 2)
+    return (joined(train, labelled(data.manifest)) if data.manifest else train), valid
 
 
 def halves(sounds: Captioned) -> tuple[Captioned, Captioned]:
