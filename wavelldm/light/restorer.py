@@ -56,10 +56,10 @@ class Filler:
     def __init__(self, path: str | Path):
         self.session = run_by_onnx(path)
         try:
-            form = json.loads(self.session.get_modelmeta().custom_metadata_map["wavelldm"])["form"]
-        except (KeyError, TypeError, ValueError):
-            form = ""
-        if form != "filler":
+            self.facts = json.loads(self.session.get_modelmeta().custom_metadata_map["wavelldm"])
+        except (KeyError, ValueError):
+            self.facts = {}
+        if self.facts.get("form") != "filler":
             raise WavelldmError(f"{path} does not fill gaps; write such a graph: wavelldm export restore16k-filler")
         self.size = {put.name: put.shape[1] for put in self.session.get_inputs()}["noise"]
 
