@@ -1,12 +1,12 @@
 """The page of the models in Chromium: upload, record, result, error, two people at once."""
 
-import socket
 import threading
 import time
 
 import pytest
 import requests
 import torch
+from pages import free_port
 from signals import noisy, speechlike
 
 from wavelldm.app import page as app
@@ -14,12 +14,6 @@ from wavelldm.audio import files
 from wavelldm.text.text2audio import load_maker as maker
 
 SR = 16_000
-
-
-def free_port():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
 
 
 @pytest.fixture(scope="module")
