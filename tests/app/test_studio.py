@@ -1,6 +1,8 @@
 """What the page does, without the page: results equal the module's, mistakes are sentences."""
 
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -106,6 +108,29 @@ def test_words_are_the_modules_and_the_same_seed_is_the_same_sound(studio):
     assert "'violin', 'xyzzy'" in found.notes[0] and found.picture.read_bytes()[:4] == b"\x89PNG"
     other = studio.words(*choices, 8, "rain and xyzzy").versions["sound"]
     assert not same(other, files.load(found.versions["sound"])[0])
+
+
+@pytest.mark.parametrize(
+    "tab, choices",
+    [("denoise", ()), ("codec", ()), ("refine", ("logmmse", 1)), ("words", (0.5, 3.5, 1))],
+)
+def test_after_the_start_a_first_result_waits_for_the_model_alone(studio, clips, tmp_path, tab, choices):
+    """Whatever is loaded or imported for a result is loaded before anybody asks for one."""
+    look = f"""
+import sys
+from wavelldm import weights
+from wavelldm.app import page
+page.warm()
+before, load, read = set(sys.modules), weights.load, []
+weights.load = lambda *args, **more: read.append(args[0]) or load(*args, **more)
+outcome = page.Studio({str(tmp_path)!r}).{tab}({"rain" if tab == "words" else clips["noisy"]!r}, *{choices!r})
+new = sorted({{name.split(".")[0] for name in set(sys.modules) - before}})
+assert len(outcome.versions) > 0
+print(read, new)
+"""
+    done = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "[] []"
 
 
 def test_results_go_after_an_hour(studio, clips):

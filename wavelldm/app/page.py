@@ -3,22 +3,26 @@
 It asks for nothing outside: no fonts, no analytics, and a Content-Security-Policy that would stop a request.
 """
 
+import io
 import logging
 import os
 import tempfile
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
 import numpy as np
+import torch
 
+from .. import plots
 from ..denoise import denoiser
 from ..denoise.denoiser import MODELS, TRAINING
 from ..errors import WavelldmError
 from ..metrics.scores import measure
-from .studio import EDITS, LONGEST, Outcome, Studio, place_of, shipped_codec, table_html
+from .studio import EDITS, LONGEST, SOUNDS, Outcome, Studio, kept, place_of, shipped_codec, shipped_prior, table_html
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before Gradio is imported
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -246,13 +250,16 @@ def page(folder: str | Path) -> gr.Blocks:
 
 
 def warm() -> None:
-    """Load what the first result needs, while somebody looks for a file."""
-    try:
-        denoiser.load("best")
-        shipped_codec()
+    """Load what first results need, while somebody looks for a file: networks, judges, what draws."""
+    denoiser.load("best")
+    drawn = plots.compare({"": torch.zeros(1, 16_000)}, 16_000)
+    drawn.savefig(io.BytesIO())
+    plots.pyplot().close(drawn)
+    shipped_codec()
+    shipped_prior()
+    kept(SOUNDS, "cpu")
+    with suppress(WavelldmError):  # a package that is missing is said where it is needed
         measure(np.ones(16_000), np.ones(16_000), 16_000, ["dnsmos_ovrl"])
-    except WavelldmError:  # a package that is missing is said where it is needed
-        pass
 
 
 def mark(source: str | None, places: str, half: float | None, event: gr.SelectData) -> tuple:
