@@ -1,159 +1,158 @@
 """What notebook 05 builds by hand is what the module has."""
 
-import copy
-from dataclasses import replace
-
 import pytest
 import torch
 from lift import definitions
 from torch import nn
 
-from wavelldm.audio import pitch
-from wavelldm.codec import losses
-from wavelldm.codec.model import Codec
-from wavelldm.metrics import differentiable
-from wavelldm.training import codec as train_codec
-from wavelldm.training import loop
-from wavelldm.training.presets import preset
+from wavelldm.audio import pitch, stft
+from wavelldm.audio.mel import MelConfig, griffin_lim
+from wavelldm.codec import pulse
+from wavelldm.codec.decoders import HiFiGAN, ISTFTHead
+from wavelldm.nn import layers
 
 torch.set_num_threads(1)
 HAND = definitions("05")
-SR = 16_000
 
 
-def pair(n=6_000):
-    g = torch.Generator().manual_seed(1)
-    x = 0.1 * torch.randn(2, 1, n, generator=g)
-    return x + 0.03 * torch.randn(2, 1, n, generator=g), x
-
-
-def test_the_mel_loss():
-    decoded, wav = pair()
-    mine = HAND["my_mel_loss"](decoded, wav, SR)
-    assert mine > 0.05
-    assert mine.item() == pytest.approx(losses.MelLoss(SR)(decoded, wav).item(), abs=1e-6)
-
-
-@pytest.mark.parametrize("gain", (1.0, 1e-3, 0.0))
-def test_the_stft_loss(gain):
-    decoded, wav = pair()
-    mine = HAND["my_stft_loss"](decoded, gain * wav)
-    assert mine > 0.05
-    assert mine.item() == pytest.approx(losses.stft_loss(decoded, gain * wav).item(), rel=1e-4)
-
-
-def test_the_weights():
-    assert HAND["WEIGHTS"] == losses.LOSS_WEIGHTS
-
-
-@pytest.mark.parametrize("gain", (1.0, 1e-4))
-def test_the_magnitude_loss(gain):
-    """Of the shipped preset: also where bins and bands lie below their floors."""
+@pytest.fixture(autouse=True)
+def seeded():
+    """Weights are drawn where they are built: the same ones whatever ran before."""
     torch.manual_seed(0)
-    tiny = preset("tiny")
-    task = train_codec.CodecTask(replace(tiny.codec, polish=4))
-    codec, wav = task.networks["model"], gain * pair(8_192)[1]
-    assert HAND["MAGNITUDES"] == train_codec.MAGNITUDES and HAND["POWER"] == train_codec.POWER
-    with torch.no_grad():
-        z_q = codec.quantise(codec.encode(wav, SR))[0]
-        mine = HAND["my_magnitudes"](codec.spectrum(z_q).abs(), wav, codec.mel.bank)
-        theirs = task.magnitudes(codec, z_q, wav)
-    assert mine.keys() == theirs.keys()
-    for name, value in mine.items():
-        assert value > 1e-3 and value.item() == pytest.approx(theirs[name].item(), rel=1e-4)
 
 
-@pytest.mark.parametrize("silent", (False, True))
-def test_what_a_source_decoder_is_taught(silent):
-    """Where there is a voice, where there is none, and where the pitch is guessed nearly right and quite wrong."""
-    assert HAND["VOICE"] == losses.PULSE_WEIGHTS | {"spread": train_codec.SPREAD} and HAND["NEAR"] == losses.NEAR
-    torch.manual_seed(0)
-    tiny = preset("tiny")
-    codec = Codec(replace(tiny.codec, decoder="pulse", pitch_input=True))
-    tone = 0.1 * torch.sin(torch.arange(8_192) * 2 * torch.pi * 150 / SR).sign()
-    wav = torch.cat([0.3 * pair(8_192)[1][:1], (0 if silent else 1) * tone[None, None]])
-    number, z_q = torch.arange(32), torch.randn(2, tiny.codec.latent_dim, 32)
-    with torch.no_grad():
-        mine = HAND["my_distances"](codec, z_q, wav, SR, number)
-        theirs = losses.pulse_distances(codec, z_q, wav, losses.MelLoss(SR).mels, number)
-    assert mine.keys() == theirs.keys()
-    for name, value in mine.items():
-        assert value > 1e-3 and value.item() == pytest.approx(theirs[name].item(), rel=1e-4), name
+def noise(*shape):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(1))
 
 
-@pytest.mark.parametrize("sr", (16_000, 22_050))
-def test_one_minus_estoi(sr):
-    decoded, wav = pair(sr)
-    wav[..., : sr // 3] = 0  # a pause
-    mine = HAND["my_estoi_distance"](decoded, wav, sr)
-    assert mine.min() > 0.01 and torch.allclose(mine, differentiable.estoi_distance(decoded, wav, sr), atol=1e-4)
-    short = decoded[..., -4_096:], wav[..., -4_096:]
-    assert torch.allclose(HAND["my_estoi_distance"](*short, sr), differentiable.estoi_distance(*short, sr), atol=1e-4)
+def same(mine, theirs, atol=1e-4):
+    assert mine.shape == theirs.shape
+    assert torch.allclose(mine, theirs, atol=atol), f"differ by {(mine - theirs).abs().max():.2g}"
+    assert mine.std() > 0
 
 
-def test_the_pitch_that_is_taken():
-    path = torch.tensor([[80, 80, pitch.COUNT]])
-    right = pitch.candidates()[80]
-    guess = torch.stack([right * 1.02, right * 1.5, torch.tensor(99.0)])[None]
-    assert torch.equal(HAND["pitch_taken"](guess, path), torch.stack([guess[0, 0], right, guess[0, 2]])[None])
-
-
-@pytest.mark.parametrize("scale, shift", [(1, 0), (3, 0), (1, 1), (0, 2)])
-def test_the_spread_loss(scale, shift):
-    u = scale * torch.randn(3, 50, 20, generator=torch.Generator().manual_seed(2)) + shift
-    mine = HAND["my_spread_loss"](u)
-    assert mine > 1e-3 and mine.item() == pytest.approx(train_codec.spread_loss(u).item(), rel=1e-4)
-
-
-@pytest.mark.parametrize("n", (1_000, 2_311))
-def test_the_critics(n):
-    torch.manual_seed(0)
-    mine, theirs = HAND["MyCritics"](2), losses.Critics(2)
+@pytest.mark.parametrize("causal", (True, False))
+@pytest.mark.parametrize("kernel, stride", [(16, 8), (4, 2), (4, 4), (5, 2)])
+def test_the_transposed_convolution(kernel, stride, causal):
+    mine, theirs = HAND["UpConv"](6, 4, kernel, stride, causal), layers.ConvTranspose1d(6, 4, kernel, stride, causal)
     theirs.load_state_dict(mine.state_dict())
-    _, wav = pair(n)
-    for seen, expected in zip(mine(wav), theirs(wav), strict=True):
-        for a, b in zip(seen, expected, strict=True):
-            assert torch.allclose(a, b, atol=1e-6) and a.abs().sum() > 0
+    same(mine(noise(2, 6, 20)), theirs(noise(2, 6, 20)), 1e-5)
 
 
-def test_the_losses_of_the_critics_and_their_gradients():
-    torch.manual_seed(0)
-    critics = losses.Critics(1)
-    decoded, wav = pair(2_000)
-    decoded.requires_grad_()
-    real, fake = critics(wav), critics(decoded)
-    pairs = {
-        "verdict": (HAND["verdict_loss"](real, fake), losses.critic_loss(real, fake)),
-        "fooling": (HAND["fooling_loss"](fake), losses.adversarial_loss(fake)),
-        "matching": (HAND["matching_loss"](real, fake), losses.feature_loss(real, fake)),
-    }
-    for name, (mine, theirs) in pairs.items():
-        assert mine.item() == pytest.approx(theirs.item(), rel=1e-5), name
-        a, b = (torch.autograd.grad(x, decoded, retain_graph=True)[0] for x in (mine, theirs))
-        assert torch.allclose(a, b, rtol=1e-3, atol=1e-8) and a.abs().sum() > 0, name
+def shaken(network):
+    """Weights that are still 1, 0 or 0.1 would hide a mistake."""
+    for i, p in enumerate(network.parameters()):
+        p.data += 0.1 * torch.randn(p.shape, generator=torch.Generator().manual_seed(i))
+    return network
 
 
-@pytest.mark.parametrize(
-    "plan", [loop.Plan(), loop.Plan(steps=10, warmup=0, final=1.0), loop.Plan(steps=5, warmup=5)], ids=str
-)
-def test_the_learning_rate(plan):
-    for step in {*range(min(plan.steps, 20)), plan.steps // 2, plan.steps - 1, plan.steps + 7}:
-        assert HAND["my_learning_rate"](step, plan) == pytest.approx(loop.learning_rate(step, plan), rel=1e-9)
+@pytest.mark.parametrize("causal", (True, False))
+def test_the_two_decoders(causal):
+    mine, theirs = HAND["my_hifigan"](48, 16, (4, 2), causal=causal), HiFiGAN(48, 16, (4, 2), causal=causal)
+    for p in mine.parameters():
+        p.data *= 2  # an untrained HiFi-GAN hardly reacts to its input
+    HAND["copy_weights"](mine, theirs)
+    same(mine(noise(2, 48, 15)), theirs(noise(2, 48, 15)), 1e-5)
+    mine, theirs = shaken(HAND["Head"](48, 24, 2, 3, 64, 16, causal)), ISTFTHead(48, 24, 2, 3, 64, 16, causal)
+    theirs.load_state_dict(mine.state_dict())
+    same(mine(noise(2, 48, 15)), theirs(noise(2, 48, 15)))
 
 
-@pytest.mark.parametrize("step", (0, 3, 10_000))
-def test_the_average(step):
-    torch.manual_seed(0)
-    model, start = nn.Linear(4, 3), nn.Linear(4, 3)
-    mine, theirs = copy.deepcopy(start), copy.deepcopy(start)
-    HAND["my_follow"](mine, model, 0.9, step)
-    loop.update_average(theirs, model, 0.9, step)
-    assert torch.allclose(mine.weight, theirs.weight, atol=1e-6)
-    assert not torch.equal(mine.weight, start.weight)
+@pytest.mark.parametrize("polish", (1, 5))
+def test_the_head_that_leaves_its_phases_to_griffin_lim(polish):
+    mine = shaken(HAND["Head"](48, 24, 2, 3, 64, 16, causal=False, polish=polish))
+    theirs, alone = (ISTFTHead(48, 24, 2, 3, 64, 16, polish=p) for p in (polish, 0))
+    for head in (theirs, alone):
+        head.load_state_dict(mine.state_dict())
+    x = noise(2, 48, 30)
+    same(mine(x), theirs(x))
+    assert (mine(x) - alone(x)).abs().max() > 0.01
 
 
-def test_folding_puts_what_repeats_into_columns():
-    folded = HAND["fold"](torch.arange(12.0)[None, None] % 5, 5)
-    assert folded.shape == (1, 1, 3, 5)
-    assert torch.equal(folded[0, 0, :2], torch.arange(5.0).expand(2, 5))
-    assert folded[0, 0, 2].tolist() == [0, 1, 0, 0, 0]
+@pytest.mark.parametrize("momentum", (0, 0.99))
+def test_griffin_lim(momentum):
+    wav = noise(2, 1, 40 * 16)
+    size = stft.stft(wav, 64, 16, 64, "same").abs()
+    start = torch.polar(size, 6 * noise(*size.shape))
+    config = MelConfig(n_fft=64, win=64, hop=16, n_mels=10)
+    theirs = griffin_lim(size, config, 6, momentum, start=start / size)
+    same(HAND["polished"](start, 64, 16, 6, momentum)[:, None], theirs)
+
+
+@pytest.mark.parametrize("n", (4_000, 4_096, 1))
+def test_the_scores_of_the_pitch(n):
+    for name in ("LOW", "HIGH", "COUNT"):
+        assert HAND[name] == getattr(pitch, name)
+    same(HAND["my_candidates"](), pitch.candidates(), 1e-3)
+    wav = 0.1 * noise(n + 16_000)[16_000:]
+    frames = HAND["pitch_frames"](wav, 16_000, 256)
+    mine = torch.stack([HAND["my_score"](frame, 16_000) for frame in frames], dim=-1)
+    same(mine[None], pitch.scores(wav[None, None], 16_000, 256), 1e-5)
+
+
+def test_the_pulses_and_their_phases():
+    f0 = 60 * 8 ** torch.rand(2, 40, generator=torch.Generator().manual_seed(1))
+    turns = HAND["my_turns"](f0, 16_000, 256)
+    same(turns, pulse.PulseDecoder(48, 24, 1).turns(f0), 1e-9)
+    same(HAND["my_pulses"](f0, turns, 16_000, 512), pulse.pulses(f0, turns, 16_000, 512))
+    on_top = HAND["my_pulses"](f0, 0 * turns, 16_000, 512)[..., 256]  # where all cosines are 1
+    same(on_top, (2 * (8_000 / f0).floor()).sqrt(), 1e-3)
+
+
+@pytest.mark.parametrize("frames", (1, 20, 300))
+def test_frames_of_pulses_and_noise_and_their_sum(frames):
+    assert HAND["BANDS"] == pulse.BANDS and HAND["TABLE"] == pulse.TABLE
+    same(HAND["my_interpolation"](257, 16_000), pulse.mel_interpolation(80, 257, 16_000), 1e-6)
+    head = pulse.PulseDecoder(48, 24, 1)
+    f0 = 60 * 8 ** torch.rand(2, frames, generator=torch.Generator().manual_seed(1))
+    turns, gains = head.turns(f0), noise(2, 160, frames)
+    mine = HAND["shaped"](f0, turns, HAND["my_noise"](frames, 256).expand(2, -1, -1), gains, 16_000, 256)
+    theirs = head.frames(f0, turns, gains, torch.arange(frames))
+    same(mine, theirs, 1e-3)
+    same(HAND["joined"](mine, 256)[:, None], head.join(theirs), 1e-2)
+
+
+def test_the_pitch_that_is_read():
+    logits = 3 * noise(2, 160, 30)
+    logits[:, 0, 3] = logits[:, -1, 4] = 50  # also at both ends
+    same(HAND["likeliest"](logits), pitch.hertz(logits), 1e-3)
+
+
+@pytest.mark.parametrize("causal", (True, False))
+def test_the_head_of_pulses_and_noise(causal):
+    mine, theirs = (
+        shaken(HAND["VoiceHead"](48, 24, 2, 3, causal=causal)),
+        pulse.PulseDecoder(48, 24, 2, 3, causal=causal),
+    )
+    theirs.load_state_dict(mine.state_dict())
+    a, b = mine(noise(2, 48, 15)), theirs(noise(2, 48, 15))
+    assert a.shape == b.shape and (a - b).norm() < 0.01 * b.norm() and b.std() > 0
+
+
+def test_gains_that_are_read_bring_a_sound_back():
+    """Of a source that is shaped already: what comes back has the same spectrum, near enough."""
+    frames, f0 = HAND["my_noise"](60, 256)[None], torch.full((1, 60), 120.0)
+    turns, voiced = HAND["my_turns"](f0, 16_000, 256), torch.arange(60)[None] < 30
+    gains = torch.linspace(-1, -5, 80).repeat(2)[None, :, None].repeat(1, 1, 60)
+    gains[:, :80, 30:] = gains[:, 80:, :30] = HAND["NOTHING"]
+    wav = HAND["joined"](HAND["shaped"](f0, turns, frames, gains, 16_000, 256), 256)[:, None]
+    read = HAND["read_gains"](wav, f0, turns, frames, voiced, 16_000, 256)
+    inside = torch.zeros(60, dtype=torch.bool)
+    inside[3:27] = inside[33:57] = True
+    assert (read - gains)[..., inside].abs().mean() < 0.1
+
+
+@pytest.mark.parametrize("n_fft, hop", [(1024, 256), (64, 16), (64, 32)])
+def test_the_inverse_transform(n_fft, hop):
+    wav = noise(2, 20 * hop)
+    spectrum = stft.stft(wav, n_fft, hop, n_fft, "same")
+    mine = HAND["inverse_stft"](spectrum, n_fft, hop)
+    same(mine, stft.istft(spectrum, n_fft, hop, n_fft, "same"), 1e-5)
+    same(mine, wav)
+
+
+def test_the_count_of_multiplications():
+    network = nn.Sequential(nn.Conv1d(3, 5, 4, stride=2), nn.ConvTranspose1d(5, 2, 6, 3))
+    found = HAND["count_macs"](network, noise(2, 3, 20))  # 9 steps of 3 * 5 * 4, and of 5 * 2 * 6, for both items
+    assert found == {9: 2 * 9 * (60 + 60)}
+    assert HAND["count_macs"](nn.Linear(4, 7), noise(3, 10, 4)) == {10: 3 * 10 * 28}

@@ -1,157 +1,159 @@
-"""What notebook 06 builds by hand is what the module has, and its sliders change what is heard."""
+"""What notebook 06 builds by hand is what the module has."""
 
-import math
+import copy
+from dataclasses import replace
 
 import pytest
 import torch
-from lift import catch_displays, definitions, move, slider_cell
+from lift import definitions
+from torch import nn
 
-from wavelldm.codec.fsq import code_to_digits
+from wavelldm.audio import pitch
+from wavelldm.codec import losses
 from wavelldm.codec.model import Codec
-from wavelldm.course import codes as analysis
-from wavelldm.course import notebook, widgets
+from wavelldm.metrics import differentiable
+from wavelldm.training import codec as train_codec
+from wavelldm.training import loop
 from wavelldm.training.presets import preset
 
+torch.set_num_threads(1)
 HAND = definitions("06")
-SR, HOP, LEVELS, ENTRIES = 16_000, 256, (8, 8, 8, 6, 5), 15_360
+SR = 16_000
 
 
-def some_codes(frames=200, seed=0, high=ENTRIES):
-    return torch.randint(high, (4, frames), generator=torch.Generator().manual_seed(seed))
+def pair(n=6_000):
+    g = torch.Generator().manual_seed(1)
+    x = 0.1 * torch.randn(2, 1, n, generator=g)
+    return x + 0.03 * torch.randn(2, 1, n, generator=g), x
 
 
-def some_sound(seconds=1.0, seed=0):
-    t = torch.arange(round(seconds * SR)) / SR
-    noise = torch.randn(len(t), generator=torch.Generator().manual_seed(seed))
-    return (0.3 * torch.sin(2 * math.pi * 200 * t) * (t % 0.3 < 0.1) + 0.05 * noise * (t % 0.3 > 0.2))[None]
+def test_the_mel_loss():
+    decoded, wav = pair()
+    mine = HAND["my_mel_loss"](decoded, wav, SR)
+    assert mine > 0.05
+    assert mine.item() == pytest.approx(losses.MelLoss(SR)(decoded, wav).item(), abs=1e-6)
 
 
-def test_the_definitions_are_the_notebooks_own():
-    for name in ("usage", "perplexity", "flip_rate", "neighbours", "information", "frame_features", "frame_classes"):
-        assert HAND[name] is not getattr(analysis, name)
+@pytest.mark.parametrize("gain", (1.0, 1e-3, 0.0))
+def test_the_stft_loss(gain):
+    decoded, wav = pair()
+    mine = HAND["my_stft_loss"](decoded, gain * wav)
+    assert mine > 0.05
+    assert mine.item() == pytest.approx(losses.stft_loss(decoded, gain * wav).item(), rel=1e-4)
 
 
-@pytest.mark.parametrize("high", (3, 300, ENTRIES))
-def test_counting_is_the_modules(high):
-    codes, others = some_codes(high=high), some_codes(high=high, seed=1)
-    assert torch.equal(HAND["usage"](codes, ENTRIES), analysis.usage(codes, ENTRIES))
-    assert torch.allclose(HAND["perplexity"](codes, ENTRIES), analysis.perplexity(codes, ENTRIES))
-    assert torch.equal(HAND["flip_rate"](codes, others), analysis.flip_rate(codes, others))
+def test_the_weights():
+    assert HAND["WEIGHTS"] == losses.LOSS_WEIGHTS
 
 
-def test_neighbours_are_the_modules():
-    for code in (0, 1, 777, 9_000, ENTRIES - 1):
-        assert set(HAND["neighbours"](code, LEVELS).tolist()) == set(analysis.neighbours(code, LEVELS).tolist())
-
-
-def test_information_is_the_modules():
-    digits, classes = some_codes(high=8)[0], some_codes(high=4, seed=1)[0]
-    assert HAND["information"](digits, classes) == pytest.approx(analysis.information(digits, classes))
-
-
-@pytest.mark.parametrize("hop", (HOP, 441))
-def test_frames_are_the_modules(hop):
-    wav = some_sound()
-    assert torch.equal(HAND["frame_features"](wav, SR, hop), analysis.frame_features(wav, SR, hop))
-    classes = HAND["frame_classes"](wav, SR, hop)
-    assert torch.equal(classes, analysis.frame_classes(wav, SR, hop)) and len(classes.unique()) > 2
-    assert (HAND["frame_classes"](0 * wav, SR, hop) == analysis.SILENCE).all()
-    for number, name in enumerate(analysis.CLASSES):
-        assert HAND["CLASSES"][number] == name and HAND[name.upper()] == number == getattr(analysis, name.upper())
-
-
-def test_edits_move_the_digits_they_name_and_stop_at_the_last_level():
-    codes = some_codes()
-    moved = HAND["shifted"](codes, LEVELS, 2, [3, 0, -2, 0, 9], 50, 100)
-    before, after = code_to_digits(codes, LEVELS), code_to_digits(moved, LEVELS)
-    assert torch.equal(moved[[0, 1, 3]], codes[[0, 1, 3]])
-    assert torch.equal(moved[2, :50], codes[2, :50]) and torch.equal(moved[2, 100:], codes[2, 100:])
-    assert torch.equal(after[2, 50:100, 0], (before[2, 50:100, 0] + 3).clamp(max=7))
-    assert torch.equal(after[2, 50:100, 2], (before[2, 50:100, 2] - 2).clamp(min=0))
-    assert torch.equal(after[2, 50:100, 1], before[2, 50:100, 1]) and (after[2, 50:100, 4] == 4).all()
-
-
-def test_operations_touch_one_codebook_alone():
-    codes, other = some_codes(), some_codes(seed=1)
-    operate = HAND["operate"]
-    assert torch.equal(operate(codes, other, 1, "nothing"), codes)
-    assert torch.equal(operate(codes, other, 1, "swap")[1], other[1])
-    assert (operate(codes, other, 1, "drop")[1] == -1).all()
-    assert (operate(codes, other, 1, "hold")[1] == codes[1, 0]).all()
-    shuffled = operate(codes, other, 1, "shuffle")[1]
-    assert torch.equal(shuffled.sort().values, codes[1].sort().values) and not torch.equal(shuffled, codes[1])
-    for what in ("drop", "swap", "hold", "shuffle"):
-        assert torch.equal(operate(codes, other, 1, what)[[0, 2, 3]], codes[[0, 2, 3]])
-
-
-def test_principal_components_are_those_of_the_covariance():
-    x = torch.randn(300, 6, generator=torch.Generator().manual_seed(0)) * torch.tensor([5.0, 3, 1, 1, 1, 1]) + 7
-    place, shares = HAND["principal"](x, 2)
-    values = torch.linalg.eigvalsh(x.T.cov()).flip(0)
-    assert torch.allclose(place.T.cov(), torch.diag(values[:2]), atol=1e-3)
-    assert torch.allclose(shares, values[:2] / values.sum(), atol=1e-5)
-
-
-# --- the sliders, moved from code, with a small untrained codec in place of the shipped one
-
-
-def explorer(name: str, monkeypatch):
-    """Run the notebook's cell that shows the sliders of function `name` -> its controls, what it displayed."""
+@pytest.mark.parametrize("gain", (1.0, 1e-4))
+def test_the_magnitude_loss(gain):
+    """Of the shipped preset: also where bins and bands lie below their floors."""
     torch.manual_seed(0)
-    codec = Codec(preset("tiny").codec).eval()
-    space, places, cell = definitions("06"), catch_displays(monkeypatch, widgets), slider_cell("06", name)
-    wav, other = some_sound(), some_sound(seed=1)
+    tiny = preset("tiny")
+    task = train_codec.CodecTask(replace(tiny.codec, polish=4))
+    codec, wav = task.networks["model"], gain * pair(8_192)[1]
+    assert HAND["MAGNITUDES"] == train_codec.MAGNITUDES and HAND["POWER"] == train_codec.POWER
     with torch.no_grad():
-        z, codes = space["encode"](codec, wav)
-        high = space["encode"](codec, other)[1]
-        plain = space["decode"](codec, codes, wav.shape[-1])
-        space |= {
-            "codec": codec,
-            "course": notebook,
-            "plt": space["plots"].pyplot(),
-            "sr": SR,
-            "hop": HOP,
-            "levels": LEVELS,
-        }
-        space |= {
-            "rate": SR / HOP,
-            "codebooks": 4,
-            "entries": ENTRIES,
-            "wav": wav,
-            "z": z,
-            "codes": codes,
-            "plain": plain,
-        }
-        space |= {"before": plain, "low_codes": codes, "high_codes": high, "length": wav.shape[-1]}
-        space |= {"classes": space["frame_classes"](wav, SR, HOP)}
-        exec(cell, space)
-    return space["controls"], places
+        z_q = codec.quantise(codec.encode(wav, SR))[0]
+        mine = HAND["my_magnitudes"](codec.spectrum(z_q).abs(), wav, codec.mel.bank)
+        theirs = task.magnitudes(codec, z_q, wav)
+    assert mine.keys() == theirs.keys()
+    for name, value in mine.items():
+        assert value > 1e-3 and value.item() == pytest.approx(theirs[name].item(), rel=1e-4)
 
 
-MOVES = [
-    ("edit", {"digit_1": -4}),
-    ("edit", {"codebook": 3}),
-    ("edit", {"start": 0}),
-    ("hold", {"second": 0.7}),
-    ("surgery", {"what": "shuffle"}),
-    ("surgery", {"what": "drop", "codebook": 4}),
-    ("keep", {"number": 4}),
-    ("weather", {"snr": -5.0}),
-    ("weather", {"kind": "keyboard"}),
-]
-
-
-@pytest.mark.parametrize("name, values", MOVES, ids=lambda v: v if isinstance(v, str) else "-".join(v))
-def test_moving_a_slider_changes_the_sound(name, values, monkeypatch):
-    controls, places = explorer(name, monkeypatch)
+@pytest.mark.parametrize("silent", (False, True))
+def test_what_a_source_decoder_is_taught(silent):
+    """Where there is a voice, where there is none, and where the pitch is guessed nearly right and quite wrong."""
+    assert HAND["VOICE"] == losses.PULSE_WEIGHTS | {"spread": train_codec.SPREAD} and HAND["NEAR"] == losses.NEAR
+    torch.manual_seed(0)
+    tiny = preset("tiny")
+    codec = Codec(replace(tiny.codec, decoder="pulse", pitch_input=True))
+    tone = 0.1 * torch.sin(torch.arange(8_192) * 2 * torch.pi * 150 / SR).sign()
+    wav = torch.cat([0.3 * pair(8_192)[1][:1], (0 if silent else 1) * tone[None, None]])
+    number, z_q = torch.arange(32), torch.randn(2, tiny.codec.latent_dim, 32)
     with torch.no_grad():
-        move(controls, places, values)
+        mine = HAND["my_distances"](codec, z_q, wav, SR, number)
+        theirs = losses.pulse_distances(codec, z_q, wav, losses.MelLoss(SR).mels, number)
+    assert mine.keys() == theirs.keys()
+    for name, value in mine.items():
+        assert value > 1e-3 and value.item() == pytest.approx(theirs[name].item(), rel=1e-4), name
 
 
-def test_a_slider_that_is_put_back_brings_the_same_sound_back(monkeypatch):
-    controls, places = explorer("edit", monkeypatch)
-    with torch.no_grad():
-        for value in (-4, 3):
-            controls["digit_1"].value = value
-    first, moved, again = (sound.data for sound in places[1].items)
-    assert first == again != moved
+@pytest.mark.parametrize("sr", (16_000, 22_050))
+def test_one_minus_estoi(sr):
+    decoded, wav = pair(sr)
+    wav[..., : sr // 3] = 0  # a pause
+    mine = HAND["my_estoi_distance"](decoded, wav, sr)
+    assert mine.min() > 0.01 and torch.allclose(mine, differentiable.estoi_distance(decoded, wav, sr), atol=1e-4)
+    short = decoded[..., -4_096:], wav[..., -4_096:]
+    assert torch.allclose(HAND["my_estoi_distance"](*short, sr), differentiable.estoi_distance(*short, sr), atol=1e-4)
+
+
+def test_the_pitch_that_is_taken():
+    path = torch.tensor([[80, 80, pitch.COUNT]])
+    right = pitch.candidates()[80]
+    guess = torch.stack([right * 1.02, right * 1.5, torch.tensor(99.0)])[None]
+    assert torch.equal(HAND["pitch_taken"](guess, path), torch.stack([guess[0, 0], right, guess[0, 2]])[None])
+
+
+@pytest.mark.parametrize("scale, shift", [(1, 0), (3, 0), (1, 1), (0, 2)])
+def test_the_spread_loss(scale, shift):
+    u = scale * torch.randn(3, 50, 20, generator=torch.Generator().manual_seed(2)) + shift
+    mine = HAND["my_spread_loss"](u)
+    assert mine > 1e-3 and mine.item() == pytest.approx(train_codec.spread_loss(u).item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("n", (1_000, 2_311))
+def test_the_critics(n):
+    torch.manual_seed(0)
+    mine, theirs = HAND["MyCritics"](2), losses.Critics(2)
+    theirs.load_state_dict(mine.state_dict())
+    _, wav = pair(n)
+    for seen, expected in zip(mine(wav), theirs(wav), strict=True):
+        for a, b in zip(seen, expected, strict=True):
+            assert torch.allclose(a, b, atol=1e-6) and a.abs().sum() > 0
+
+
+def test_the_losses_of_the_critics_and_their_gradients():
+    torch.manual_seed(0)
+    critics = losses.Critics(1)
+    decoded, wav = pair(2_000)
+    decoded.requires_grad_()
+    real, fake = critics(wav), critics(decoded)
+    pairs = {
+        "verdict": (HAND["verdict_loss"](real, fake), losses.critic_loss(real, fake)),
+        "fooling": (HAND["fooling_loss"](fake), losses.adversarial_loss(fake)),
+        "matching": (HAND["matching_loss"](real, fake), losses.feature_loss(real, fake)),
+    }
+    for name, (mine, theirs) in pairs.items():
+        assert mine.item() == pytest.approx(theirs.item(), rel=1e-5), name
+        a, b = (torch.autograd.grad(x, decoded, retain_graph=True)[0] for x in (mine, theirs))
+        assert torch.allclose(a, b, rtol=1e-3, atol=1e-8) and a.abs().sum() > 0, name
+
+
+@pytest.mark.parametrize(
+    "plan", [loop.Plan(), loop.Plan(steps=10, warmup=0, final=1.0), loop.Plan(steps=5, warmup=5)], ids=str
+)
+def test_the_learning_rate(plan):
+    for step in {*range(min(plan.steps, 20)), plan.steps // 2, plan.steps - 1, plan.steps + 7}:
+        assert HAND["my_learning_rate"](step, plan) == pytest.approx(loop.learning_rate(step, plan), rel=1e-9)
+
+
+@pytest.mark.parametrize("step", (0, 3, 10_000))
+def test_the_average(step):
+    torch.manual_seed(0)
+    model, start = nn.Linear(4, 3), nn.Linear(4, 3)
+    mine, theirs = copy.deepcopy(start), copy.deepcopy(start)
+    HAND["my_follow"](mine, model, 0.9, step)
+    loop.update_average(theirs, model, 0.9, step)
+    assert torch.allclose(mine.weight, theirs.weight, atol=1e-6)
+    assert not torch.equal(mine.weight, start.weight)
+
+
+def test_folding_puts_what_repeats_into_columns():
+    folded = HAND["fold"](torch.arange(12.0)[None, None] % 5, 5)
+    assert folded.shape == (1, 1, 3, 5)
+    assert torch.equal(folded[0, 0, :2], torch.arange(5.0).expand(2, 5))
+    assert folded[0, 0, 2].tolist() == [0, 1, 0, 0, 0]

@@ -1,128 +1,114 @@
 """What notebook 09 builds by hand is what the module has."""
 
+import math
+
 import pytest
 import torch
 from lift import definitions
 
-from wavelldm.diffusion import unet
-from wavelldm.diffusion.unet import UNetConfig
-from wavelldm.nn import attention as layers_attention
-from wavelldm.nn import layers
-from wavelldm.training.presets import PRESETS, preset
+from wavelldm.diffusion import samplers, schedule
 
-torch.set_num_threads(1)
 HAND = definitions("09")
-NAMES = "step_embedding Norm Block rotary Attention Middle Level MyUNet count_macs numbers shake influence".split()
-SMALL = UNetConfig(dims=(16, 24, 32), embedding=16, cond_dim=8, heads=2, window=5)
+TABLES = ("linear", "scaled_linear", "cosine")
+NAMES = "linear scaled_linear cosine zero_terminal q_sample to_z0 from_z0 min_snr times walk ddpm ddim dpmpp_2m".split()
 
 
-def noise(*shape, seed=1):
+def some(*shape, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def same(mine, theirs, atol=1e-4):
-    assert mine.shape == theirs.shape
-    assert torch.allclose(mine, theirs, atol=atol), f"differ by {(mine - theirs).abs().max():.2g}"
-    assert mine.std() > 0
+def network(z_t, t):
+    """Some z0 estimate, smooth, of z_t and t alike."""
+    return torch.tanh(z_t.flip(1) * 1.5 - z_t) * (1 + t / 1000)[:, None, None]
 
 
-def shaken(network):
-    """Weights that are still 0 or 1 would hide a mistake."""
-    for i, p in enumerate(network.parameters()):
-        p.data += 0.2 * noise(*p.shape, seed=i)
-    return network
-
-
-def pair(mine, theirs):
-    theirs.load_state_dict(shaken(mine).state_dict())
-    return mine.eval(), theirs.eval()
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
 
 
 def test_the_definitions_are_the_notebooks_own():
     for name in NAMES:
-        assert HAND[name].__module__ == "09_latent_unet"
+        assert HAND[name].__module__ == "09_diffusion_basics"
 
 
-@pytest.mark.parametrize("dim", (2, 32, 160))
-def test_the_step_embedding(dim):
-    t = torch.arange(0, 1000, 7)
-    same(HAND["step_embedding"](t, dim), unet.step_embedding(t, dim), 2e-4)
+@pytest.mark.parametrize("steps", (40, 1000))
+@pytest.mark.parametrize("kind", TABLES)
+def test_schedules_are_the_modules(kind, steps):
+    mine = HAND[kind](steps)
+    assert torch.equal(mine, schedule.make(kind, steps).alpha_bar)
+    assert torch.equal(HAND["zero_terminal"](mine), schedule.make(kind, steps, zero_terminal=True).alpha_bar)
 
 
-def test_the_norm():
-    mine, theirs = pair(HAND["Norm"](12), layers.ChannelNorm(12))
-    same(mine(3 * noise(2, 12, 9) + 1), theirs(3 * noise(2, 12, 9) + 1), 1e-5)
+@pytest.mark.parametrize("kind", TABLES)
+def test_noise_is_the_modules(kind):
+    z0, eps, t = some(50, 3, 7), some(50, 3, 7, seed=1), torch.arange(0, 1000, 20)
+    assert torch.equal(HAND["q_sample"](HAND[kind](), z0, t, eps), schedule.q_sample(schedule.make(kind), z0, t, eps))
 
 
-@pytest.mark.parametrize("start", (0, 9))
-@pytest.mark.parametrize("shape", [(11, 8), (2, 3, 11, 8)])
-def test_rotary(shape, start):
-    same(HAND["rotary"](noise(*shape), start), layers_attention.rotary(noise(*shape), start), 1e-5)
+@pytest.mark.parametrize("target", schedule.KINDS)
+@pytest.mark.parametrize("source", schedule.KINDS)
+def test_conversions_are_the_modules(source, target):
+    table, t = schedule.make("linear"), torch.arange(0, 1000, 20)
+    said, z_t = some(50, 3, 7).double(), some(50, 3, 7, seed=1).double()
+    a, s = table.at(t, torch.float64)
+    mine = HAND["from_z0"](HAND["to_z0"](said, z_t, a, s, source), z_t, a, s, target)
+    torch.testing.assert_close(mine, schedule.convert(table, said, z_t, t, source, target), rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("window", (1, 5, 100))
-def test_attention(window):
-    mine, theirs = pair(HAND["Attention"](24, 3, window), layers_attention.RotaryAttention(24, 3, window, causal=True))
-    same(mine(noise(2, 24, 21)), theirs(noise(2, 24, 21)), 1e-5)
+@pytest.mark.parametrize("kind", schedule.KINDS)
+@pytest.mark.parametrize("gamma", (1.0, 5.0))
+def test_weights_are_the_modules(kind, gamma):
+    t = torch.arange(1000)
+    mine = HAND["min_snr"](HAND["cosine"](), t, kind, gamma)
+    torch.testing.assert_close(mine, schedule.min_snr(schedule.make("cosine"), t, kind, gamma), rtol=1e-6, atol=0)
 
 
-@pytest.mark.parametrize("c_in", (16, 32))
-def test_the_block(c_in):
-    mine, theirs = pair(HAND["Block"](c_in, 16, SMALL), unet.Block(c_in, 16, SMALL))
-    given = noise(2, c_in, 21), noise(2, 16, seed=2), noise(2, 8, 21, seed=3)
-    same(mine(*given), theirs(*given))
+@pytest.mark.parametrize("steps", (1, 2, 7, 333, 1000))
+def test_timesteps_are_the_modules(steps):
+    assert HAND["times"](1000, steps) == samplers.timesteps(schedule.make("cosine"), steps)
 
 
-@pytest.mark.parametrize("dims", [(16,), (16, 24), (16, 24, 32)])
-@pytest.mark.parametrize("stride, depth, kernel", [(2, 1, 3), (3, 2, 5)])
-def test_the_network(dims, stride, depth, kernel):
-    c = UNetConfig(dims=dims, embedding=16, cond_dim=8, heads=2, window=5, stride=stride, depth=depth, kernel=kernel)
-    mine, theirs = pair(HAND["MyUNet"](c, 10), unet.UNet(c, 10))
-    for frames in (1, 4, 23):
-        z_t, cond, t = noise(2, 10, frames), noise(2, 10, frames, seed=4), torch.tensor([0, 900])
-        drop = torch.tensor([True, False])
-        same(mine(z_t, t, cond), theirs(z_t, t, cond))
-        same(mine(z_t, t), theirs(z_t, t))
-        same(mine(z_t, t, cond, drop), theirs(z_t, t, cond, drop))
+@pytest.mark.parametrize("kind", TABLES)
+@pytest.mark.parametrize("steps", (1, 2, 3, 25))
+def test_samplers_are_the_modules(kind, steps):
+    table, z_T = schedule.make(kind), some(8, 2, 5, seed=2)
+    alpha_bar = table.alpha_bar
+    mine = HAND["ddpm"](network, z_T, alpha_bar, steps, generator=seeded())
+    assert torch.equal(mine, samplers.ddpm(network, z_T, table, steps, generator=seeded()))
+    for eta in (0.0, 0.4, 1.0):
+        mine = HAND["ddim"](network, z_T, alpha_bar, steps, generator=seeded(), eta=eta)
+        assert torch.equal(mine, samplers.ddim(network, z_T, table, steps, None, seeded(), eta))
+    assert torch.equal(HAND["dpmpp_2m"](network, z_T, alpha_bar, steps), samplers.dpmpp_2m(network, z_T, table, steps))
 
 
-def test_a_fresh_network_is_the_modules_too():
-    """Both begin by predicting zero, whatever goes in."""
-    for network in (HAND["MyUNet"](SMALL, 10), unet.UNet(SMALL, 10)):
-        assert not network(noise(2, 10, 9), torch.tensor([3, 700]), noise(2, 10, 9)).any()
-        given = noise(2, 16, 9), noise(2, 16), noise(2, 8, 9)
-        assert torch.equal(network.network.before[0](*given), given[0])
+def test_the_callback_sees_what_the_modules_sees():
+    table, z_T = schedule.make("cosine"), some(4, 2, 5)
+    seen = {"mine": [], "theirs": []}
+    HAND["ddim"](network, z_T, table.alpha_bar, 6, lambda *now: seen["mine"].append(now))
+    samplers.ddim(network, z_T, table, 6, lambda *now: seen["theirs"].append(now))
+    assert len(seen["mine"]) == len(seen["theirs"]) == 6
+    for (i, t, z_t, z0), (j, u, want, clean) in zip(seen["mine"], seen["theirs"]):
+        assert (i, t) == (j, u) and torch.equal(z_t, want) and torch.equal(z0, clean)
 
 
-def test_the_widths_that_the_notebook_draws():
-    for name in PRESETS:
-        with torch.device("meta"):
-            p = preset(name)
-            mine, theirs = (
-                HAND["MyUNet"](p.diffusion.unet, p.codec.latent_dim),
-                unet.UNet(p.diffusion.unet, p.codec.latent_dim),
-            )
-        assert layers.count_parameters(mine) == layers.count_parameters(theirs)
+def test_the_best_denoiser_is_the_mean_of_exact_draws():
+    """Two ways to the same mean, and the error of a draw is twice the best: what the notebook's last part stands on."""
+    sigma, alpha_bar = HAND["SIGMA"], HAND["cosine"]()
+    played = HAND["chime"](3000, seeded(3))
+    heard = played + sigma * some(3000, 2, 1, seed=4)
+    draws = HAND["possible"](heard, 400, seeded(5))[0]  # (400, B, 2, 1)
+    cut = int((alpha_bar - 1 / (1 + sigma**2)).abs().argmin())
+    best = HAND["ideal"](heard / math.sqrt(1 + sigma**2), torch.full((3000,), cut), alpha_bar)
+    assert (draws.mean(0) - best).square().mean().sqrt() < 0.04
+    smallest = (best - played).square().mean()
+    assert (draws[0] - played).square().mean() / smallest == pytest.approx(2, abs=0.1)
+    assert HAND["in_tune"](draws[0]) > 0.97 > 0.6 > HAND["in_tune"](best)
 
 
-def test_the_count_of_multiplications_and_of_the_state():
-    """One rate, counted by hand: 7 frames, width 4, latent 3, condition 2, embedding 6."""
-    c = UNetConfig(dims=(4,), embedding=6, cond_dim=2, heads=1, window=3)
-    network = unet.UNet(c, 3)
-    frames = 7
-    block = frames * (2 * 4 * 4 * 3 + 8 * 2) + 6 * 8
-    attention = frames * (3 * 16 + 16) + 2 * 4 * (1 + 2 + 3 * 5)
-    outside = 4 * 6 + 6 * 6 + 6 * 6 + frames * (3 * 2 * 3 + 6 * 4 * 3 + 4 * 3)
-    z = noise(1, 3, frames)
-    assert HAND["count_macs"](network, z, torch.tensor([5]), z) == 2 * block + attention + outside
-    state = network.step(z, torch.tensor([5]), z, network.initial_state(1))[1]
-    inputs = (6 + 3) * 2 + 4 * 4 * 2  # the last two frames before every convolution
-    assert HAND["numbers"](state) == inputs + 2 * 2 * 4  # and keys and values
-
-
-@pytest.mark.parametrize("place", (0, 7, 22))
-def test_influence_finds_the_future(place):
-    looks_ahead = HAND["influence"](lambda x: x.flip(-1), noise(1, 3, 23), place)
-    assert looks_ahead.nonzero().flatten().tolist() == [22 - place]
-    felt = HAND["influence"](lambda x: x.cumsum(-1), noise(1, 3, 23), place)
-    assert felt.nonzero().flatten().tolist() == list(range(place + 1))
+def test_sliced_wasserstein_by_hand():
+    """Moved by d, a cloud is |d cos| away from itself, which is 2 |d| / pi on average over all sides."""
+    z = some(500, 2, 1)
+    away = torch.tensor([0.3, -0.4])[:, None]
+    assert HAND["sliced_wasserstein"](z, z) == 0
+    assert HAND["sliced_wasserstein"](z, z + away) == pytest.approx(2 * 0.5 / math.pi, rel=1e-2)
+    assert HAND["sliced_wasserstein"](z, torch.cat([z, z])) < 1e-6

@@ -1,149 +1,128 @@
 """What notebook 10 builds by hand is what the module has."""
 
-from types import SimpleNamespace
-
-import numpy as np
 import pytest
 import torch
 from lift import definitions
 
-from wavelldm.codec.model import Codec
-from wavelldm.config import override
-from wavelldm.diffusion.latent import LatentDiffusion
-from wavelldm.diffusion.schedule import KINDS
-from wavelldm.restore.gaps import HOP
-from wavelldm.restore.latent import SpeechLatent
-from wavelldm.training.diffusion import DiffusionOptions, DiffusionTask
-from wavelldm.training.filler import FillerOptions, FillerTask
-from wavelldm.training.latents import Latents
-from wavelldm.training.presets import preset
+from wavelldm.diffusion import unet
+from wavelldm.diffusion.unet import UNetConfig
+from wavelldm.nn import attention as layers_attention
+from wavelldm.nn import layers
+from wavelldm.training.presets import PRESETS, preset
 
 torch.set_num_threads(1)
 HAND = definitions("10")
-NAMES = "my_statistics my_error my_between learn outline my_lively".split()
-TINY = preset("tiny")
-D = TINY.codec.latent_dim
+NAMES = "step_embedding Norm Block rotary Attention Middle Level MyUNet count_macs numbers shake influence".split()
+SMALL = UNetConfig(dims=(16, 24, 32), embedding=16, cond_dim=8, heads=2, window=5)
 
 
 def noise(*shape, seed=1):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def some_latents(count=6, frames=20):
-    clean = 2 * noise(count, D, frames) + noise(1, D, 1, seed=2)
-    noisy = clean + noise(count, D, frames, seed=3)
-    z = clean.double()
-    return Latents(
-        noisy.numpy(), clean.numpy(), z.mean((0, 2)).float(), z.transpose(0, 1).flatten(1).std(1, correction=0).float()
-    )
+def same(mine, theirs, atol=1e-4):
+    assert mine.shape == theirs.shape
+    assert torch.allclose(mine, theirs, atol=atol), f"differ by {(mine - theirs).abs().max():.2g}"
+    assert mine.std() > 0
 
 
-def task_of(*settings, **more):
-    torch.manual_seed(0)
-    p = override(TINY, list(settings))
-    task = DiffusionTask(p.diffusion, Codec(p.codec), DiffusionOptions(half=False, **more))
-    task.with_latents(some_latents(), some_latents())
-    for i, weight in enumerate(task.networks["model"].unet.parameters()):
-        weight.data += 0.1 * noise(*weight.shape, seed=i)
-    return task
+def shaken(network):
+    """Weights that are still 0 or 1 would hide a mistake."""
+    for i, p in enumerate(network.parameters()):
+        p.data += 0.2 * noise(*p.shape, seed=i)
+    return network
+
+
+def pair(mine, theirs):
+    theirs.load_state_dict(shaken(mine).state_dict())
+    return mine.eval(), theirs.eval()
 
 
 def test_the_definitions_are_the_notebooks_own():
     for name in NAMES:
-        assert HAND[name].__module__ == "10_latent_diffusion_training"
+        assert HAND[name].__module__ == "10_latent_unet"
 
 
-def test_the_statistics():
-    kept = some_latents()
-    mean, deviation = HAND["my_statistics"](kept.clean)
-    assert torch.allclose(mean.float(), kept.mean, atol=1e-5)
-    assert torch.allclose(deviation.float(), kept.deviation, atol=1e-5)
-    mean, deviation = HAND["my_statistics"](np.array([[[0.0, 2.0], [3.0, 3.0]]]))
-    assert mean.tolist() == [1.0, 3.0] and deviation.tolist() == [1.0, 0.0]
+@pytest.mark.parametrize("dim", (2, 32, 160))
+def test_the_step_embedding(dim):
+    t = torch.arange(0, 1000, 7)
+    same(HAND["step_embedding"](t, dim), unet.step_embedding(t, dim), 2e-4)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_error(kind):
-    task = task_of(f"diffusion.predicts={kind}")
-    model = task.networks["model"]
-    noisy, clean = (torch.from_numpy(x[:4]) for x in (task_train().noisy, task_train().clean))
-    t, eps, drop = torch.tensor([0, 10, 500, 998]), noise(4, D, 20, seed=5), torch.tensor([False, True, False, False])
-    with torch.no_grad():
-        for dropped in (None, drop):
+def test_the_norm():
+    mine, theirs = pair(HAND["Norm"](12), layers.ChannelNorm(12))
+    same(mine(3 * noise(2, 12, 9) + 1), theirs(3 * noise(2, 12, 9) + 1), 1e-5)
+
+
+@pytest.mark.parametrize("start", (0, 9))
+@pytest.mark.parametrize("shape", [(11, 8), (2, 3, 11, 8)])
+def test_rotary(shape, start):
+    same(HAND["rotary"](noise(*shape), start), layers_attention.rotary(noise(*shape), start), 1e-5)
+
+
+@pytest.mark.parametrize("window", (1, 5, 100))
+def test_attention(window):
+    mine, theirs = pair(HAND["Attention"](24, 3, window), layers_attention.RotaryAttention(24, 3, window, causal=True))
+    same(mine(noise(2, 24, 21)), theirs(noise(2, 24, 21)), 1e-5)
+
+
+@pytest.mark.parametrize("c_in", (16, 32))
+def test_the_block(c_in):
+    mine, theirs = pair(HAND["Block"](c_in, 16, SMALL), unet.Block(c_in, 16, SMALL))
+    given = noise(2, c_in, 21), noise(2, 16, seed=2), noise(2, 8, 21, seed=3)
+    same(mine(*given), theirs(*given))
+
+
+@pytest.mark.parametrize("dims", [(16,), (16, 24), (16, 24, 32)])
+@pytest.mark.parametrize("stride, depth, kernel", [(2, 1, 3), (3, 2, 5)])
+def test_the_network(dims, stride, depth, kernel):
+    c = UNetConfig(dims=dims, embedding=16, cond_dim=8, heads=2, window=5, stride=stride, depth=depth, kernel=kernel)
+    mine, theirs = pair(HAND["MyUNet"](c, 10), unet.UNet(c, 10))
+    for frames in (1, 4, 23):
+        z_t, cond, t = noise(2, 10, frames), noise(2, 10, frames, seed=4), torch.tensor([0, 900])
+        drop = torch.tensor([True, False])
+        same(mine(z_t, t, cond), theirs(z_t, t, cond))
+        same(mine(z_t, t), theirs(z_t, t))
+        same(mine(z_t, t, cond, drop), theirs(z_t, t, cond, drop))
+
+
+def test_a_fresh_network_is_the_modules_too():
+    """Both begin by predicting zero, whatever goes in."""
+    for network in (HAND["MyUNet"](SMALL, 10), unet.UNet(SMALL, 10)):
+        assert not network(noise(2, 10, 9), torch.tensor([3, 700]), noise(2, 10, 9)).any()
+        given = noise(2, 16, 9), noise(2, 16), noise(2, 8, 9)
+        assert torch.equal(network.network.before[0](*given), given[0])
+
+
+def test_the_widths_that_the_notebook_draws():
+    for name in PRESETS:
+        with torch.device("meta"):
+            p = preset(name)
             mine, theirs = (
-                HAND["my_error"](model, noisy, clean, t, eps, dropped),
-                task.error(model, noisy, clean, t, eps, dropped)[0],
+                HAND["MyUNet"](p.diffusion.unet, p.codec.latent_dim),
+                unet.UNet(p.diffusion.unet, p.codec.latent_dim),
             )
-            assert mine.shape == (4,) and mine.std() > 0
-            assert torch.allclose(mine, theirs, rtol=1e-4)
+        assert layers.count_parameters(mine) == layers.count_parameters(theirs)
 
 
-def task_train():
-    return some_latents()
+def test_the_count_of_multiplications_and_of_the_state():
+    """One rate, counted by hand: 7 frames, width 4, latent 3, condition 2, embedding 6."""
+    c = UNetConfig(dims=(4,), embedding=6, cond_dim=2, heads=1, window=3)
+    network = unet.UNet(c, 3)
+    frames = 7
+    block = frames * (2 * 4 * 4 * 3 + 8 * 2) + 6 * 8
+    attention = frames * (3 * 16 + 16) + 2 * 4 * (1 + 2 + 3 * 5)
+    outside = 4 * 6 + 6 * 6 + 6 * 6 + frames * (3 * 2 * 3 + 6 * 4 * 3 + 4 * 3)
+    z = noise(1, 3, frames)
+    assert HAND["count_macs"](network, z, torch.tensor([5]), z) == 2 * block + attention + outside
+    state = network.step(z, torch.tensor([5]), z, network.initial_state(1))[1]
+    inputs = (6 + 3) * 2 + 4 * 4 * 2  # the last two frames before every convolution
+    assert HAND["numbers"](state) == inputs + 2 * 2 * 4  # and keys and values
 
 
-@pytest.mark.parametrize("path", ("noise", "bridge", "none"))
-def test_the_paths(path):
-    model = LatentDiffusion(override(TINY.diffusion, [f"path={path}", "bridge_noise=0.3"]))
-    z0, cond, eps, t = (
-        noise(5, D, 9),
-        noise(5, D, 9, seed=2),
-        noise(5, D, 9, seed=3),
-        torch.tensor([0, 1, 400, 998, 999]),
-    )
-    mine = HAND["my_between"](path, model.schedule.alpha_bar, z0, cond, t, eps, spread=0.3)
-    assert torch.allclose(mine, model.between(z0, cond, t, eps), atol=1e-6)
-
-
-def test_what_is_heard(monkeypatch):
-    task = task_of(decoded=1.0)
-    monkeypatch.setitem(HAND, "codec", task.codec)
-    z = noise(2, D, 15)
-    assert torch.allclose(HAND["outline"](z), task.outline(z), atol=1e-5)
-
-
-@pytest.mark.parametrize("weighed", (False, True))
-def test_plain_training_learns_one_batch(monkeypatch, weighed):
-    monkeypatch.setitem(
-        HAND, "session", SimpleNamespace(device=torch.device("cpu"), pick=lambda **choices: choices["quick"])
-    )
-    kept = some_latents()
-    model = LatentDiffusion(TINY.diffusion)
-    model.measure(kept.mean, kept.deviation)
-    batch = kept.batch(0, 2, 8)
-    weigh = (lambda t: torch.full((len(t),), 2.0)) if weighed else None
-    losses = HAND["learn"](model, 40, lambda step: batch, 4e-3, weigh)
-    assert len(losses) == 40
-    assert losses[0] == pytest.approx(2.0 if weighed else 1.0, rel=0.3)  # it says 0, and latents have deviation 1
-    assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
-
-
-def test_the_share_of_each_process(monkeypatch):
-    """The mean of the gradients of two halves is that of the whole batch."""
-    task = task_of("diffusion.predicts=v")
-    kept = task_train()
-    batch = [torch.from_numpy(x[:4]) for x in (kept.noisy, kept.clean)]
-    monkeypatch.setitem(HAND, "batch", batch)
-    monkeypatch.setitem(HAND, "t", torch.tensor([3, 300, 600, 999]))
-    monkeypatch.setitem(HAND, "eps", noise(4, D, 20, seed=5))
-    model = task.networks["model"]
-    whole = HAND["gradient"](model, slice(None))
-    shares = [HAND["gradient"](model, slice(rank, None, 2)) for rank in range(2)]
-    assert torch.allclose(sum(shares) / 2, whole, atol=1e-5 * whole.abs().max())
-    assert not torch.allclose(shares[0], whole, atol=0.1 * whole.abs().max())
-
-
-def test_how_lively_a_filled_gap_is():
-    torch.manual_seed(0)
-    latent = SpeechLatent(TINY.latent)
-    task = FillerTask(TINY.filler, latent, FillerOptions(half=False))
-    z, pitch = noise(3, TINY.filler.size, 60), noise(3, 2, 60, seed=2)
-    gaps = torch.zeros(3, 59 * HOP, dtype=torch.bool)
-    gaps[:, 4_000:9_000] = True
-    task.with_data(lambda first: iter(()), [(z, pitch, gaps)])
-    blur = torch.randn(3, TINY.filler.size + 80, 60, generator=torch.Generator().manual_seed(1))
-    with torch.no_grad():
-        told, true, _ = task.prepared((z, pitch, gaps), torch.zeros(3), blur)
-        theirs = task.validate(task.networks["model"])["lively_1"]  # a new network answers with straight lines
-        assert HAND["my_lively"](latent, told.z, true, told.share) == pytest.approx(theirs, rel=1e-4)
-        assert HAND["my_lively"](latent, true, true, told.share) == 1 and theirs < 0.5
+@pytest.mark.parametrize("place", (0, 7, 22))
+def test_influence_finds_the_future(place):
+    looks_ahead = HAND["influence"](lambda x: x.flip(-1), noise(1, 3, 23), place)
+    assert looks_ahead.nonzero().flatten().tolist() == [22 - place]
+    felt = HAND["influence"](lambda x: x.cumsum(-1), noise(1, 3, 23), place)
+    assert felt.nonzero().flatten().tolist() == list(range(place + 1))

@@ -1,18 +1,14 @@
 """What notebook 12 builds by hand is what the module has."""
 
-import math
-
 import pytest
 import torch
 from lift import definitions
 
-from wavelldm.audio import blocks
-from wavelldm.denoise import segan, waveform
-from wavelldm.denoise.segan import SeganConfig
 from wavelldm.diffusion import samplers, schedule
-from wavelldm.refine import unet2d, updates
-from wavelldm.refine.prior import SpeechPrior
-from wavelldm.training.presets import preset
+from wavelldm.diffusion.latent import DiffusionConfig, LatentDiffusion
+from wavelldm.diffusion.unet import UNetConfig
+from wavelldm.restore import gaps
+from wavelldm.restore.filler import TOLD, Filler, FillerConfig, Told
 
 HAND = definitions("12")
 
@@ -21,142 +17,92 @@ def some(*shape, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def smooth(x_t, t):
-    """Some estimate of x0, smooth in x_t and t."""
-    return torch.tanh(1.5 * x_t.flip(2) - x_t) * (1 + t / 100)[:, None, None, None]
+def network(z_t, t):
+    """Some z0 estimate, smooth, of z_t and t alike."""
+    return torch.tanh(z_t.flip(2) * 1.5 - z_t) * (1 + t / 1000)[:, None, None]
 
 
 def test_the_definitions_are_the_notebooks_own():
-    names = "my_emphasis my_deemphasis out_length my_convolution Generator my_critic_loss my_generator_loss".split()
-    names += "my_level my_windows separable_weights".split()
-    for name in [*names, "my_spectrum", "my_map", "leaning", "lending", "lending_plus", "my_refine"]:
-        assert HAND[name].__module__ == "12_refining_with_diffusion"
+    for name in ("guided", "repaint", "noised"):
+        assert HAND[name].__module__ == "12_ddpm_ddim_sampling"
 
 
-def test_emphasis_and_its_inverse():
-    wav = some(2, 1, 500)
-    lifted = HAND["my_emphasis"](wav, 0.9)
-    assert torch.equal(lifted, segan.emphasise(wav, 0.9))
-    torch.testing.assert_close(HAND["my_deemphasis"](lifted, 0.9), wav, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(HAND["my_deemphasis"](lifted, 0.9), segan.deemphasise(lifted, 0.9), rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize(("n", "kernel", "stride", "padding"), [(101, 31, 2, 15), (64, 15, 4, 7), (7, 3, 1, 0)])
-def test_strided_convolutions(n, kernel, stride, padding):
-    x, weight, bias = some(2, 3, n), some(4, 3, kernel, seed=1), some(4, seed=2)
-    mine, theirs = (
-        HAND["my_convolution"](x, weight, bias, stride, padding),
-        torch.nn.functional.conv1d(x, weight, bias, stride, padding),
+@pytest.mark.parametrize("kind", ("linear", "cosine"))
+@pytest.mark.parametrize(("steps", "jump", "resample"), ((1, 1, 1), (6, 6, 1), (10, 5, 3), (13, 5, 2)))
+def test_repaint_is_the_modules(kind, steps, jump, resample):
+    table, known = schedule.make(kind), some(2, 3, 9)
+    keep = torch.ones(2, 1, 9, dtype=torch.bool)
+    keep[0, :, 3:6], keep[1, :, 7:] = False, False
+    mine = HAND["repaint"](network, known, keep, table, steps, jump, resample, torch.Generator().manual_seed(1))
+    theirs = samplers.inpaint(
+        network, known, keep, table, steps, None, torch.Generator().manual_seed(1), jump, resample
     )
-    assert mine.shape[-1] == HAND["out_length"](n, kernel, stride, padding)
-    torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(mine, theirs, rtol=1e-6, atol=1e-6)
+    spread = keep.expand_as(known)
+    assert torch.equal(mine[spread], known[spread]) and not torch.isclose(mine, known)[~spread].all()
 
 
-@pytest.mark.parametrize("widths", [(8,), (4, 8, 8)])
-def test_the_generator_takes_segans_weights(widths):
-    theirs = segan.Segan(SeganConfig(widths=widths, kernel=7, window=64))
-    for weight in theirs.parameters():
-        torch.nn.init.normal_(weight, std=0.2)
-    mine = HAND["Generator"](widths, 7)
-    mine.load_state_dict(theirs.state_dict())
+@pytest.mark.parametrize("weight", (0.5, 1.5, 3.0))
+def test_guidance_is_the_modules(weight):
+    torch.manual_seed(0)
+    unet = UNetConfig(dims=(8, 8), depth=1, stride=2, embedding=8, cond_dim=8, heads=2, window=8)
+    model = LatentDiffusion(DiffusionConfig(6, unet, predicts="z0", path="noise")).eval()
+    for p in model.parameters():  # new blocks hand on what they get, whatever the condition
+        torch.nn.init.normal_(p, std=0.3)
+    z_t, cond, t = some(2, 6, 12), some(2, 6, 12, seed=1), torch.tensor([999, 400])
     with torch.no_grad():
-        assert torch.equal(mine(some(2, 1, 64)), theirs.generate(some(2, 1, 64)))
+        mine, theirs = HAND["guided"](model, z_t, t, cond, weight), model.denoise(z_t, t, cond, weight)
+        plain = model.denoise(z_t, t, cond)
+    torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-5)
+    assert (mine - plain).abs().max() > 0.01
 
 
-def test_the_losses_with_binary_targets():
-    true, false = some(3, 1, 9), some(3, 1, 9, seed=1)
-    torch.testing.assert_close(HAND["my_critic_loss"](true, false), segan.critic_loss(true, false))
-    torch.testing.assert_close(HAND["my_generator_loss"](false), segan.generator_loss(false))
-    assert HAND["my_critic_loss"](torch.ones(3), torch.zeros(3)) == 0 and HAND["my_generator_loss"](torch.ones(3)) == 0
+def test_noise_leaves_the_share_it_says():
+    z = torch.full((1, 1, 100_000), 2.0)
+    out = HAND["noised"](z, 0.36, torch.Generator().manual_seed(2))
+    assert out.mean() == pytest.approx(1.2, abs=0.02) and out.std() == pytest.approx(0.8, abs=0.02)
+    assert HAND["noised"](z, 1, None) is z
 
 
-def test_the_level():
-    ratios = torch.tensor([-90.0, -40.0, -5.0, 0.0, 3.3, 20.0, 60.0, 120.0])
-    clean, noise = some(8, 1, 400), some(8, 1, 400, seed=1)
-    noise = (
-        noise
-        * (
-            clean.square().mean(2, keepdim=True)
-            / noise.square().mean(2, keepdim=True)
-            * 10 ** (-ratios[:, None, None] / 10)
-        ).sqrt()
-    )
-    mine = HAND["my_level"](clean, noise)
-    torch.testing.assert_close(mine, waveform.level(clean, noise), rtol=0, atol=0.02)
-    assert (mine.diff() <= 0).all() and mine[0] == 999 and mine[-1] == 0
+def holes(n: int = 9_000) -> torch.Tensor:
+    lost = torch.zeros(2, n, dtype=torch.bool)
+    lost[0, 3_000:4_300], lost[1, :700], lost[1, 6_000:6_100] = True, True, True
+    return lost
 
 
-@pytest.mark.parametrize("n", [50, 100, 101, 175, 430])
-@pytest.mark.parametrize("overlap", [0, 20, 50])
-def test_overlapping_windows(n, overlap):
-    def process():
-        gains = iter(range(1, 99))
-        return lambda x: next(gains) * x.flip(1)
-
-    wav = some(2, n)
-    theirs = torch.cat(list(blocks.cross_faded([wav], process(), 100, overlap, pad=True)), dim=1)
-    torch.testing.assert_close(HAND["my_windows"](wav, 100, overlap, process()), theirs, rtol=1e-5, atol=1e-5)
+def test_the_share_that_is_known_is_the_modules():
+    mine, theirs = HAND["my_share"](holes()), gaps.known_share(holes())
+    torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-5)
+    assert mine.min() < 0.05 and mine.max() == pytest.approx(1.0)
 
 
-@pytest.mark.parametrize(("d_in", "d_out", "kernel"), [(32, 64, (3, 3)), (5, 7, (7, 3))])
-def test_the_parameter_formulas(d_in, d_out, kernel):
-    for separable, formula in ((True, "separable_weights"), (False, "plain_weights")):
-        layer = unet2d.convolution(d_in, d_out, kernel, separable=separable)
-        assert HAND[formula](*kernel, d_in, d_out) == sum(p.numel() for p in layer.parameters() if p.ndim > 1)
+def test_straight_lines_are_the_modules():
+    share = gaps.known_share(holes())
+    x = some(2, 5, share.shape[1])
+    theirs = gaps.interpolate(x, share)
+    for i in range(2):
+        torch.testing.assert_close(HAND["my_lines"](x[i], share[i]), theirs[i], rtol=1e-5, atol=1e-5)
+    assert not torch.isclose(theirs, x).all()
 
 
-def test_spectrum_and_map():
-    prior = SpeechPrior(preset("tiny").prior)
-    prior.measure(0.1 + torch.rand(256, generator=torch.Generator().manual_seed(3)))
-    noisy, cleaned = some(2, 5_000), some(2, 5_000, seed=1)
-    spectra = [HAND["my_spectrum"](wav, prior.deviation) for wav in (noisy, cleaned)]
-    torch.testing.assert_close(spectra[0], prior.spectrum(noisy))
-    torch.testing.assert_close(HAND["my_map"](*spectra), updates.noise_map(*spectra))
+@pytest.fixture(scope="module")
+def gap():
+    """A small filler that listens to everything, and what it is told of some gap."""
+    torch.manual_seed(0)
+    net = Filler(FillerConfig(size=6, width=16, dilations=(1, 0, 2), heads=2)).eval()
+    for layer in (net.start, net.time[-1], net.out):
+        torch.nn.init.normal_(layer.weight, std=0.3)
+    return net, Told(some(2, 6, 20), some(2, 2, 20, seed=1), torch.rand(2, 20), some(2, TOLD, 20, seed=2))
 
 
-@pytest.mark.parametrize(
-    "etas", [(0.9, 0.9, None), (0.0, 1.0, None), (None, 1.0, None), (0.4, 0.6, 0.0), (0.5, 0.3, 0.6)]
-)
-@pytest.mark.parametrize("kind", ["cosine", "linear"])
-def test_the_refiner(kind, etas):
-    table = schedule.make(kind, 100)
-    noisy, sigma = some(2, 2, 6, 7), some(2, 1, 6, 7, seed=1).abs() * 2
-    sigma[0, 0, 0] = 0
-    seen, found = [], []
-    mine = HAND["my_refine"](
-        smooth, noisy, sigma, table, 8, *etas, generator=torch.Generator().manual_seed(4), watch=seen
-    )
-    theirs = updates.refine(
-        smooth,
-        noisy,
-        sigma,
-        table,
-        8,
-        *etas,
-        lambda i, t, x_t, x0: found.append((t, x_t, x0)),
-        torch.Generator().manual_seed(4),
-    )
-    torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)
-    assert [t for t, *_ in seen] == [t for t, *_ in found] == samplers.timesteps(table, 8)
-    torch.testing.assert_close(seen[-1][1], found[-1][1], rtol=1e-4, atol=1e-4)
-
-
-def test_the_toys_answer_is_what_the_refiner_draws():
-    space = HAND | {"seeded": lambda seed=0: torch.Generator().manual_seed(seed)}
-    for name in ("my_refine", "perfect", "truth"):
-        assert callable(space[name])
-    draws = space["my_refine"](
-        space["perfect"],
-        torch.full((8_000, 2, 1, 1), 1.5),
-        torch.ones(8_000, 1, 1, 1),
-        space["TOY"],
-        200,
-        None,
-        1.0,
-        generator=space["seeded"](1),
-    )
-    mean, spread = space["truth"](1.5, 1.0)
-    assert (mean, spread) == (0.75, pytest.approx(math.sqrt(0.5)))
-    assert float(draws.mean()) == pytest.approx(mean, abs=0.03) and float(draws.std()) == pytest.approx(
-        spread, abs=0.03
-    )
+@pytest.mark.parametrize("sampler", ("bridge", "ddim", "ddpm", "dpmpp_2m"))
+def test_the_filler_is_sampled_like_the_modules(gap, sampler):
+    net, told = gap
+    with torch.no_grad():
+        theirs = net.sample(told, 5, sampler, samplers.FrameNoise(4))[0]
+        if sampler == "bridge":
+            mine = HAND["my_flow"](net, told, 5, samplers.FrameNoise(4))
+        else:
+            mine = HAND["my_diffusion"](net, told, 5, samplers.SAMPLERS[sampler], samplers.FrameNoise(4))
+    torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-3)
+    assert (mine - told.z).abs().max() > 0.1

@@ -1,85 +1,86 @@
 """What notebook 15 builds by hand is what the module has."""
 
-import numpy as np
 import pytest
 import torch
 from lift import definitions
-from signals import noisy, speechlike
-from torch import nn
 
-from wavelldm import weights
-from wavelldm.denoise.mask import MaskConfig, MaskNet
-from wavelldm.export import graphs, write
-from wavelldm.light import denoiser as light
+from wavelldm.audio import blocks
+from wavelldm.denoise import segan, waveform
+from wavelldm.denoise.segan import SeganConfig
 
-torch.set_num_threads(1)
 HAND = definitions("15")
 
 
-def noise(*shape, seed=1):
+def some(*shape, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize("n", [16, 512])
-def test_the_transform(n):
-    window = torch.hann_window(n).sqrt()
-    mine, theirs = HAND["my_bases"](window), graphs.bases(window, torch.arange(float(n)))
-    for a, b in zip(mine, theirs):
-        assert a.shape == b.shape and (a - b).abs().max() < 1e-5
+def test_the_definitions_are_the_notebooks_own():
+    names = "my_emphasis my_deemphasis out_length my_convolution Generator my_critic_loss my_generator_loss".split()
+    for name in [*names, "my_level", "my_windows"]:
+        assert HAND[name].__module__ == "15_segan_and_waveform"
 
 
-def test_complex_products():
-    z = noise(2, 3, 7)
-    assert torch.equal(HAND["my_turned"](z), graphs.turned(z))
-    real, imag = noise(2, 3, 7, seed=2)
-    a = HAND["my_product"](real, imag, z)
-    assert torch.allclose(torch.complex(*a), torch.complex(real, imag) * torch.complex(*z), atol=1e-6)
+def test_emphasis_and_its_inverse():
+    wav = some(2, 1, 500)
+    lifted = HAND["my_emphasis"](wav, 0.9)
+    assert torch.equal(lifted, segan.emphasise(wav, 0.9))
+    torch.testing.assert_close(HAND["my_deemphasis"](lifted, 0.9), wav, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(HAND["my_deemphasis"](lifted, 0.9), segan.deemphasise(lifted, 0.9), rtol=1e-5, atol=1e-5)
 
 
-def test_frames_and_overlap_are_those_of_the_graph():
-    graph = graphs.Whole(MaskNet(MaskConfig(width=8, blocks=1)))
-    wav = noise(5 * 256)
-    spec = graph.spectrum(wav[None])  # (2, T, bins)
-    there, back = HAND["my_bases"](torch.hann_window(512).sqrt())
-    mine = HAND["my_frames"](wav) @ there
-    assert torch.allclose(mine, torch.cat([spec[0], spec[1]], dim=1), atol=1e-4)
-    frames = graph.frames(spec).flatten(1)
-    out, tail = HAND["my_overlap"](frames, torch.ones(256))
-    assert torch.allclose(out[:256], frames[0, :256] + 1) and torch.allclose(tail, frames[-1, 256:])
-    assert torch.allclose(out[256:], frames[1:, :256].flatten() + frames[:-1, 256:].flatten())
+@pytest.mark.parametrize(("n", "kernel", "stride", "padding"), [(101, 31, 2, 15), (64, 15, 4, 7), (7, 3, 1, 0)])
+def test_strided_convolutions(n, kernel, stride, padding):
+    x, weight, bias = some(2, 3, n), some(4, 3, kernel, seed=1), some(4, seed=2)
+    mine, theirs = (
+        HAND["my_convolution"](x, weight, bias, stride, padding),
+        torch.nn.functional.conv1d(x, weight, bias, stride, padding),
+    )
+    assert mine.shape[-1] == HAND["out_length"](n, kernel, stride, padding)
+    torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)
 
 
-def test_the_recurrence():
-    torch.manual_seed(0)
-    gru, x, h = nn.GRU(6, 5), noise(3, 6), noise(3, 5, seed=2)
+@pytest.mark.parametrize("widths", [(8,), (4, 8, 8)])
+def test_the_generator_takes_segans_weights(widths):
+    theirs = segan.Segan(SeganConfig(widths=widths, kernel=7, window=64))
+    for weight in theirs.parameters():
+        torch.nn.init.normal_(weight, std=0.2)
+    mine = HAND["Generator"](widths, 7)
+    mine.load_state_dict(theirs.state_dict())
     with torch.no_grad():
-        mine = HAND["my_gru_step"](x, h, gru)
-        assert torch.allclose(mine, graphs.Recurrence(gru, "_l0")(x[None], h[None])[0], atol=1e-6)
+        assert torch.equal(mine(some(2, 1, 64)), theirs.generate(some(2, 1, 64)))
 
 
-def test_the_stream_by_hand_is_that_of_the_module():
-    model = light.load("live")
-    wav = noisy(speechlike(1.0), 5.0)[None, :12_345].astype(np.float32)
-    stream = model.stream(16_000)
-    theirs = np.concatenate([stream.push(wav), stream.finish()], axis=1)
-    assert np.abs(HAND["my_stream"](model.graph.session, wav) - theirs).max() < 1e-6
+def test_the_losses_with_binary_targets():
+    true, false = some(3, 1, 9), some(3, 1, 9, seed=1)
+    torch.testing.assert_close(HAND["my_critic_loss"](true, false), segan.critic_loss(true, false))
+    torch.testing.assert_close(HAND["my_generator_loss"](false), segan.generator_loss(false))
+    assert HAND["my_critic_loss"](torch.ones(3), torch.zeros(3)) == 0 and HAND["my_generator_loss"](torch.ones(3)) == 0
 
 
-def test_rounding():
-    x = noise(7, 5)
-    small, scale = weights.as_bytes(x)
-    assert torch.allclose(HAND["my_rounded"](x, 8), small * scale, atol=1e-6)
-    assert len(HAND["my_rounded"](x, 2, rows=False).unique()) <= 3
-    y = noise(4, 5, seed=3)
-    exact = y @ x.T
-    assert (HAND["my_product_in_bytes"](y, x) - exact).abs().max() < 0.02 * exact.abs().max()
+def test_the_level():
+    ratios = torch.tensor([-90.0, -40.0, -5.0, 0.0, 3.3, 20.0, 60.0, 120.0])
+    clean, noise = some(8, 1, 400), some(8, 1, 400, seed=1)
+    noise = (
+        noise
+        * (
+            clean.square().mean(2, keepdim=True)
+            / noise.square().mean(2, keepdim=True)
+            * 10 ** (-ratios[:, None, None] / 10)
+        ).sqrt()
+    )
+    mine = HAND["my_level"](clean, noise)
+    torch.testing.assert_close(mine, waveform.level(clean, noise), rtol=0, atol=0.02)
+    assert (mine.diff() <= 0).all() and mine[0] == 999 and mine[-1] == 0
 
 
-def test_an_attribute_is_forgotten_and_an_input_is_not():
-    one, zero = np.ones(1, np.float32), np.zeros(1, np.float32)
-    forgetful = HAND["exported"](HAND["Forgetful"](), (torch.ones(1),), ["x"], ["y"])
-    assert forgetful.run(None, {"x": one}) == forgetful.run(None, {"x": one})
-    honest = HAND["exported"](HAND["Honest"](), (torch.ones(1), torch.zeros(1)), ["x", "mean"], ["y", "mean_out"])
-    first, mean = honest.run(None, {"x": one, "mean": zero})
-    assert honest.run(None, {"x": one, "mean": mean})[0] == pytest.approx(0.19) and first == pytest.approx(0.1)
-    assert write.TOLERANCE == 1e-4
+@pytest.mark.parametrize("n", [50, 100, 101, 175, 430])
+@pytest.mark.parametrize("overlap", [0, 20, 50])
+def test_overlapping_windows(n, overlap):
+    def process():
+        gains = iter(range(1, 99))
+        return lambda x: next(gains) * x.flip(1)
+
+    wav = some(2, n)
+    theirs = torch.cat(list(blocks.cross_faded([wav], process(), 100, overlap, pad=True)), dim=1)
+    torch.testing.assert_close(HAND["my_windows"](wav, 100, overlap, process()), theirs, rtol=1e-5, atol=1e-5)

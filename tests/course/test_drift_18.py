@@ -1,4 +1,4 @@
-"""What notebook 14 builds by hand is what the module has."""
+"""What notebook 18 builds by hand is what the module has."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from wavelldm import course
 from wavelldm.app import listen_report
 from wavelldm.metrics import intervals, scores
 
-HAND = definitions("14")
+HAND = definitions("18")
 SR = 16_000
 
 
@@ -22,7 +22,7 @@ def pair(request):
 
 def test_the_definitions_are_the_notebooks_own():
     for name in "my_si_sdr my_segmental_snr my_stoi my_interval my_sign_flip my_two_way blind_test power".split():
-        assert HAND[name].__module__ == "14_evaluation_and_listening_tests"
+        assert HAND[name].__module__ == "18_evaluation_and_listening_tests"
 
 
 def test_metrics_by_hand(pair):

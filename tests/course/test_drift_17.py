@@ -1,4 +1,4 @@
-"""What notebook 13 builds by hand is what the module has."""
+"""What notebook 17 builds by hand is what the module has."""
 
 import math
 
@@ -13,7 +13,7 @@ from wavelldm.text import bpe, conditioned, contrastive, encoder, htsat
 from wavelldm.text.conditioned import TextBlock, TextDiffusion, TextDiffusionConfig, guided
 
 torch.set_num_threads(1)
-HAND = definitions("13")
+HAND = definitions("17")
 NAMES = "my_join my_learn my_tokens my_head my_last_real my_windows my_contrastive_loss my_look my_without my_guided"
 SMALL = TextDiffusionConfig(6, 2, 32, 2, 2, 16, 8)
 
@@ -44,7 +44,7 @@ def network():
 
 def test_the_definitions_are_the_notebooks_own():
     for name in NAMES.split():
-        assert HAND[name].__module__ == "13_text_to_audio"
+        assert HAND[name].__module__ == "17_text_to_audio"
 
 
 def test_byte_pairs():
