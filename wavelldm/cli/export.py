@@ -48,8 +48,11 @@ def add(commands: argparse._SubParsersAction) -> None:
     )
     sub.add_argument(
         "--int8",
-        action="store_true",
-        help="compute products with weights in bytes: smaller, faster, not quite the same",
+        nargs="?",
+        const="dynamic",
+        choices=["dynamic", "static"],
+        help="compute products with weights in bytes: smaller, faster, not quite the same; rounded by the range that "
+        "numbers have each time (dynamic, the default), or had in calibration speech (static)",
     )
     sub.add_argument(
         "--part",
@@ -84,7 +87,7 @@ def run_export(args: argparse.Namespace) -> None:
     target = Path(args.output or f"{name}{f'-{args.part}' if args.part else ''}.onnx")
     if in_parts or at_once:
         if kind == "Codec":
-            size, difference = export_codec(args.model, args.part, target, args.int8, args.force)
+            size, difference = export_codec(args.model, args.part, target, args.int8 is not None, args.force)
         else:
             size, difference = export_latents(args.model, target, args.part, args.force)
         facts = {"output": str(target), "bytes": size, "part": args.part, "difference": difference}

@@ -48,6 +48,7 @@ FEW = 0.01  # of all codes, that may differ where a number lies between two step
 NEAR = -40.0  # dB: of a decoder whose phases add up, and with them what the pitch is rounded by
 ROUGH = -20.0  # dB: the same for a graph in bytes
 MISSING = "exporting needs onnx, onnxscript and onnxruntime; install them with: pip install 'wavelldm[export]'"
+HEARD = ((0.0, 5.0), (6.0, 15.0), (-6.0, 0.0))  # dB louder than usual, and of speech over noise: for calibration
 LARGE = 512  # values from which a constant is stored in fewer bits
 SENTENCES = (
     "The north wind and the sun were disputing which was the stronger, when a traveller came along wrapped in a warm "
@@ -67,11 +68,11 @@ class Report:
     distance: float  # all of it against all of the sound, in dB
 
 
-def noisy_speech(sr: int = 16_000, seconds: float = 10.0) -> Tensor:
-    """(1, N): a sentence with noise, always the same."""
+def noisy_speech(sr: int = 16_000, seconds: float = 10.0, snr: float = 5.0, seed: int = 0) -> Tensor:
+    """(1, N): a sentence with noise, for each seed always the same."""
     wav = speak(SENTENCES, sr=sr)[:, : round(seconds * sr)]
-    noise = torch.from_numpy(pink(wav.shape[1], sr, np.random.default_rng(0))).float()
-    return mix_at_snr(wav, noise[None], 5.0, sr)
+    noise = torch.from_numpy(pink(wav.shape[1], sr, np.random.default_rng(seed))).float()
+    return mix_at_snr(wav, noise[None], snr, sr)
 
 
 def export(
@@ -79,7 +80,7 @@ def export(
     target: str | Path,
     streaming: bool = False,
     chunk: int = 1,
-    int8: bool = False,
+    int8: str | None = None,
     force: bool = False,
 ) -> Report:
     """Write the mask network of a denoiser as an ONNX file, whole or not at all.
@@ -89,7 +90,8 @@ def export(
     the network's by more than TOLERANCE, nothing is written.
 
     `int8`: products with weights are computed in bytes, in the recurrence of single frames too, which changes the
-    result: it must then lie within ROUGH decibels of the network's.
+    result: it must then lie within ROUGH decibels of the network's. The other factor is rounded by the range that it
+    has each time ("dynamic"), or that it had in speech ("static").
     """
     denoiser = load(name)
     if not isinstance(denoiser, MaskDenoiser) or denoiser.guided:
@@ -115,9 +117,11 @@ def export(
         hash=net.hash,
         chunk=chunk,
     )
-    model = to_onnx(graph.eval(), plain=int8)
+    if int8 not in (None, "dynamic", "static"):
+        raise WavelldmError(f"weights are rounded 'dynamic' or 'static', not '{int8}'")
+    model = to_onnx(graph.eval(), plain=int8 is not None)
     if int8:
-        model = in_bytes(model)
+        model = in_bytes(model, facts if int8 == "static" else None)
     compact(model)
     model.metadata_props.add(key="wavelldm", value=json.dumps(asdict(facts)))
     with writing(target, force) as part:
@@ -311,11 +315,11 @@ def to_onnx(graph: torch.nn.Module, plain: bool = False) -> "onnx.ModelProto":
     return program.model_proto
 
 
-def in_bytes(model: "onnx.ModelProto") -> "onnx.ModelProto":
-    """Products with weights in bytes: the weights once and for all, the other factor as it comes, by its own range.
-    Transforms, bands and convolutions stay as they are."""
+def in_bytes(model: "onnx.ModelProto", facts: run.Facts | None = None) -> "onnx.ModelProto":
+    """Products with weights in bytes: the weights once and for all, the other factor as it comes, by its own range, or
+    with `facts` by the range that it has in calibration speech. Transforms, bands and convolutions stay as they are."""
     import onnx
-    from onnxruntime.quantization import QuantType, quantize_dynamic
+    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_dynamic, quantize_static
 
     turn_weights(model)
     matrices = {t.name for t in model.graph.initializer if len(t.dims) == 2 and t.name != "bins"}
@@ -323,8 +327,54 @@ def in_bytes(model: "onnx.ModelProto") -> "onnx.ModelProto":
     with tempfile.TemporaryDirectory() as folder, quiet():
         source, target = Path(folder) / "a.onnx", Path(folder) / "b.onnx"
         onnx.save(model, source)
-        quantize_dynamic(source, target, weight_type=QuantType.QInt8, nodes_to_quantize=products)
+        if facts is None:
+            quantize_dynamic(source, target, weight_type=QuantType.QInt8, nodes_to_quantize=products)
+        else:
+            quantize_static(
+                source,
+                target,
+                Calls(source, facts),
+                quant_format=QuantFormat.QDQ,
+                activation_type=QuantType.QUInt8,
+                weight_type=QuantType.QInt8,
+                per_channel=True,
+                nodes_to_quantize=products,
+                calibrate_method=CalibrationMethod.MinMax,
+            )
         return onnx.load(target)
+
+
+class Calls:
+    """All inputs of a graph while it cleans calibration speech: spoken sentences in noise, loud and faint."""
+
+    def __init__(self, path: Path, facts: run.Facts):
+        self.calls: list[dict[str, np.ndarray]] = []
+        wavs = [
+            10 ** (db / 20) * noisy_speech(facts.sr, 6.0, snr, seed).numpy() for seed, (db, snr) in enumerate(HEARD)
+        ]
+        if facts.form == "whole":
+            self.calls = [{"wav": wav} for wav in wavs]
+        else:
+            for wav in wavs:
+                session = light.Denoiser(facts.name, Heard(path, facts, self.calls)).stream(facts.sr)
+                session.push(wav), session.finish()
+        self.rest = iter(self.calls)
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        """What onnxruntime asks for."""
+        return next(self.rest, None)
+
+
+class Heard(light.Graph):
+    """A graph that keeps what it was given."""
+
+    def __init__(self, path: Path, facts: run.Facts, calls: list):
+        self.session, self.facts, self.calls = run.run_by_onnx(path), facts, calls
+        self.describe()
+
+    def __call__(self, states: dict[str, np.ndarray], **inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        self.calls.append({**states, **inputs})
+        return super().__call__(states, **inputs)
 
 
 def turn_weights(model: "onnx.ModelProto") -> None:

@@ -38,6 +38,10 @@ class Graph:
     def __init__(self, path: str | Path, threads: int = 1):
         self.session = run_by_onnx(path, threads)
         self.facts = facts_of(self.session.get_modelmeta().custom_metadata_map, path)
+        self.describe()
+
+    def describe(self) -> None:
+        """What goes in and comes out."""
         self.outputs = [out.name for out in self.session.get_outputs()]
         self.shapes = {put.name: put.shape for put in self.session.get_inputs()}
 
