@@ -4,7 +4,8 @@
 statistics of codec tokens.
 """
 
+from ..data.examples import music, voice
 from .notebook import check, exercise, hear, player, start
 from .steps import todo
 
-__all__ = ["check", "exercise", "hear", "player", "start", "todo"]
+__all__ = ["check", "exercise", "hear", "music", "player", "start", "todo", "voice"]
