@@ -7,6 +7,7 @@ import torch
 
 from wavelldm import course
 from wavelldm.audio import files
+from wavelldm.cli import demo
 from wavelldm.data.examples import PEOPLE, VOICES, music, voice
 from wavelldm.errors import DataError
 
@@ -48,3 +49,10 @@ def test_mistakes_are_sentences():
         voice("p232")
     with pytest.raises(DataError, match="at least 2 seconds"):
         music(1.0)
+
+
+def test_the_demo_takes_a_person_instead_of_the_synthesiser():
+    clean, rainy = demo.clip(16_000, "1363")
+    wav = voice("1363")[0]
+    assert torch.allclose(clean / clean.abs().max(), wav / wav.abs().max(), atol=1e-6)
+    assert rainy.shape == clean.shape and not torch.equal(demo.clip(16_000)[0], clean)
