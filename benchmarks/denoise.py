@@ -31,7 +31,7 @@ from tqdm import tqdm
 from wavelldm import plots, weights
 from wavelldm.audio import files
 from wavelldm.codec.model import Codec
-from wavelldm.data import corpora, loader, voices
+from wavelldm.data import corpora, examples, loader, voices
 from wavelldm.data.degrade import Degradation
 from wavelldm.denoise.chain import LEVEL, Settings
 from wavelldm.denoise.denoiser import BEST, load, look_at
@@ -140,15 +140,7 @@ def clips(manifest, count: int) -> list:
 def tunes(folder: Path, count: int = 6, seconds: float = 12.0) -> list:
     """Made-up music: chords on plucked strings and a melody over them, as recordings in a folder."""
     for k in range(count):
-        rng, wav = np.random.default_rng(k), np.zeros(round(seconds * SR))
-        for i, start in enumerate(np.arange(0, seconds - 1, 0.25)):
-            root = 130.8 * 2 ** (rng.choice([0, 5, 7, 9]) / 12)
-            notes = [root * 2 ** (j / 12) for j in (0, 4, 7)] if i % 4 == 0 else []
-            for hertz in [*notes, 2 * root * 2 ** (rng.choice([0, 2, 4, 7, 9, 12]) / 12)]:
-                t = np.arange(SR) / SR
-                part = sum(np.sin(2 * np.pi * h * hertz * t) * np.exp(-(2 + h) * t) / h for h in range(1, 8))
-                wav[round(start * SR) :][:SR] += part * np.minimum(1, t / 0.005)
-        files.save(folder / f"{k}.wav", torch.from_numpy(0.1 * wav / wav.std()).float()[None], SR)
+        files.save(folder / f"{k}.wav", *examples.music(seconds, k))
     return corpora.folder(folder)
 
 

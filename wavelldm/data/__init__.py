@@ -2,7 +2,7 @@
 
 Read `corpora` (readers), `clips` (decoding), `degrade` (noise, rooms, clipping ...), then `loader` (batches).
 `noises`, `sentences`, `espeak` and `voices` make the embedded corpus; `download` gets public ones; `pairs` writes
-noisy/clean files; `scenes` makes sounds with captions.
+noisy/clean files; `scenes` makes sounds with captions; `examples` are voices of people that ship.
 """
 
 from .clips import Clips
