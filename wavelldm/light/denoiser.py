@@ -334,11 +334,13 @@ class Denoiser:
         strength: float = 1.0,
         background: float = 0.0,
         live: bool = False,
+        levels: Sequence[float] | None = None,
     ) -> files.AudioInfo:
         """Clean a file block by block in constant memory, keeping length, loudness, rate, channels and sample format.
-        `live`: as a stream is cleaned, without a first look at its level."""
+        `live`: as a stream is cleaned, without a first look at its level. `levels`: of each channel, if measured."""
         facts = files.info(source)
-        levels = [LEVEL] * facts.channels if live else levels_of(files.read_blocks(source, 10.0), facts.sr)
+        if levels is None:
+            levels = [LEVEL] * facts.channels if live else levels_of(files.read_blocks(source, 10.0), facts.sr)
         session = self.stream(facts.sr, facts.channels, strength, background, levels)
         with progress_bar(show=progress, total=facts.frames, desc="cleaning", unit="sample", unit_scale=True) as bar:
             blocks = cleaned_blocks(session, files.read_blocks(source, SECONDS), bar.update)
