@@ -26,12 +26,16 @@ SHARE = 8  # batches for each worker at least, if there are so many files, so th
 A_FILE = 0.5  # seconds of sound that opening and closing a file is worth
 MOST_BLOCKS = 4096  # Ray keeps a note of each block; more batches share one
 STORE = 100_000_000  # bytes of Ray's shared memory on one machine: only short rows pass through it
+TRIES = 3  # to start Ray
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DISABLE_IMPORT_WARNING": "1",
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     "RAY_enable_metrics_collection": "0",
+    "RAY_enable_worker_prestart": "0",
+    "RAY_prestart_worker_first_driver": "0",
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
 }
 
@@ -94,12 +98,17 @@ def ray_ready(cluster: Cluster) -> Iterator[None]:
         about |= {"_node_ip_address": "127.0.0.1"}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        try:
-            ray.init(cluster.address or "local", **about)
-        except (ConnectionError, TimeoutError, ValueError, RuntimeError) as error:
-            reason = str(error).splitlines()[0][:200]
-            where = cluster.address or "on this machine"
-            raise WavelldmError(f"Ray cannot be reached {where} ({reason}); check the address") from None
+        for attempt in range(TRIES):
+            try:
+                ray.init(cluster.address or "local", **about)
+                break
+            except Exception as error:  # of many kinds; on a busy machine its half a minute may not be enough
+                with suppress(Exception):
+                    ray.shutdown()
+                if cluster.address is not None or attempt == TRIES - 1:
+                    reason = str(error).splitlines()[0][:200]
+                    what = f"is not at {cluster.address}" if cluster.address else "does not start on this machine"
+                    raise WavelldmError(f"Ray {what} ({reason}); check the address, or that it runs") from None
     try:
         yield
     finally:

@@ -76,8 +76,8 @@ def shard_of(place: Place, name: str, size: int) -> Item:
 
 
 def of_manifest(place: Place, name: str) -> Iterator[Item]:
-    """TSV with a column `path`; JSONL as NeMo (`audio_filepath`) or Lhotse (recordings or cuts) write it; Parquet with a
-    column `path` or `audio_filepath`. A row may say `offset` and `duration` in seconds: then that part alone is meant."""
+    """TSV with a column `path`; JSONL as NeMo (`audio_filepath`) or Lhotse (recordings, cuts) write it; Parquet with
+    `path` or `audio_filepath`. A row may say `offset` and `duration` in seconds: then that part alone is meant."""
     rows, address = list(rows_of(place, name)), f"{place.address}/{name}"
     entries = [entry(row, f"{address}, row {i + 1}") for i, row in enumerate(rows)]
     places = [split_address(path, place) for path, *_ in entries]

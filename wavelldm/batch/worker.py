@@ -171,7 +171,7 @@ class Worker:
                 problems[i], source = error, folder / "missing"
             jobs.append((source, folder / f"out-{name}"[-200:], item.name))
         answers = self.task([job for i, job in enumerate(jobs) if i not in problems])
-        for i, (item, (source, made, _)) in enumerate(zip(items, jobs)):
+        for i, (item, (_, made, _)) in enumerate(zip(items, jobs)):
             answer = problems[i] if i in problems else next(answers)
             self.check(answer)
             yield item, answer, made if SUFFIX[self.settings.task] != "" else None
