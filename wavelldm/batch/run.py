@@ -39,6 +39,8 @@ QUIET = {
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
 }
 
+ALONE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # Ray's own name for: all processes listen on the loopback alone
+
 
 @dataclass(frozen=True)
 class Cluster:
@@ -79,10 +81,24 @@ class Actor:
 
 
 @contextmanager
+def no_native_messages() -> Iterator[None]:
+    """What libraries print on standard error by themselves, around Python, is thrown away."""
+    kept = os.dup(2)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+@contextmanager
 def ray_ready(cluster: Cluster) -> Iterator[None]:
     """Ray, started here for this machine alone (loopback, no dashboard, no statistics), or joined. Ended afterwards, if
     it was started here."""
-    os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
+    wanted = QUIET | (ALONE if cluster.address is None else {})
+    os.environ.update({name: value for name, value in wanted.items() if name not in os.environ})
     try:
         import ray
         import ray.data
@@ -92,11 +108,10 @@ def ray_ready(cluster: Cluster) -> Iterator[None]:
         yield
         return
     logging.getLogger("ray").setLevel(logging.ERROR)
-    about = {"logging_level": logging.ERROR, "log_to_driver": False}
+    about: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     if cluster.address is None:
         about |= {"num_cpus": cluster.workers, "include_dashboard": False, "object_store_memory": STORE}
-        about |= {"_node_ip_address": "127.0.0.1"}
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), no_native_messages():
         warnings.simplefilter("ignore")
         for attempt in range(TRIES):
             try:
