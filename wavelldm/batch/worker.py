@@ -74,18 +74,27 @@ class Worker:
             self.problem = sentence(error)
 
     def __call__(self, batch: Batch) -> dict[str, Any]:
-        row = {"batch": batch.name, "files": 0, "failed": 0, "seconds": 0.0, "busy": 0.0, "stop": self.problem}
+        row = {
+            "batch": batch.name,
+            "files": 0,
+            "failed": 0,
+            "seconds": 0.0,
+            "busy": 0.0,
+            "cpu": 0.0,
+            "stop": self.problem,
+        }
         row |= {"pid": os.getpid(), "megabytes": 0.0}
         if self.problem is not None:
             return row
-        began = time.perf_counter()
+        began, used = time.perf_counter(), time.process_time()
         try:
             rows = self.do(batch)
         except DiskFull as error:
             return row | {"stop": str(error)}
         row["files"], row["failed"] = len(rows), sum(r["error"] is not None for r in rows)
         row["seconds"] = sum(r.get("seconds") or 0.0 for r in rows)
-        row["busy"], row["megabytes"] = time.perf_counter() - began, peak_megabytes()
+        row["busy"], row["cpu"] = time.perf_counter() - began, time.process_time() - used
+        row["megabytes"] = peak_megabytes()
         return row
 
     def do(self, batch: Batch) -> list[dict[str, Any]]:
