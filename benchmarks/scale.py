@@ -1,7 +1,7 @@
 """What batches cost: the same files in a plain loop, with one worker and with two, and what the engine adds.
 
-`python benchmarks/scale.py [--files 30] [--seconds 4] [--workers 1 2]`. On a busy machine compare the CPU times, not the
-times on the clock.
+`python benchmarks/scale.py [--files 30] [--seconds 4] [--workers 1 2]`. On a busy machine compare the CPU times,
+not the times on the clock.
 """
 
 import argparse

@@ -1,6 +1,6 @@
 import pytest
 import soundfile as sf
-from test_worker import begun, tree
+from batched import begun, tree
 
 from wavelldm.batch import ledger
 from wavelldm.batch.places import Place

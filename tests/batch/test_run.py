@@ -7,9 +7,8 @@ import threading
 import time
 from pathlib import Path
 
-import pytest
+from batched import tree
 from pyarrow import parquet
-from test_worker import tree
 
 from wavelldm.batch import ledger, run
 from wavelldm.batch.places import Place

@@ -9,39 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile as sf
-from signals import speechlike
+from batched import SR, begun, noisy, tree
 
 from wavelldm.batch import ledger
-from wavelldm.batch.places import Place
-from wavelldm.batch.run import planned
 from wavelldm.batch.sources import items_of
 from wavelldm.batch.tasks import Settings
 from wavelldm.batch.worker import Batch, Worker
 from wavelldm.errors import WavelldmError
 from wavelldm.light import denoiser
 from wavelldm.light.shards import samples
-
-SR = 16_000
-
-
-def noisy(seconds, seed=0):
-    rng = np.random.default_rng(seed)
-    wav = np.asarray(speechlike(seconds), np.float32)
-    return (wav + 0.02 * rng.standard_normal(len(wav))).astype(np.float32)
-
-
-def tree(folder: Path, number: int = 3) -> Path:
-    for i in range(number):
-        path = folder / f"speaker{i % 2}" / f"clip{i}.wav"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        sf.write(path, noisy(0.5 + 0.25 * i, i), SR, subtype="PCM_16")
-    return folder
-
-
-def begun(source, target, **changes) -> tuple[Worker, list[Batch], Place]:
-    settings, place = Settings(**{"task": "denoise", "source": str(source), **changes}), Place(str(target))
-    ledger.begin(place, settings.marks(), False)
-    return Worker(str(target), settings), planned(items_of(str(source), place), settings, 1), place
 
 
 def test_outputs_equal_those_of_one_machine_to_the_byte(tmp_path):
@@ -226,8 +202,8 @@ def test_a_full_disk_stops_the_run_and_nothing_half_written_is_left(tmp_path):
     (tmp_path / "disk").mkdir()
     (tmp_path / "fill.py").write_text(f"""
 import sys
-sys.path[:0] = [{str(Path(__file__).parent)!r}, {str(Path(__file__).parent.parent)!r}]
-from test_worker import begun
+sys.path.insert(0, {str(Path(__file__).parent.parent)!r})
+from batched import begun
 worker, batches, place = begun({str(source)!r}, {str(tmp_path / "disk/out")!r})
 print(worker(batches[0])["stop"], [name for name, _ in place.listing() if name.endswith(".wav")])
 """)

@@ -151,8 +151,6 @@ def rows_of(batches: list[Batch], target: str, settings: Settings, cluster: Clus
         compute=ray.data.ActorPoolStrategy(size=cluster.workers, max_tasks_in_flight_per_actor=2),
         num_cpus=1,
         num_gpus=cluster.gpus or None,
-        max_restarts=-1,
-        max_task_retries=-1,
     )
     for table in found.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
         yield from table.to_pylist()

@@ -33,14 +33,15 @@ class Item:
 
 def items_of(source: str, target: Place) -> list[Item]:
     """Everything in a source, in order of names; no two would be written to the same file."""
+    source, mark, query = source.partition("?") if "://" in source else (source, "", "")
     address, _, wanted = source.rpartition("/") if "*" in source else (source, "", "*")
     if "*" in address:
         raise DataError(f"'{source}' has a * in the name of a folder; use it in the last part alone")
-    place = Place(address or ".")
+    place = Place((address or ".") + mark + query)
     suffix = PurePosixPath(source).suffix.lower()
     if suffix in (*MANIFESTS, ".tar") and "*" not in source:
         folder, _, name = source.rpartition("/")
-        place = Place(folder or ".")
+        place = Place((folder or ".") + mark + query)
         if not place.exists(name):
             raise DataError(f"{source} does not exist; check the path")
         found = list(of_manifest(place, name)) if suffix != ".tar" else [shard_of(place, name, 0)]
