@@ -52,9 +52,10 @@ class Cluster:
 
 
 def planned(items: list[Item], settings: Settings, workers: int) -> list[Batch]:
-    """Items in batches of about `batch_seconds`, longest first; fewer seconds where there would be too few batches."""
+    """Items in batches of about `batch_seconds`, longest first; fewer seconds where there would be too few for so
+    many workers (0: then never)."""
     whole = sum(item.seconds + A_FILE for item in items)
-    most = min(settings.batch_seconds, whole / (SHARE * workers))
+    most = min(settings.batch_seconds, whole / (SHARE * workers)) if workers else settings.batch_seconds
     batches: list[Batch] = []
     batch: list[Item] = []
     have = 0.0
