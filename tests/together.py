@@ -1,6 +1,9 @@
-"""Train every network for two steps on made-up batches: `python together.py FOLDER`, alone or under torchrun."""
+"""Train networks on made-up batches: `python together.py FOLDER [NETWORK[:STEPS[:PRESET]] ...]`, alone or under torchrun;
+by default each for two steps, tiny."""
 
+import os
 import sys
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
@@ -43,15 +46,17 @@ def batch(name: str, task: loop.Task, step: int) -> tuple:
     return clean + 0.05 * torch.randn(clean.shape, generator=generator), clean
 
 
-def made(name: str, **options) -> loop.Task:
-    """The task of a network, tiny, with data at hand."""
-    sizes, kind = preset("tiny"), task_of(name)
-    chosen = {"batch_size": BATCH, "seconds": SECONDS, **EXTRA.get(name, {}), **options}
+def made(name: str, size: str = "tiny", **options) -> loop.Task:
+    """The task of a network with data at hand."""
+    sizes, kind = preset(size), task_of(name)
+    large = size != "tiny"
+    chosen = {"batch_size": BATCH, "seconds": SECONDS, **({} if large else EXTRA.get(name, {})), **options}
     if "half" in {f for f in kind.Options.__dataclass_fields__}:
         chosen.setdefault("half", False)
     chosen = kind.Options(**chosen)
     if name == "diffusion":
-        task = kind(sizes.diffusion, CodecTask(sizes.codec).networks["model"], chosen)
+        codec = CodecTask(sizes.codec).networks["model"]
+        task = kind(replace(sizes.diffusion, latent_dim=codec.config.latent_dim), codec, chosen)
     elif name == "filler":
         latent = SpeechLatentTask(sizes.latent).begin([wavs(0, 16_000)]).networks["model"]
         task = kind(sizes.filler, latent, chosen)
@@ -66,8 +71,8 @@ def made(name: str, **options) -> loop.Task:
     return task
 
 
-def train(name: str, folder: Path, steps: int = 2, **options) -> dict:
-    task = made(name, **options)
+def train(name: str, folder: Path, steps: int = 2, size: str = "tiny", **options) -> loop.Task:
+    task = made(name, size, **options)
     loop.fit(task, task.plan(steps, warmup=0), folder / name, progress=False)
     return task
 
@@ -75,5 +80,7 @@ def train(name: str, folder: Path, steps: int = 2, **options) -> dict:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     with parallel.joined("cpu"):
-        for network in sys.argv[2:] or NETWORKS:
-            train(network, Path(sys.argv[1]))
+        print("process", os.getpid(), flush=True)
+        for words in sys.argv[2:] or NETWORKS:
+            network, steps, size = [*words.split(":"), *("2", "tiny")[words.count(":") :]]
+            train(network, Path(sys.argv[1]), int(steps), size)

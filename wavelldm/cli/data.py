@@ -25,9 +25,9 @@ def add(commands: argparse._SubParsersAction) -> None:
         run_data,
         "list or fetch data sets, or prepare your own",
         "List the data sets this course knows, fetch one from its public home (resumed after a break, checked, "
-        "unpacked safely), or build the embedded corpus, which needs no download. prepare: find the speech in raw recordings (a folder or "
-        "manifest), make it equally loud, and write it to .tar shards with manifest.jsonl; the same command goes on "
-        "where it stopped.",
+        "unpacked safely), or build the embedded corpus, which needs no download. "
+        "prepare: find the speech in raw recordings (a folder or manifest), make it equally loud, and write it to .tar "
+        "shards with manifest.jsonl; the same command goes on where it stopped.",
         DATA,
     )
     sub.add_argument(

@@ -3,8 +3,6 @@
 import hashlib
 import json
 import os
-import shutil
-import tarfile
 import tempfile
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -35,8 +33,10 @@ def _decode(item: Item, sr: int) -> np.ndarray:
 
 def _from_shard(item: Item, sr: int) -> Tensor:
     """A sound (1, N) that lies in a tar file."""
-    with tarfile.open(item.path) as tar, tempfile.NamedTemporaryFile(suffix=Path(item.member).suffix) as file:
-        shutil.copyfileobj(tar.extractfile(item.member), file)
+    first, size = item.span
+    with open(item.path, "rb") as shard, tempfile.NamedTemporaryFile(suffix=Path(item.member).suffix) as file:
+        shard.seek(first)
+        file.write(shard.read(size))
         file.flush()
         return files.load(file.name, sr, mono=True)[0]
 

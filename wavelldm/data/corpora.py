@@ -29,7 +29,8 @@ class Item:
     noisy: Path | None = None
     label: str = ""  # the speaker, or the kind of noise
     split: str = "train"  # or "valid", "test"
-    member: str = ""  # of a shard: the sound's name in it
+    member: str = ""  # of a shard: the sound's name in it,
+    span: tuple[int, int] = (0, 0)  # and its first byte and how many there are
 
 
 # --- readers
@@ -46,11 +47,11 @@ def in_shard(path: Path) -> list[Item]:
     """The sounds in a shard, as WebDataset keeps them."""
     try:
         with tarfile.open(path) as tar:
-            names = [member.name for member in tar if member.isfile()]
+            found = [(m.name, (m.offset_data, m.size)) for m in tar if m.isfile()]
     except tarfile.TarError as error:
         raise DataError(f"{path} is no whole tar file ({error}); copy it again") from None
-    sounds = [name for name in names if Path(name).suffix.lower() in files.SUFFIXES]
-    return [Item(path, label=str(Path(name).parent), member=name) for name in sounds]
+    sounds = [(name, span) for name, span in found if Path(name).suffix.lower() in files.SUFFIXES]
+    return [Item(path, label=str(Path(name).parent), member=name, span=span) for name, span in sounds]
 
 
 def paired(clean: str | Path, noisy: str | Path) -> list[Item]:
