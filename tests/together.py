@@ -1,5 +1,5 @@
-"""Train networks on made-up batches: `python together.py FOLDER [NETWORK[:STEPS[:PRESET]] ...]`, alone or under torchrun;
-by default each for two steps, tiny."""
+"""Train networks on made-up batches: `python together.py FOLDER [NETWORK[:STEPS[:PRESET]] ...]`, alone or under
+torchrun; by default each for two steps, tiny."""
 
 import os
 import sys

@@ -5,6 +5,7 @@ A run that was killed at any moment finds here what need not be done again.
 
 import json
 import math
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pyarrow as pa
@@ -15,6 +16,7 @@ from ..errors import WavelldmError
 from .places import OWN, Place
 from .tasks import DNSMOS, PAIRED
 
+AT_ONCE = 32  # files that are read together
 REPORT = "report.parquet"
 RUN, DONE, TRYING, SCRATCH = (f"{OWN}/{name}" for name in ("run.json", "done", "trying", "scratch"))
 SCHEMA = pa.schema(
@@ -72,7 +74,8 @@ def collect(place: Place) -> tuple[pa.Table, list[str]]:
     """All rows so far, each output once, as it came out last; and the names of the files they stand in."""
     parts = [name for name, _ in place.listing(DONE)]
     names = [REPORT] * place.exists(REPORT) + parts
-    tables = [SCHEMA.empty_table(), *(read_rows(place, name) for name in names)]
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        tables = [SCHEMA.empty_table(), *pool.map(lambda name: read_rows(place, name), names)]
     table = pa.concat_tables(tables, promote_options="default").combine_chunks()
     table = table.sort_by([("output", "ascending"), ("finished", "descending")])
     outputs = table["output"].to_pylist()
@@ -95,8 +98,8 @@ def finish(place: Place) -> pa.Table:
     sink = pa.BufferOutputStream()
     parquet.write_table(table.drop_columns(empty), sink, compression="zstd")
     place.write(REPORT, sink.getvalue().to_pybytes())
-    for part in parts:
-        place.remove(part)
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        list(pool.map(place.remove, parts))
     return table
 
 
