@@ -1,6 +1,6 @@
 /** The half of the page for recordings: open, clean, compare, save. */
 import { decoded } from "./decode";
-import { explain } from "./errors";
+import { explain, Stopped } from "./errors";
 import { clock, draw, element, save, say, scale, sliders } from "./page";
 import { transport } from "./transport";
 import type { FromWorker, ToWorker } from "./worker";
@@ -29,9 +29,14 @@ export function fileTab(): void {
   const controls = transport("", panel);
   const settings = sliders("file", (final) => final && wav && clean());
 
+  function progress(done: number): void {
+    bar.value = done;
+    element("percent").textContent = `${Math.round(100 * done)} %`;
+  }
+
   function busy(working: boolean): void {
     element("working").hidden = !working;
-    bar.value = 0;
+    progress(0);
     download.disabled = working || !result;
   }
 
@@ -54,8 +59,12 @@ export function fileTab(): void {
     stop();
     const mine = job;
     say("file-status", `Opening ${file.name}`);
+    busy(true);
     try {
-      const found = await decoded(file);
+      const found = await decoded(file, (done) => {
+        if (mine !== job) throw new Stopped();
+        progress(done);
+      });
       if (mine !== job) return;
       [wav, name] = [found, file.name];
       withResult(null);
@@ -67,8 +76,10 @@ export function fileTab(): void {
       drop.classList.add("small");
       clean();
     } catch (error) {
+      if (mine !== job) return;
+      busy(false);
       say("file-status", "");
-      if (mine === job) say("file-message", explain(error));
+      say("file-message", explain(error));
     }
   }
 
@@ -84,10 +95,8 @@ export function fileTab(): void {
   function answer(data: FromWorker): void {
     if (!("job" in data) || data.job !== job) return;
     if (data.kind === "looked") draw(element<HTMLCanvasElement>("picture-before"), data.picture);
-    else if (data.kind === "progress") {
-      bar.value = data.done;
-      element("percent").textContent = `${Math.round(100 * data.done)} %`;
-    } else if (data.kind === "error") {
+    else if (data.kind === "progress") progress(data.done);
+    else if (data.kind === "error") {
       stop(data.sentence);
       say("file-status", "");
     } else if (data.kind === "cleaned" && wav) {

@@ -81,27 +81,24 @@ async function clean(wav: Wav, strength: number, background: number, mine: numbe
   const coding: Coding = wav.coding === "pcm8" ? "pcm16" : wav.coding;
   const writer = new Writer(wav.sr, wav.channels, coding);
   const painter = new Painter(wav.sr, wav.frames);
-  for (let at = 0; at < wav.frames; at += size) {
-    const out = await session.push(await read(wav, at, size));
-    if (mine !== job) return;
-    writer.add(out);
-    painter.add(out);
-    post({ kind: "progress", job, done: 0.05 + (0.95 * at) / wav.frames });
+  for (let at = 0; at < wav.frames + size; at += size) {
+    const last = at >= wav.frames;
+    const out = last ? await session.finish() : await session.push(await read(wav, at, size));
+    if (mine !== job) return writer.drop();
+    await writer.add(out);
+    painter.add(out, last);
+    if (!last) post({ kind: "progress", job, done: 0.05 + (0.95 * at) / wav.frames });
   }
-  const rest = await session.finish();
-  if (mine !== job) return;
-  writer.add(rest);
-  painter.add(rest, true);
   const seconds = (performance.now() - began) / 1000;
-  post({ kind: "cleaned", job, wav: writer.finish(), picture: painter.picture, seconds });
+  post({ kind: "cleaned", job, wav: await writer.finish(), picture: painter.picture, seconds });
 }
 
-function pictured(sound: Float32Array, sr: number): { wav: Wav; picture: Picture } {
+async function pictured(sound: Float32Array, sr: number): Promise<{ wav: Wav; picture: Picture }> {
   const painter = new Painter(sr, sound.length);
   painter.add([sound], true);
   const writer = new Writer(sr, 1, "float32");
-  writer.add([sound]);
-  return { wav: writer.finish(), picture: painter.picture };
+  await writer.add([sound]);
+  return { wav: await writer.finish(), picture: painter.picture };
 }
 
 /** The beginning of a recording -> its codes (codebooks, frames), row by row, and the sound they stand for. */
@@ -115,7 +112,7 @@ async function encode(wav: Wav): Promise<void> {
   const sound = new Float32Array(count * hop);
   sound.set(low.subarray(0, sound.length));
   const codes = (await net.map("wav", sound, [1, sound.length])) as BigInt64Array;
-  post({ kind: "encoded", job, codes: Int32Array.from(codes, Number), facts: net.facts, ...pictured(sound, sr) });
+  post({ kind: "encoded", job, codes: Int32Array.from(codes, Number), facts: net.facts, ...(await pictured(sound, sr)) });
 }
 
 /** Codes -> sound. A code of -1 says nothing. */
@@ -124,7 +121,7 @@ async function decode(codes: Int32Array): Promise<void> {
   const { codebooks, sr } = net.facts;
   const whole = BigInt64Array.from(codes, BigInt);
   const sound = (await net.map("codes", whole, [1, codebooks, codes.length / codebooks])) as Float32Array;
-  post({ kind: "decoded", job, ...pictured(sound, sr) });
+  post({ kind: "decoded", job, ...(await pictured(sound, sr)) });
 }
 
 /** Runs a network on silence until it takes less than half of the time that there is. */
@@ -149,6 +146,10 @@ async function stream(wiring: Wiring, sr: number, buffer: number): Promise<void>
   await warmUp(net);
   let held: Float32Array[] = [new Float32Array(0)]; // the network's input, until it is answered
   let writer = new Writer(sr, 1, "pcm16");
+  let writing: Promise<void> = Promise.resolve(); // the disk may take its time, the network may not
+  const then = (work: () => Promise<void>): void => {
+    writing = writing.then(work).catch((error) => post({ kind: "error", job, sentence: explain(error) }));
+  };
 
   const put = (change: Float32Array, above: Float32Array, low: Float32Array): void => {
     const packed = new Float32Array(3 * change.length);
@@ -190,11 +191,15 @@ async function stream(wiring: Wiring, sr: number, buffer: number): Promise<void>
     if (recorded.filled > sr / 4 || wanted) {
       const part = new Float32Array(recorded.filled);
       recorded.read(part, part.length);
-      writer.add([part]);
+      const mine = writer;
+      then(() => mine.add([part]));
     }
     if (wanted) {
-      const wav = writer.finish();
-      post({ kind: "recorded", wav: wav.frames ? wav : null });
+      const mine = writer;
+      then(async () => {
+        const wav = await mine.finish();
+        post({ kind: "recorded", wav: wav.frames ? wav : null });
+      });
       writer = new Writer(sr, 1, "pcm16");
       wanted = false;
     }
