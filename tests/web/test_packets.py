@@ -76,7 +76,7 @@ def test_a_long_file_is_read_in_pieces(parts, tmp_path, name, options):
     data = packed(tmp_path / name, noise, SR, **options)
     found = decoded(parts, data, name, frames=10)
     assert found["frames"] == len(noise)
-    assert 0 < found["most"] <= MOST < len(data) and found["told"] > 0.8
+    assert 0 < found["most"] <= MOST < len(data) and found["told"] > 0.5
 
 
 def test_tags_around_an_mp3_are_passed_over(parts, tmp_path):
@@ -92,7 +92,7 @@ def test_tags_around_an_mp3_are_passed_over(parts, tmp_path):
 def test_a_damaged_file_is_left_to_the_browser(parts, tmp_path, name):
     """It may find more in it than we do; if it does not, there is a sentence."""
     data = bytearray(packed(tmp_path / name, sound(3.0, SR, 1), SR))
-    data[len(data) // 2 : len(data) // 2 + 2000] = bytes(2000)
+    data[len(data) // 2 : len(data) // 2 + 9000] = bytes(9000)
     found = decoded(parts, bytes(data), name)
     assert "no sound file that this browser can read" in found["sentence"]  # the browser was forbidden to
     found = decoded(parts, bytes(data), name, whole=True)

@@ -23,6 +23,17 @@ export function rateOf(head: Uint8Array): number {
 /** Told what part of a file is done; it throws `Stopped` where nobody wants the rest. */
 export type Told = (done: number) => void;
 
+/** Samples of channel `c` from `from` on. Whole numbers stay exact: browsers differ in what they call full scale. */
+function copy(data: AudioData, c: number, from: number, to: Float32Array): void {
+  const part = { frameOffset: from, frameCount: to.length };
+  if (data.format === "s16" || data.format === "s16-planar") {
+    const step = data.format === "s16" ? data.numberOfChannels : 1;
+    const whole = new Int16Array(step * to.length);
+    data.copyTo(whole, { planeIndex: step === 1 ? c : 0, ...part });
+    for (let i = 0; i < to.length; i++) to[i] = whole[step === 1 ? i : step * i + c] / 32768;
+  } else data.copyTo(to as Float32Array<ArrayBuffer>, { planeIndex: c, format: "f32-planar", ...part });
+}
+
 /** Packet by packet. */
 async function inPieces(file: File, source: Packed, told: Told): Promise<Wav> {
   const { codec, description, sr, channels, coding } = source;
@@ -48,9 +59,7 @@ async function inPieces(file: File, source: Packed, told: Told): Promise<Wav> {
       skip -= at;
       while (at < data.numberOfFrames && left > 0 && !fault) {
         const frameCount = Math.min(data.numberOfFrames - at, left, rows[0].length - have);
-        rows.forEach((row, planeIndex) =>
-          data.copyTo(row.subarray(have, have + frameCount), { planeIndex, frameOffset: at, frameCount, format: "f32-planar" }),
-        );
+        rows.forEach((row, c) => copy(data, c, at, row.subarray(have, have + frameCount)));
         [at, have, left] = [at + frameCount, have + frameCount, left - frameCount];
         if (have === rows[0].length) {
           await writer.add(rows);
