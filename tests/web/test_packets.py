@@ -117,7 +117,8 @@ const folders = async () => {
 const files = async () => {
   const [folder] = await folders(), names = [];
   if (!folder) return [];
-  for await (const name of (await (await navigator.storage.getDirectory()).getDirectoryHandle(folder)).keys()) names.push(name);
+  const root = await navigator.storage.getDirectory();
+  for await (const name of (await root.getDirectoryHandle(folder)).keys()) names.push(name);
   return names.sort();
 };
 const made = async (count) => {
