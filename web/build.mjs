@@ -8,7 +8,7 @@ import { build } from "esbuild";
 const HERE = import.meta.dirname;
 const OUT = join(HERE, "../wavelldm/web");
 const WEIGHTS = join(HERE, "../wavelldm/weights");
-const MODELS = ["base16k.onnx", "codec/voice16k-decoder.onnx", "codec/voice16k-encoder.onnx", "studio16k.onnx"];
+const MODELS = ["base16k.onnx", "codec/voice16k-decoder.onnx", "codec/voice16k-encoder.onnx", "restore16k-filler.onnx", "studio16k.onnx"];
 const WASM = join(HERE, "node_modules/onnxruntime-web/dist/ort-wasm-simd-threaded.wasm");
 
 /** A hash of files, by their names and contents. */

@@ -6,6 +6,8 @@ import { transport } from "./transport";
 import type { FromWorker, ToWorker } from "./worker";
 import type { Wav } from "./wav";
 
+const LONGEST = 1; // seconds of a gap
+
 export function fileTab(): void {
   const chooser = element<HTMLInputElement>("file");
   const drop = element("drop");
@@ -26,6 +28,11 @@ export function fileTab(): void {
     worker.postMessage(message);
   };
   const panel = element("panel-file");
+  const marks = ["gap-from", "gap-to"].map((id) => element<HTMLInputElement>(id));
+  const fillButton = element<HTMLButtonElement>("fill");
+  const unfill = element<HTMLButtonElement>("unfill");
+  let gaps: [number, number][] = []; // seconds: stretches that were lost, and are filled
+  let plain: Wav | null = null; // cleaned, nothing filled
   const controls = transport("", panel);
   const settings = sliders("file", (final) => final && wav && clean());
 
@@ -38,6 +45,31 @@ export function fileTab(): void {
     element("working").hidden = !working;
     progress(0);
     download.disabled = working || !result;
+    unfill.disabled = working || !gaps.length;
+    marked();
+  }
+
+  /** Shows what is marked as lost. */
+  function marked(): void {
+    const [from, to] = marks.map((field) => Number(field.value));
+    const length = wav ? wav.frames / wav.sr : 0;
+    const right = to > from && from >= 0 && to <= length;
+    fillButton.disabled = !right || !plain || !element("working").hidden;
+    for (const place of panel.querySelectorAll<HTMLElement>(".mark")) {
+      place.hidden = !right;
+      place.style.left = `${(100 * from) / length}%`;
+      place.style.width = `${(100 * (to - from)) / length}%`;
+    }
+  }
+
+  /** Fills all gaps in what was cleaned, or takes the fillings out. */
+  function fill(): void {
+    if (!plain || !wav) return;
+    job++;
+    say("file-message", "");
+    busy(true);
+    say("file-status", gaps.length ? "Filling" : "Taking fillings out");
+    ask({ kind: "fill", job, wav: plain, noisy: wav, gaps });
   }
 
   /** Ends what the worker does. */
@@ -66,7 +98,8 @@ export function fileTab(): void {
         progress(done);
       });
       if (mine !== job) return;
-      [wav, name] = [found, file.name];
+      [wav, name, plain, gaps] = [found, file.name, null, []];
+      for (const field of marks) [field.value, field.max] = ["", (found.frames / found.sr).toFixed(3)];
       withResult(null);
       for (const id of ["scale-before", "scale-after"]) scale(element(id), found.sr);
       element("about").textContent =
@@ -101,12 +134,56 @@ export function fileTab(): void {
       say("file-status", "");
     } else if (data.kind === "cleaned" && wav) {
       const first = !result;
+      plain = data.wav;
       withResult(data.wav);
       busy(false);
       if (first) controls.choose("after");
       draw(element<HTMLCanvasElement>("picture-after"), data.picture);
       say("file-status", `Cleaned in ${data.seconds.toFixed(1)} s.`);
+      if (gaps.length) fill();
+    } else if (data.kind === "filled" && wav) {
+      withResult(data.wav);
+      busy(false);
+      controls.choose("after");
+      draw(element<HTMLCanvasElement>("picture-after"), data.picture);
+      const many = gaps.length === 1 ? "One gap is filled." : `${gaps.length} gaps are filled.`;
+      say("file-status", gaps.length ? many : "All fillings are out.");
     }
+  }
+
+  for (const field of marks) field.addEventListener("input", marked);
+  fillButton.addEventListener("click", () => {
+    const [from, to] = marks.map((field) => Number(field.value));
+    if (to - from > LONGEST) {
+      return say("file-message", `A gap of ${(to - from).toFixed(2)} s cannot be filled. Mark ${LONGEST} s at most.`);
+    }
+    if (gaps.some(([a, b]) => from < b && to > a)) {
+      return say("file-message", "A part of this is filled already. Take fillings out, or mark another stretch.");
+    }
+    gaps.push([from, to]);
+    fill();
+  });
+  unfill.addEventListener("click", () => {
+    gaps = [];
+    fill();
+  });
+  for (const canvas of panel.querySelectorAll<HTMLCanvasElement>("canvas.time")) {
+    const secondsAt = (event: PointerEvent): number => {
+      const place = Math.min(1, Math.max(0, event.offsetX / canvas.clientWidth));
+      return wav ? (place * wav.frames) / wav.sr : 0;
+    };
+    let anchor = 0;
+    canvas.addEventListener("pointerdown", (event) => {
+      anchor = secondsAt(event);
+      canvas.setPointerCapture(event.pointerId);
+    });
+    canvas.addEventListener("pointermove", (event) => {
+      if (!event.buttons || !wav) return;
+      const here = secondsAt(event);
+      if (Math.abs(here - anchor) * canvas.clientWidth < (4 * wav.frames) / wav.sr) return; // a click: it seeks
+      [marks[0].value, marks[1].value] = [Math.min(anchor, here), Math.max(anchor, here)].map((x) => x.toFixed(3));
+      marked();
+    });
   }
 
   chooser.addEventListener("change", () => {

@@ -2,10 +2,12 @@
 export { Chain, FADE, GAUGES, KNOBS, PANEL } from "./chain";
 export { decoded, rateOf } from "./decode";
 export { explain } from "./errors";
+export { Graph } from "./graph";
 export { factsOf } from "./facts";
 export { activePower, levelOf } from "./levels";
 export { lateness } from "./live";
 export { packed } from "./packets";
+export { assemble, breathOf, fill, knownShare, octaves, ringing, straight } from "./restore";
 export { Resampler } from "./resample";
 export { Ring } from "./ring";
 export { fft, Painter } from "./spectrum";

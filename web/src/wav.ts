@@ -10,7 +10,7 @@ const MOST_BYTES = 0xffffff00; // a WAV file counts its bytes in 32 bits
 const MOST_HELD = 32e6; // bytes that stay in memory
 
 export type Coding = "pcm8" | "pcm16" | "pcm24" | "pcm32" | "float32" | "float64";
-const WIDTHS: Record<Coding, number> = { pcm8: 1, pcm16: 2, pcm24: 3, pcm32: 4, float32: 4, float64: 8 };
+export const WIDTHS: Record<Coding, number> = { pcm8: 1, pcm16: 2, pcm24: 3, pcm32: 4, float32: 4, float64: 8 };
 
 /** Sound that lies in a Blob as samples. */
 export interface Wav {

@@ -4,15 +4,17 @@ import { explain } from "./errors";
 import type { Facts } from "./facts";
 import { Graph } from "./graph";
 import { activePower, levelOf } from "./levels";
-import { Resampler } from "./resample";
+import { divisor, Resampler } from "./resample";
+import { AROUND, CHUNK, fill, HOP, SR } from "./restore";
 import { Ring } from "./ring";
 import { joined, Session, stageOf, type Stage } from "./session";
 import { Painter, type Picture } from "./spectrum";
-import { read, Writer, type Coding, type Wav } from "./wav";
+import { bytes, read, WIDTHS, Writer, type Coding, type Wav } from "./wav";
 import type { Wiring } from "./worklet";
 
 export type ToWorker =
   | { kind: "file"; job: number; wav: Wav; strength: number; background: number }
+  | { kind: "fill"; job: number; wav: Wav; noisy: Wav; gaps: [number, number][] } // in seconds
   | { kind: "encode"; job: number; wav: Wav }
   | { kind: "decode"; job: number; codes: Int32Array }
   | { kind: "live"; wiring: Wiring; sr: number; buffer: number; strength: number; background: number }
@@ -24,6 +26,7 @@ export type FromWorker =
   | { kind: "looked"; job: number; picture: Picture }
   | { kind: "progress"; job: number; done: number }
   | { kind: "cleaned"; job: number; wav: Wav; picture: Picture; seconds: number }
+  | { kind: "filled"; job: number; wav: Wav; picture: Picture }
   | { kind: "encoded"; job: number; wav: Wav; picture: Picture; codes: Int32Array; facts: Facts }
   | { kind: "decoded"; job: number; wav: Wav; picture: Picture }
   | { kind: "ready"; sr: number; latency: number } // of the network
@@ -91,6 +94,45 @@ async function clean(wav: Wav, strength: number, background: number, mine: numbe
   }
   const seconds = (performance.now() - began) / 1000;
   post({ kind: "cleaned", job, wav: await writer.finish(), picture: painter.picture, seconds });
+}
+
+/** Fills gaps of a cleaned recording. Only what is near them is read, and replaced. */
+async function fillGaps(cleaned: Wav, noisy: Wav, gaps: [number, number][], mine: number): Promise<void> {
+  const net = await graph("restore16k-filler");
+  const { sr } = cleaned;
+  const unit = sr / divisor(sr, SR); // samples after which the moments of both rates meet again
+  let wav = cleaned;
+  for (const [g, [from, to]] of gaps.entries()) {
+    const [a, b] = [Math.round(from * sr), Math.min(wav.frames, Math.round(to * sr))];
+    const chunk = Math.floor(Math.floor((a * SR) / sr / HOP) / CHUNK);
+    const first = Math.floor((Math.max(0, chunk * CHUNK - AROUND) * HOP * sr) / SR / unit) * unit;
+    const end = Math.ceil(((chunk + 1) * CHUNK + AROUND) * HOP * (sr / SR));
+    const block = await read(wav, first, end - first);
+    const other = await read(noisy, first, end - first);
+    const low = (rows: Float32Array[]): Float32Array[] => new Resampler(sr, SR, rows.length).through(rows, true);
+    const [clean, rough] = [low(block), low(other)];
+    const lost = new Uint8Array(clean[0].length);
+    lost.fill(1, Math.floor(((a - first) * SR) / sr), Math.ceil(((b - first) * SR) / sr));
+    const changes: Float32Array[] = [];
+    for (const [c, row] of clean.entries()) {
+      const made = await fill(net, Float64Array.from(row), Float64Array.from(rough[c]), lost);
+      changes.push(row.map((x, i) => (lost[i] ? made[i] - x : 0)));
+      post({ kind: "progress", job, done: (g + (c + 1) / clean.length) / gaps.length });
+      await pause();
+      if (mine !== job) return;
+    }
+    const wide = new Resampler(SR, sr, changes.length).through(changes, true);
+    const fresh = block.map((row, c) => row.map((x, i) => x + (wide[c][i] ?? 0)));
+    const width = WIDTHS[wav.coding] * wav.channels;
+    const [begin, rest] = [wav.start + first * width, wav.start + (first + block[0].length) * width];
+    const { blob } = wav;
+    const parts = [blob.slice(0, begin), bytes(fresh, wav.coding), blob.slice(rest)];
+    wav = { ...wav, blob: new Blob(parts, { type: "audio/wav" }) };
+  }
+  const painter = new Painter(sr, wav.frames);
+  const size = Math.round(SECONDS * sr);
+  for (let at = 0; at < wav.frames; at += size) painter.add(await read(wav, at, size), at + size >= wav.frames);
+  post({ kind: "filled", job, wav, picture: painter.picture });
 }
 
 async function pictured(sound: Float32Array, sr: number): Promise<{ wav: Wav; picture: Picture }> {
@@ -212,6 +254,7 @@ self.onmessage = async ({ data }: MessageEvent<ToWorker>): Promise<void> => {
   const mine = job;
   try {
     if (data.kind === "file") await clean(data.wav, data.strength, data.background, mine);
+    else if (data.kind === "fill") await fillGaps(data.wav, data.noisy, data.gaps, mine);
     else if (data.kind === "encode") await encode(data.wav);
     else if (data.kind === "decode") await decode(data.codes);
     else if (data.kind === "settings") settings = data;
