@@ -148,6 +148,8 @@ export function fileTab(): void {
       draw(element<HTMLCanvasElement>("picture-after"), data.picture);
       const many = gaps.length === 1 ? "One gap is filled." : `${gaps.length} gaps are filled.`;
       say("file-status", gaps.length ? many : "All fillings are out.");
+      for (const field of marks) field.value = "";
+      marked();
     }
   }
 
