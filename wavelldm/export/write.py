@@ -30,6 +30,7 @@ from ..denoise.denoiser import MaskDenoiser, latent_networks, load
 from ..diffusion.samplers import FrameNoise
 from ..errors import WavelldmError
 from ..light import denoiser as light
+from ..light import run
 from ..restore.filler import Filler, tell
 from ..restore.gaps import HOP, SR, brought_to_length, known_share, straight
 from ..restore.latent import UNIT, SpeechLatent, heard_pitch, level, seen
@@ -60,7 +61,7 @@ class Report:
     """What was written, and how it compares with the network."""
 
     path: Path
-    facts: light.Facts
+    facts: run.Facts
     size: int  # bytes
     difference: float  # the largest between samples, of 10 s of noisy speech
     distance: float  # all of it against all of the sound, in dB
@@ -101,8 +102,8 @@ def export(
         raise WavelldmError(f"{name} hears time both ways, in spans of 10 s; leave --chunk out, or choose base16k")
     graph = Whole(net) if not streaming else Recording(net) if both_ways else Stream(net, chunk)
     sr = net.config.sr
-    facts = light.Facts(
-        format=light.FORMAT,
+    facts = run.Facts(
+        format=run.FORMAT,
         name=Path(denoiser.name).stem,
         form=type(graph).__name__.lower(),
         sr=sr,
@@ -226,10 +227,10 @@ def write_checked(
     """A graph as a file, unless it differs from its network by more than `most` -> its bytes and the difference."""
     model = to_onnx(graph.eval())
     compact(model)
-    model.metadata_props.add(key="wavelldm", value=json.dumps({"format": light.FORMAT} | facts))
+    model.metadata_props.add(key="wavelldm", value=json.dumps({"format": run.FORMAT} | facts))
     with writing(target, force) as part:
         part.write_bytes(model.SerializeToString())
-        found = difference(light.run_by_onnx(part))
+        found = difference(run.run_by_onnx(part))
         if not found <= most:
             raise WavelldmError(f"the graph differs from the {facts['form']} by {found:.2g}; nothing was written")
     return Path(target).stat().st_size, found
@@ -385,7 +386,7 @@ def in_fewer_bits(x: np.ndarray) -> tuple[np.ndarray, np.ndarray | None] | None:
     return (half, None) if np.array_equal(half.astype(np.float32), x) else None
 
 
-def compare(path: Path, denoiser: MaskDenoiser, facts: light.Facts) -> tuple[float, float]:
+def compare(path: Path, denoiser: MaskDenoiser, facts: run.Facts) -> tuple[float, float]:
     """How far what the file makes of 10 s of noisy speech lies from what the network makes: at most, and in dB."""
     wav, ready = noisy_speech(facts.sr), light.Graph(path)
     if facts.form == "whole":

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,10 +20,9 @@ from .find import Damage, find
 from .gaps import HOP, SR, assemble, brought_to_length, interpolate, known_share, magnitude, stft, straight
 from .noise import frame_noise
 from .pitch import heard
+from .run import SHIPPED, run_by_onnx
 
-if TYPE_CHECKING:
-    import onnxruntime
-
+FILLER = "restore16k-filler.onnx"
 KINDS = ("gaps", "clip")  # of damage that is found and repaired
 CHUNK, AROUND = 128, 96  # frames: gaps that begin in one chunk are filled together, with so many frames on either side
 LONGEST = 1.0  # seconds of a gap that can be filled
@@ -56,14 +54,12 @@ class Filler:
     """The graph that knows what belongs into a gap."""
 
     def __init__(self, path: str | Path):
-        from .denoiser import run_by_onnx
-
-        self.session: onnxruntime.InferenceSession = run_by_onnx(path)
+        self.session = run_by_onnx(path)
         try:
-            form = json.loads(self.session.get_modelmeta().custom_metadata_map["wavelldm"])["form"]
-        except (KeyError, TypeError, ValueError):
-            form = ""
-        if form != "filler":
+            self.facts = json.loads(self.session.get_modelmeta().custom_metadata_map["wavelldm"])
+        except (KeyError, ValueError):
+            self.facts = {}
+        if self.facts.get("form") != "filler":
             raise WavelldmError(f"{path} does not fill gaps; write such a graph: wavelldm export restore16k-filler")
         self.size = {put.name: put.shape[1] for put in self.session.get_inputs()}["noise"]
 
@@ -74,7 +70,7 @@ class Filler:
 
 @lru_cache(maxsize=1)
 def shipped() -> Filler:
-    return Filler(Path(__file__).parent.parent / "weights" / "restore16k-filler.onnx")
+    return Filler(SHIPPED / FILLER)
 
 
 def on_lines(pitch: np.ndarray, share: np.ndarray) -> np.ndarray:
