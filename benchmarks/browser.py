@@ -218,7 +218,7 @@ def report(rows: list[dict], long: list[dict], version: str) -> None:
     text = [
         "## In the browser",
         "The same recording by PyTorch, by onnxruntime and by the page of `wavelldm web`, which runs onnxruntime in "
-        f"WebAssembly. Chromium {version}, onnxruntime {onnxruntime.__version__}; CPU time, the least of several runs.",
+        f"WebAssembly. Chromium {version}, onnxruntime {onnxruntime.__version__} in Python; CPU time, the least of some runs.",
         "\n".join(table),
     ]
     if long:
@@ -228,7 +228,7 @@ def report(rows: list[dict], long: list[dict], version: str) -> None:
             cells = [f"{row['tenths'][k]:.0f}" if k in row["tenths"] else "" for k in range(10)]
             table.append(line([row["file"], row["length"], f"{row['mb']:.0f}", *cells]))
         text += ["Memory of the page in MB while it cleans a long file, by how much is done:", "\n".join(table)]
-    text.append(made_by("browser.py", None) + ".")
+    text.append(made_by("browser.py", None, *([] if long else ["--no-hour"])) + ".")
     write_section("browser", "\n\n".join(text))
 
 
