@@ -218,7 +218,8 @@ def report(rows: list[dict], long: list[dict], version: str) -> None:
     text = [
         "## In the browser",
         "The same recording by PyTorch, by onnxruntime and by the page of `wavelldm web`, which runs onnxruntime in "
-        f"WebAssembly. Chromium {version}, onnxruntime {onnxruntime.__version__} in Python; CPU time, the least of some runs.",
+        f"WebAssembly. Chromium {version}, onnxruntime {onnxruntime.__version__} in Python; CPU "
+        "time, the least of some runs.",
         "\n".join(table),
     ]
     if long:
