@@ -2,7 +2,7 @@
 
 python benchmarks/browser.py [--hours 1] [--no-hour]
 
-Needs Chromium and `pip install playwright`. Writes wavelldm/course/browser.csv and browser.png, which notebook 15
+Needs Chromium and `pip install playwright`. Writes wavelldm/course/browser.csv and browser.png, which notebook 19
 shows, and a section of benchmarks/README.md. `--hours`: how long the file is whose memory is watched.
 """
 
