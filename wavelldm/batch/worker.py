@@ -311,6 +311,8 @@ def full(error: BaseException | None, target: Place) -> bool:
     while error is not None:
         if isinstance(error, OSError) and error.errno in FULL:
             return True
+        if isinstance(error, AudioError) and "could not be written" in str(error):
+            return True
         error = error.__cause__ or error.__context__
     return target.local and shutil.disk_usage(target.root).free < LITTLE
 
