@@ -18,10 +18,11 @@ from collections import defaultdict
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
+import judges
 import numpy as np
 import soundfile as sf
 import torch
-from report import CODEC_PAGE, made_by, source, write_section
+from report import CODEC_PAGE, line, made_by, source, write_section
 from tqdm import tqdm
 
 from wavelldm import plots, weights
@@ -242,10 +243,6 @@ def measure(names, items) -> list[dict]:
     return sorted(sum(found, []), key=lambda row: order.index(row["system"]))
 
 
-def line(cells) -> str:
-    return "| " + " | ".join(cells) + " |"
-
-
 @torch.no_grad()
 def facts(name: str, codec, items, everything) -> tuple[list, int]:
     """The second table's column of one codec, frames that its usage was counted on."""
@@ -280,23 +277,27 @@ FACTS = (
 )
 
 
+def scored(rows: list) -> str:
+    """The first table: a row for each system, and WB-PESQ for each source of clips if there are several."""
+    sources = sorted({r["source"] for r in rows})
+    by = sources if len(sources) > 1 else []
+    head = ["system", "kbit/s", *(judges.LABELS[s] for s in SCORES), *(f"WB-PESQ {s}" for s in by)]
+    lines = [line(head), "| --- |" + " ---: |" * (len(head) - 1)]
+    for name in dict.fromkeys(r["system"] for r in rows):
+        mine = [r for r in rows if r["system"] == name]
+        bits = np.mean([r["bits"] for r in mine])
+        cells = [name, f"{bits / 1000:.2f}" if bits else "", *(judges.cell([r[s] for r in mine], s) for s in SCORES)]
+        cells += [judges.cell([r["pesq_wb"] for r in mine if r["source"] == s], "pesq_wb") for s in by]
+        lines.append(line(cells))
+    return "\n".join(lines)
+
+
 def report(args, codecs: dict, items, everything, rows) -> str:
-    table, sources = {}, sorted({r["source"] for r in rows})
+    table = {}
     for name in dict.fromkeys(r["system"] for r in rows):
         mine = [r for r in rows if r["system"] == name]
         table[name] = {k: float(np.mean([r[k] for r in mine])) for k in ("bits", *SCORES)}
-        table[name]["by"] = {s: float(np.mean([r["pesq_wb"] for r in mine if r["source"] == s])) for s in sources}
     picture(table, list(codecs), HERE / "codec.png")
-    head = [
-        "system",
-        "kbit/s",
-        *(metrics.METRICS[s].label for s in SCORES),
-        *(f"WB-PESQ {s}" for s in sources if len(sources) > 1),
-    ]
-    lines = [line(head), "| --- |" + " ---: |" * (len(head) - 1)]
-    for name, r in table.items():
-        cells = [name, f"{r['bits'] / 1000:.2f}" if r["bits"] else "", *(f"{r[s]:.2f}" for s in SCORES)]
-        lines.append(line(cells + [f"{v:.2f}" for v in r["by"].values() if len(sources) > 1]))
     columns = [facts(name, codec, items, everything) for name, codec in codecs.items()]
     frames, entries = columns[0][1], next(iter(codecs.values())).quantiser.entries
     about = [line(["", *codecs]), "| --- |" + " ---: |" * len(codecs)]
@@ -306,8 +307,9 @@ def report(args, codecs: dict, items, everything, rows) -> str:
 {len(items)} held-out clips of {source(args.manifest)}, the same for every system,
 in one run. Opus bits are those of its packets, without Ogg's pages. "Searched": `--search {STEPS}`, at the same
 bitrate. "Not rounded": through the quantiser's bottleneck, without rounding. "Latent itself": without the quantiser.
+{judges.REACH}
 
-{chr(10).join(lines)}
+{scored(rows)}
 
 ![Quality against bits](codec.png)
 
@@ -333,16 +335,9 @@ def front(rows: list, names: list) -> str:
     lines = [line(["codec", "kbit/s", "WB-PESQ", "STOI", "DNSMOS"]), "| --- |" + " ---: |" * 4]
     for name in chosen:
         own = [r for r in rows if r["system"] == name]
+        bits = f"{np.mean([r['bits'] for r in own]) / 1000:.2f}"
         lines.append(
-            line(
-                [
-                    name,
-                    f"{np.mean([r['bits'] for r in own]) / 1000:.2f}",
-                    f"{np.mean([r['pesq_wb'] for r in own]):.2f}",
-                    f"{np.mean([r['stoi'] for r in own]):.1f}",
-                    f"{np.mean([r['dnsmos_ovrl'] for r in own]):.2f}",
-                ]
-            )
+            line([name, bits, *(judges.cell([r[s] for r in own], s) for s in ("pesq_wb", "stoi", "dnsmos_ovrl"))])
         )
     return "\n".join(lines)
 

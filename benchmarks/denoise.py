@@ -31,7 +31,7 @@ from tqdm import tqdm
 from wavelldm import plots, weights
 from wavelldm.audio import files
 from wavelldm.codec.model import Codec
-from wavelldm.data import corpora, loader, voices
+from wavelldm.data import corpora, examples, loader, voices
 from wavelldm.data.degrade import Degradation
 from wavelldm.denoise.chain import LEVEL, Settings
 from wavelldm.denoise.denoiser import BEST, load, look_at
@@ -57,6 +57,7 @@ HARMLESS = {  # nothing is to be removed: what comes out should be what went in
     "clean, quiet": Degradation(noise=0.0, level_db=(-50.0, -45.0)),
     "hardly any noise": Degradation(snr=(35.0, 35.0)),
 }
+PER_DAMAGE = ("pesq_wb", "estoi", "dnsmos_ovrl")
 SHOWN = ("pesq_wb", "estoi", "si_sdr", "dnsmos_ovrl")  # of these the table of differences tells
 PATHS = {"none": "predictor", "bridge": "bridge from the noisy latent", "noise": "diffusion from noise"}
 SCORES = ("pesq_wb", "estoi", "stoi", "si_sdr", "lsd", "dnsmos_sig", "dnsmos_bak", "dnsmos_ovrl")
@@ -139,15 +140,7 @@ def clips(manifest, count: int) -> list:
 def tunes(folder: Path, count: int = 6, seconds: float = 12.0) -> list:
     """Made-up music: chords on plucked strings and a melody over them, as recordings in a folder."""
     for k in range(count):
-        rng, wav = np.random.default_rng(k), np.zeros(round(seconds * SR))
-        for i, start in enumerate(np.arange(0, seconds - 1, 0.25)):
-            root = 130.8 * 2 ** (rng.choice([0, 5, 7, 9]) / 12)
-            notes = [root * 2 ** (j / 12) for j in (0, 4, 7)] if i % 4 == 0 else []
-            for hertz in [*notes, 2 * root * 2 ** (rng.choice([0, 2, 4, 7, 9, 12]) / 12)]:
-                t = np.arange(SR) / SR
-                part = sum(np.sin(2 * np.pi * h * hertz * t) * np.exp(-(2 + h) * t) / h for h in range(1, 8))
-                wav[round(start * SR) :][:SR] += part * np.minimum(1, t / 0.005)
-        files.save(folder / f"{k}.wav", torch.from_numpy(0.1 * wav / wav.std()).float()[None], SR)
+        files.save(folder / f"{k}.wav", *examples.music(seconds, k))
     return corpora.folder(folder)
 
 
@@ -194,7 +187,7 @@ def table(rows: list, costs: dict, memory: dict, damages) -> str:
     lines = [line(head), "| --- |" + " ---: |" * (len(head) - 1)]
     for name, cost in costs.items():
         mine = of(rows, name, damages)
-        cells = [f"{average(mine, s):.{judges.DIGITS.get(s, 2)}f}" for s in SCORES]
+        cells = [judges.cell([r[s] for r in mine], s) for s in SCORES]
         lines.append(line([name, *cells, f"{cost:.3f}", *([f"{memory[name]:.0f}"] if memory else [])]))
     return "\n".join(lines)
 
@@ -223,16 +216,11 @@ def worst(rows: list, damages, count: int = 10) -> str:
 
 
 def by_damage(rows: list, costs: dict, damages) -> str:
-    """WB-PESQ / ESTOI / DNSMOS, a column for each damage."""
+    """WB-PESQ, ESTOI and DNSMOS under each other, a column for each damage."""
     lines = [line(["system", *damages]), "| --- |" + " ---: |" * len(damages)]
     for name in costs:
-        cells = [
-            " / ".join(
-                f"{average(of(rows, name, [d]), s):.{n}f}"
-                for s, n in (("pesq_wb", 2), ("estoi", 1), ("dnsmos_ovrl", 2))
-            )
-            for d in damages
-        ]
+        mine = [of(rows, name, [d]) for d in damages]
+        cells = ["<br>".join(judges.cell([r[s] for r in found], s) for s in PER_DAMAGE) for found in mine]
         lines.append(line([name, *cells]))
     return "\n".join(lines)
 
@@ -246,10 +234,7 @@ def front(rows: list, costs: dict, damages) -> str:
     }
     lines = [line(["", "WB-PESQ", "ESTOI", "SI-SDR", "DNSMOS", "CPU s per s"]), "| --- |" + " ---: |" * 5]
     for name, cost in shown.items():
-        cells = [
-            f"{average(of(rows, name, damages), s):.{n}f}"
-            for s, n in (("pesq_wb", 2), ("estoi", 1), ("si_sdr", 1), ("dnsmos_ovrl", 2))
-        ]
+        cells = [judges.cell([r[s] for r in of(rows, name, damages)], s) for s in SHOWN]
         lines.append(line([name, *cells, f"{cost:.3f}"]))
     return "\n".join(lines)
 
@@ -349,7 +334,7 @@ def main() -> None:
 
 {args.clips} clips of {SECONDS:.0f} s for each of {", ".join(f"{s:g}" for s in SNRS)} dB: held-out voices with
 held-out noises of {source(args.manifest)}, the same for every system, in one run. "Decoded": the latent
-through the codec's decoder; its phases are new, so SI-SDR says nothing about it.
+through the codec's decoder; its phases are new, so SI-SDR says nothing about it. {judges.REACH}
 Files: {", ".join(f"{k} {v}" for k, v in sizes.items())}. MB in the table: the most memory of a process for a minute of
 sound, beyond one that only reads it. "Mask network" rows, where there are any: other weights of that network, with and
 without a diffusion that guides it.
@@ -362,7 +347,7 @@ without a diffusion that guides it.
 
 {table(rows, costs, {}, hard)}
 
-How far {BEST} is ahead, clip by clip, with the 95 % of the bootstrap in brackets; 0 to 17.5 dB:
+How far {BEST} is ahead, clip by clip; 0 to 17.5 dB:
 
 {against(rows, costs, usual)}
 
@@ -372,7 +357,7 @@ How far {BEST} is ahead, clip by clip, with the 95 % of the bootstrap in bracket
 
 Where it gains least: {worst(rows, [*usual, *hard])}.
 
-Other damage, {args.clips} clips each, WB-PESQ / ESTOI / DNSMOS OVRL. Room: with noise at
+Other damage, {args.clips} clips each: WB-PESQ, ESTOI and DNSMOS OVRL under each other. Room: with noise at
 12.5 dB, and the target keeps the first 50 ms of the echoes. A tune: made-up music beside the speech at 7.5 dB, and the
 target is the speech alone. The others with noise at 17.5 dB.
 

@@ -9,13 +9,14 @@ import numpy as np
 from wavelldm.metrics import scores as metrics
 from wavelldm.metrics.intervals import differences, interval
 
-__all__ = ["DIGITS", "LABELS", "cell", "differences", "interval", "missing", "score", "visqol"]
+__all__ = ["DIGITS", "LABELS", "REACH", "cell", "differences", "interval", "missing", "score", "visqol"]
 
 LABELS = {
     **{name: metric.label for name, metric in metrics.METRICS.items()},
     "lsd_band": "LSD of the missing band",
     "visqol": "ViSQOL",
 }
+REACH = "In brackets where 95 % of the means of resampled clips lie (bootstrap)."
 DIGITS = {"estoi": 1, "stoi": 1, "si_sdr": 1}  # the others have two
 
 
@@ -59,7 +60,9 @@ def score(job: tuple) -> dict:
 
 
 def cell(values: list, name: str, signed: bool = False) -> str:
-    """'2.15 [2.01, 2.30]', or nothing."""
+    """'2.15 [2.01, 2.30]', or nothing: a mean, and where 95 % of the means of resampled clips lie."""
+    if math.inf in values:
+        return "inf"
     found = interval(values)
     if math.isnan(found[0]):
         return ""

@@ -17,9 +17,11 @@ import time
 from functools import partial
 from pathlib import Path
 
+import judges
 import numpy as np
 import torch
-from denoise import SECONDS, SNRS, SR, average, clips, deepfilter, enhancer, line, measure
+from cleaners import deepfilter
+from denoise import SECONDS, SNRS, SR, clips, enhancer, line, measure
 from report import made_by, source, write_section
 from tqdm import tqdm
 
@@ -36,7 +38,7 @@ from wavelldm.training.loop import fit, update, write_weights
 from wavelldm.training.presets import preset
 
 HERE = Path(__file__).parent
-SHOWN = {"pesq_wb": 2, "estoi": 1, "si_sdr": 1, "dnsmos_ovrl": 2}  # and how many decimals
+SHOWN = ("pesq_wb", "estoi", "si_sdr", "dnsmos_ovrl")
 STEPS = Choices().steps
 VARIANTS = {  # eta_a, eta_b, eta_c
     "Diffiner, 0.9 and 0.9 (the paper's)": (0.9, 0.9, None),
@@ -103,7 +105,7 @@ def table(rows: list, costs: dict) -> str:
     lines = [line(head), "| --- | --- |" + " ---: |" * (len(head) - 2)]
     for key, cost in costs.items():
         mine = [r for r in rows if r["system"] == key]
-        cells = [f"{average(mine, s):.{n}f}" for s, n in SHOWN.items()]
+        cells = [judges.cell([r[s] for r in mine], s) for s in SHOWN]
         lines.append(line([*map(str, key), *cells, "" if key[1] in ("", "as it is") else f"{cost:.2f}"]))
     return "\n".join(lines)
 
@@ -198,7 +200,7 @@ Clips of {SECONDS:.0f} s, {args.clips} for each of {", ".join(usual)}: held-out 
 {source(args.manifest)}.
 The numbers of a refinement are eta_a, eta_b and, for Diffiner+, eta_c; DDPM's own step has no eta_a. "The clean
 speech itself" as the first stage gives the true noise map. CPU s per s: of the refinement alone.
-Prior: {count_parameters(prior) / 1e6:.2f} M parameters.
+Prior: {count_parameters(prior) / 1e6:.2f} M parameters. {judges.REACH}
 
 {table(rows, costs)}
 

@@ -1,6 +1,7 @@
 """For tests of what people open in a browser: Chromium, and a server in a thread."""
 
 import shutil
+import socket
 import threading
 from contextlib import contextmanager
 
@@ -10,6 +11,13 @@ from wavelldm.app.listen_store import Store
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 SWITCHES = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 SWITCHES += ["--disable-sync", "--no-first-run", "--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"]
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
 
 
 @contextmanager

@@ -15,7 +15,7 @@ sys.path.insert(0, str(ROOT / "notebooks"))
 ORDER = (
     "errors paths progress light config plots audio weights nn data metrics codec diffusion mel text restore".split()
 )
-ORDER += "denoise refine ladder training export course app cli".split()
+ORDER += "denoise refine ladder training export batch course app cli".split()
 MODULES = sorted((ROOT / "wavelldm").rglob("*.py"))
 PACKAGES = sorted(path.parent for path in (ROOT / "wavelldm").glob("*/__init__.py"))
 

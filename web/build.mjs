@@ -9,6 +9,7 @@ const HERE = import.meta.dirname;
 const OUT = join(HERE, "../wavelldm/web");
 const WEIGHTS = join(HERE, "../wavelldm/weights");
 const MODELS = ["base16k.onnx", "codec/voice16k-decoder.onnx", "codec/voice16k-encoder.onnx", "studio16k.onnx"];
+const LATER = ["restore16k-filler.onnx"]; // is loaded, and kept, when somebody first wants it
 const WASM = join(HERE, "node_modules/onnxruntime-web/dist/ort-wasm-simd-threaded.wasm");
 
 /** A hash of files, by their names and contents. */
@@ -40,7 +41,7 @@ const bundle = (names, define = {}) =>
 await bundle(["main", "worker", "worklet", "parts"]);
 
 const files = readdirSync(OUT);
-const models = hashed(WEIGHTS, MODELS);
+const models = hashed(WEIGHTS, [...MODELS, ...LATER]);
 const page = hashed(OUT, files);
 await bundle(["sw"], {
   FILES: JSON.stringify(["./", ...files.filter((name) => name !== "index.html"), ...MODELS.map((m) => `models/${m.split("/").pop()}`)]),

@@ -60,7 +60,7 @@ def visit(browser):
             lambda r: r.url.startswith((home, "blob:" + home, "data:")) or faults.append(f"asked for {r.url}"),
         )
         opened.append(context)
-        page.goto(url)
+        page.goto(url, timeout=60_000)  # a busy machine
         return page
 
     yield visited

@@ -1,5 +1,9 @@
 """What the page does, without the page: results equal the module's, mistakes are sentences."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -15,6 +19,7 @@ from wavelldm.errors import WavelldmError
 from wavelldm.metrics import scores
 from wavelldm.refine.files import Choices, refine
 from wavelldm.refine.prior import SpeechPrior
+from wavelldm.text.text2audio import generate
 
 SR = 16_000
 
@@ -96,6 +101,45 @@ def test_refine_is_the_modules(studio, clips, tmp_path):
     assert same(found.versions["logmmse"], first) and same(found.versions["refined"], expected)
 
 
+def test_words_are_the_modules_and_the_same_seed_is_the_same_sound(studio):
+    choices = ("two low beeps, then a violin", 1.0, 3.5, 4)
+    found = studio.words(*choices, 7, "rain and xyzzy")
+    assert same(found.versions["sound"], generate(*choices, 7, "rain and xyzzy")[0])
+    assert "'violin', 'xyzzy'" in found.notes[0] and found.picture.read_bytes()[:4] == b"\x89PNG"
+    other = studio.words(*choices, 8, "rain and xyzzy").versions["sound"]
+    assert not same(other, files.load(found.versions["sound"])[0])
+
+
+@pytest.mark.parametrize(
+    "tab, choices",
+    [("denoise", ()), ("codec", ()), ("refine", ("logmmse", 1)), ("words", (0.5, 3.5, 1))],
+)
+def test_after_the_start_a_first_result_waits_for_the_model_alone(studio, clips, tmp_path, tab, choices):
+    """Whatever is loaded or imported for a result is loaded before anybody asks for one."""
+    look = f"""
+import sys
+from wavelldm import weights
+from wavelldm.app import page
+page.warm()
+before, load, read = set(sys.modules), weights.load, []
+weights.load = lambda *args, **more: read.append(args[0]) or load(*args, **more)
+outcome = page.Studio({str(tmp_path)!r}).{tab}({"rain" if tab == "words" else clips["noisy"]!r}, *{choices!r})
+new = sorted({{name.split(".")[0] for name in set(sys.modules) - before}})
+assert len(outcome.versions) > 0
+print(read, new)
+"""
+    done = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "[] []"
+
+
+def test_results_go_after_an_hour(studio, clips):
+    first, second = (studio.waveform(clips["clean"]).parent for _ in range(2))
+    os.utime(first, (0, 0))
+    studio.waveform(clips["clean"])
+    assert not first.exists() and second.exists()
+
+
 def test_compare_lists_models_with_scores_and_cost(studio, clips):
     found = studio.compare(clips["noisy"], ["logmmse", "base16k"], clips["clean"])
     assert list(found.versions) == ["before", "base16k", "logmmse"]
@@ -123,6 +167,13 @@ def test_compare_lists_models_with_scores_and_cost(studio, clips):
         ("codec", ("noisy", 4, "louder"), "there is no edit"),
         ("refine", ("noisy", "segan", 0), "1 to 60 steps"),
         ("compare", ("noisy", []), "choose at least one model"),
+        ("words", ("",), "the text is empty"),
+        ("words", ("xyzzy",), "no word of the text is known"),
+        ("words", ("rain " * 300,), "too long"),
+        ("words", ("rain", 21.0), "0.25 to 20 seconds"),
+        ("words", ("rain", 1.0, 50.0), "guidance is a number from 0 to 20"),
+        ("words", ("rain", 1.0, 3.5, 1000), "1 to 200 steps"),
+        ("words", ("rain", 1.0, 3.5, 2, None), "choose a seed"),
     ],
 )
 def test_mistakes_are_sentences(studio, clips, tmp_path, tab, choices, said):

@@ -79,6 +79,49 @@ def test_voicebank_runs_a_denoiser_by_name_and_gives_what_it_gives(corpora, cli,
     assert named["protocol"] == "voicebank" and named["clips"] == 6
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--protocol", "voicebank", "vb", "good", "logmmse"),
+        ("vb", "--protocol", "voicebank", "good", "logmmse"),
+        ("good", "logmmse", "--protocol", "voicebank", "vb"),
+        ("good", "--protocol", "voicebank", "vb", "--workers", "1", "logmmse"),
+    ],
+)
+def test_the_corpus_and_any_number_of_systems_are_told_apart_in_any_order(corpora, cli, monkeypatch, words):
+    monkeypatch.chdir(corpora)
+    code, out, err = cli("evaluate", "--workers", 1, *words)
+    assert code == 0 and err == "" and "6 clips" in out
+    assert [line.split()[0] for line in out.splitlines()[3:9:2]] == ["noisy", "good", "logmmse"]
+
+
+def test_a_corpus_alone_is_measured_with_the_model_that_ships(corpora, cli, monkeypatch):
+    monkeypatch.chdir(corpora)
+    found = json.loads(cli("evaluate", "--protocol", "ljspeech", "lj", "--workers", 1, "--json")[1])
+    named = json.loads(cli("evaluate", "--protocol", "ljspeech", "lj", "voice16k", "--workers", 1, "--json")[1])
+    assert found == named and found["clips"] == 2
+    code, out, _ = cli("evaluate", "vb", "--workers", 1, "--protocol", "voicebank")
+    assert code == 0 and "noisy" in out and "studio16k" in out
+
+
+def test_a_corpus_that_was_fetched_need_not_be_named(corpora, cli, monkeypatch, tmp_path):
+    monkeypatch.setenv("WAVELLDM_DATA", str(tmp_path))
+    words = ("evaluate", "--workers", 1, "--protocol", "voicebank", corpora / "good", "--json")
+    assert cli(*words)[0] == 1
+    (tmp_path / "voicebank-demand").symlink_to(corpora / "vb")
+    assert json.loads(cli(*words)[1])["clips"] == 6
+
+
+def test_several_systems_as_json_and_clips_that_one_of_them_lacks(corpora, cli, tmp_path):
+    few = tmp_path / "few"
+    few.mkdir()
+    (few / "p232_000.wav").symlink_to(corpora / "bad/p232_000.wav")
+    words = ("evaluate", "--workers", 1, "--protocol", "voicebank", corpora / "vb", corpora / "good", few)
+    assert f"{few}: 1 clips" in cli(*words)[1]
+    found = json.loads(cli(*words, "--json")[1])
+    assert [each["clips"] for each in found["systems"].values()] == [6, 1]
+
+
 def test_ljspeech_takes_a_codec_by_name_or_a_folder_with_some_of_the_clips(corpora, cli):
     words = ("evaluate", "--protocol", "ljspeech", corpora / "lj")
     two, four = (json.loads(cli(*words, f"voice16k{books}", "--json", "--workers", 1)[1]) for books in (":1", ""))
@@ -116,12 +159,18 @@ def test_a_protocol_compares_named_systems(corpora, cli):
 @pytest.mark.parametrize(
     "words, said",
     [
-        (("vb",), "name a folder ENHANCED"),
+        (("vb",), "a folder ENHANCED"),
+        (("vb", "good", "bad", "more"), "'more' is one word too many"),
+        (("--compare", "good", "bad"), "name the folder CLEAN"),
+        (("--protocol", "voicebank"), "name the folder of the corpus, with clean_testset_wav"),
+        (("vb", "lj", "good", "--protocol", "ljspeech", "lj/."), "are both folders of the corpus"),
+        (("vb", "good", "bad", "--protocol", "voicebank", "-o", "x.csv"), "-o writes the clips of one system"),
+        (("vb", "bad", "--protocol", "voicebank", "--compare", "good", "logmmse"), "leave 'bad' out"),
         (("vb", "good", "--compare", "good", "bad"), "leave ENHANCED and NOISY out"),
         (("vb", "--compare", "good", "good"), "compared with itself"),
-        (("vb", "good", "--protocol", "voicebank", "--align"), "leave --metrics, --align and NOISY out"),
-        (("lj", "good", "--protocol", "voicebank"), "no folder clean_testset_wav and noisy_testset_wav"),
-        (("none", "good", "--protocol", "voicebank"), "is not a folder"),
+        (("vb", "good", "--protocol", "voicebank", "--align"), "leave --metrics and --align out"),
+        (("lj", "good", "--protocol", "voicebank"), "is no folder with clean_testset_wav and noisy_testset_wav"),
+        (("none", "good", "--protocol", "voicebank"), "none or good is no folder with clean_testset_wav"),
         (("vb", "nobody", "--protocol", "voicebank"), "there is no denoiser 'nobody'"),
         (("lj", "voice16k:9", "--protocol", "ljspeech"), "asks for '9' codebooks"),
         (("lj", "good", "--protocol", "ljspeech"), "has no partner"),
@@ -130,6 +179,7 @@ def test_a_protocol_compares_named_systems(corpora, cli):
 )
 def test_what_cannot_be_meant_is_one_sentence(corpora, cli, monkeypatch, words, said):
     monkeypatch.chdir(corpora)
+    monkeypatch.setenv("WAVELLDM_DATA", str(corpora / "nothing-fetched"))
     code, _, err = cli("evaluate", *words)
     assert code == 1 and said in err and len(err.splitlines()) == 1
 

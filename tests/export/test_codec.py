@@ -11,7 +11,7 @@ from wavelldm.codec.model import Codec, CodecConfig
 from wavelldm.errors import WavelldmError
 from wavelldm.export import write
 from wavelldm.export.codec import CodecDecoder, CodecEncoder
-from wavelldm.light.denoiser import run_by_onnx
+from wavelldm.light.run import run_by_onnx
 
 SMALL = CodecConfig(
     depths=(1,),

@@ -82,3 +82,15 @@ def test_constants_are_made_small_only_without_a_change():
     small, scale = write.in_fewer_bits(half)
     assert small.dtype == np.float16 and scale is None and np.array_equal(small.astype(np.float32), half)
     assert write.in_fewer_bits(rng.standard_normal((3, 40)).astype(np.float32)) is None
+
+
+def test_ranges_of_calibration_speech_are_kept_in_the_file(small, tmp_path, monkeypatch):
+    import onnx
+
+    monkeypatch.setattr(write, "HEARD", ((0.0, 5.0),))
+    report = write.export(small, tmp_path / "own.onnx", streaming=True, int8="static")
+    nodes = [node.op_type for node in onnx.load(tmp_path / "own.onnx").graph.node]
+    assert "QuantizeLinear" in nodes and "DynamicQuantizeLinear" not in nodes
+    assert write.ROUGH > report.distance and denoiser.load(str(report.path)).graph.facts == report.facts
+    with pytest.raises(WavelldmError, match="'dynamic' or 'static', not 'other'"):
+        write.export(small, tmp_path / "b.onnx", int8="other")

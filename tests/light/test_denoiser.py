@@ -13,6 +13,7 @@ from wavelldm.denoise import denoiser as with_torch
 from wavelldm.denoise.chain import Settings
 from wavelldm.errors import AudioError, WavelldmError
 from wavelldm.light import denoiser
+from wavelldm.light.restorer import shipped
 
 SR = 16_000
 
@@ -101,6 +102,9 @@ def test_files_without_torch(tmp_path):
 def test_the_graphs_that_ship_belong_to_the_weights_that_ship():
     for name, source in (("studio16k", "studio16k"), ("base16k", "base16k-mask")):
         assert denoiser.load(name).graph.facts.hash == weights.about(source)["hash"], f"export {name} again"
+    facts, about = shipped().facts, weights.about("restore16k-filler")
+    needed = {role: net["hash"] for role, net in about["needs"].items()}
+    assert facts["hash"] == about["hash"] and facts["needs"] == needed, "export restore16k-filler again"
 
 
 def test_bad_input_gets_a_sentence(tmp_path):

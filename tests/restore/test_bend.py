@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from signals import noisy, speechlike
@@ -86,9 +87,9 @@ def test_too_short_silent_or_misshapen():
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_inverse_and_its_slope_agree(shape):
-    u = torch.linspace(-0.95, 0.95, 101, dtype=torch.float64, requires_grad=True)
+    u, step = np.linspace(-0.95, 0.95, 101), 1e-6
     x, slope = SHAPES[shape](u)
-    (derivative,) = torch.autograd.grad(x.sum(), u)
-    assert torch.allclose(derivative.log(), slope, atol=1e-9)
+    derivative = (SHAPES[shape](u + step)[0] - SHAPES[shape](u - step)[0]) / (2 * step)
+    assert np.allclose(np.log(derivative), slope, atol=1e-7)
     if shape in BENT:
-        assert torch.allclose(BENT[shape](x), u, atol=1e-9)
+        assert np.allclose(BENT[shape](torch.from_numpy(x)), u, atol=1e-9)

@@ -39,10 +39,10 @@ def chromium() -> str:
 def launch(playwright) -> Callable:
     """A browser whose microphone hears a WAV file, over and over."""
 
-    def launch(microphone: Path | None = None):
+    def launch(microphone: Path | None = None, flags: tuple[str, ...] = ()):
         mark = f"--wavelldm-test={uuid.uuid4().hex}"
         extra = [f"--use-file-for-fake-audio-capture={microphone}"] if microphone else []
-        browser = playwright.chromium.launch(executable_path=chromium(), args=[*FLAGS, *extra, mark])
+        browser = playwright.chromium.launch(executable_path=chromium(), args=[*FLAGS, *extra, *flags, mark])
         hurry(mark)
         return browser
 

@@ -39,7 +39,12 @@ def saved(page, path) -> np.ndarray:
 
 @pytest.mark.parametrize(
     ("sr", "channels", "subtype", "settings"),
-    [(48_000, 2, "PCM_16", {}), (44_100, 1, "PCM_24", {"strength": 0.5, "background": 0.2}), (8000, 1, "FLOAT", {})],
+    [
+        (48_000, 2, "PCM_16", {}),
+        (44_100, 1, "PCM_24", {"strength": 0.5, "background": 0.2}),
+        (8000, 1, "FLOAT", {}),
+        (192_000, 1, "PCM_16", {}),
+    ],
 )
 def test_the_page_gives_what_python_gives(visit, tmp_path, sr, channels, subtype, settings):
     sf.write(tmp_path / "talk.wav", recording(sr, channels), sr, subtype=subtype)

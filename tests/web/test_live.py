@@ -41,14 +41,15 @@ def started(visit, live, buffer: str = "200"):
     return page
 
 
-def recorded(page, path, seconds: float, meanwhile=lambda: None) -> tuple[np.ndarray, int]:
-    page.click("#record")
+def recorded(page, path, seconds: float, meanwhile=lambda: None, tap: bool = False) -> tuple[np.ndarray, int]:
+    press = page.tap if tap else page.click
+    press("#record")
     meanwhile()
     page.wait_for_timeout(1000 * seconds)
-    page.click("#record")
+    press("#record")
     page.wait_for_selector("#keep:not([disabled])")
     with page.expect_download() as download:
-        page.click("#keep")
+        press("#keep")
     download.value.save_as(path)
     return sf.read(path)
 
@@ -112,6 +113,87 @@ def test_a_worker_that_is_too_slow_gives_way_to_the_original_and_says_so(visit, 
     assert len(wav) and np.abs(np.diff(wav)).max() < 1.2 * jumps
 
 
+def test_overload_that_lasts_falls_back_without_clicks_and_comes_back(visit, live, sounds, tmp_path):
+    """The devtools protocol slows the thread of the page, and refuses to slow a worker. So nine tenths of the worker's
+    time are taken from within, 90 ms in every 100, while the page runs at a twentieth of its speed."""
+    page = started(visit, live, "20")
+    page.wait_for_timeout(2000)
+    devtools = page.context.new_cdp_session(page)
+    devtools.send("Emulation.setCPUThrottlingRate", {"rate": 20})
+
+    def overload() -> None:
+        page.workers[0].evaluate(
+            """() => {
+              const spin = () => { const t = performance.now(); while (performance.now() < t + 90); };
+              globalThis.overload = setInterval(spin, 100);
+            }"""
+        )
+
+    wav, sr = recorded(page, tmp_path / "x.wav", 4.0, overload)
+    page.wait_for_selector("#live-notice:not([hidden])")
+    assert "too busy" in page.inner_text("#live-notice")
+    _, rough, _ = sounds
+    heard = soxr.resample(wav, sr, SR)[2 * SR :]
+    assert compared(rough, heard, rough)[0] > 15  # the original
+    assert np.abs(np.diff(wav)).max() < 1.2 * np.abs(np.diff(rough)).max()  # no click
+    page.workers[0].evaluate("() => clearInterval(globalThis.overload)")
+    devtools.send("Emulation.setCPUThrottlingRate", {"rate": 1})
+    page.wait_for_selector("#live-notice", state="hidden")  # the network is heard again
+
+
+PIXEL = {
+    "viewport": {"width": 412, "height": 839}, "has_touch": True, "is_mobile": True, "device_scale_factor": 2.625,
+    "user_agent": "Mozilla/5.0 (Linux; Android 14; Pixel 7) AppleWebKit/537.36 (KHTML, like Gecko) "
+    "Chrome/150.0.0.0 Mobile Safari/537.36",
+}  # fmt: skip
+
+
+def test_a_phone_starts_bypasses_stops_and_cleans_a_file_by_touch(visit, live, sounds, tmp_path):
+    page = visit(browser=live, permissions=["microphone"], **PIXEL)
+    assert page.evaluate("matchMedia('(pointer: coarse)').matches && navigator.maxTouchPoints > 0")
+    page.tap("#tab-live")
+    page.tap("#start")
+    page.wait_for_selector("#record:not([disabled])")
+    page.tap("label:has(#bypass)")
+    assert page.is_checked("#bypass")
+    wav, sr = recorded(page, tmp_path / "x.wav", 3.0, tap=True)
+    assert compared(sounds[1], soxr.resample(wav, sr, SR)[SR:], sounds[1])[0] > 15
+    page.tap("#start")
+    page.wait_for_selector("#record[disabled]")
+    assert page.inner_text("#start") == "Start"
+    page.tap("#tab-file")
+    with page.expect_file_chooser() as chooser:
+        page.tap("#drop strong")
+    chooser.value.set_files(sounds[2])
+    page.wait_for_selector("#download:not([disabled])")
+    page.tap("label:has(#hear-before)")
+    assert page.is_checked("#hear-before")
+    page.tap("#play")
+    assert page.inner_text("#play") == "Pause"
+    page.tap("#play")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 412
+
+
+@pytest.mark.parametrize("rate", [8000, 22_050, 96_000, 192_000])
+def test_a_sound_card_of_any_rate_is_cleaned(visit, live, sounds, tmp_path, rate):
+    page = visit(browser=live, permissions=["microphone"])
+    page.evaluate(
+        "void (globalThis.AudioContext = class extends AudioContext {"
+        f"constructor() {{ super({{ sampleRate: {rate} }}); }} }})"
+    )
+    page.click("#tab-live")
+    page.select_option("#buffer", "200")
+    page.click("#start")
+    page.wait_for_selector("#record:not([disabled])")
+    for attempt in range(3):
+        wav, sr = recorded(page, tmp_path / f"{attempt}.wav", 4.0)
+        loops = [soxr.resample(soxr.resample(x, SR, min(SR, rate)), min(SR, rate), SR) for x in sounds[:2]]
+        after, before = compared(loops[0], soxr.resample(wav, sr, SR)[SR:], loops[1])
+        if after >= before + 3:
+            break
+    assert sr == rate and after >= before + 3
+
+
 def test_a_page_that_is_slow_does_not_disturb_the_sound(visit, live, sounds, tmp_path):
     """The thread of the page runs at a twentieth of its speed; that of the sound has nothing to do with it."""
     clean, rough, _ = sounds
@@ -136,6 +218,26 @@ def test_a_microphone_that_is_refused_gets_a_sentence(visit, browser):
     page.wait_for_selector("#live-message:not([hidden])")
     assert "Allow it in the address bar" in page.inner_text("#live-message")
     assert page.inner_text("#start") == "Start" and page.is_enabled("#start")
+
+
+def test_a_browser_that_says_no_gets_the_same_sentence(visit, launch):
+    """The browser itself refuses, as after a click on Block."""
+    browser = launch(flags=("--use-fake-ui-for-media-stream=deny",))
+    page = visit(browser=browser)
+    page.click("#tab-live")
+    page.click("#start")
+    page.wait_for_selector("#live-message:not([hidden])")
+    assert "Allow it in the address bar" in page.inner_text("#live-message")
+    browser.close()
+
+
+def test_a_browser_without_shared_memory_says_what_to_do(visit):
+    page = visit()
+    page.evaluate("delete globalThis.SharedArrayBuffer")
+    page.click("#tab-live")
+    page.click("#start")
+    page.wait_for_selector("#live-message:not([hidden])")
+    assert "wavelldm web" in page.inner_text("#live-message")
 
 
 def test_a_microphone_that_is_unplugged_gets_a_sentence(visit, live):

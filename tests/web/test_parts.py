@@ -73,8 +73,8 @@ def test_wav_files_are_read_and_written_as_soundfile_does(parts, tmp_path, subty
         """const wav = await p.opened(new Blob([Uint8Array.from(a.bytes)]));
         const block = await p.read(wav, 7, 1000), all = await p.read(wav, 0, wav.frames);
         const writer = new p.Writer(wav.sr, wav.channels, wav.coding);
-        writer.add(all);
-        const made = new Uint8Array(await writer.finish().blob.arrayBuffer());
+        await writer.add(all);
+        const made = new Uint8Array(await (await writer.finish()).blob.arrayBuffer());
         return [wav.sr, wav.channels, wav.frames, block.map((row) => [...row]), [...made]];""",
         bytes=list((tmp_path / "x.wav").read_bytes()),
     )

@@ -3,22 +3,26 @@
 It asks for nothing outside: no fonts, no analytics, and a Content-Security-Policy that would stop a request.
 """
 
+import io
 import logging
 import os
 import tempfile
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
 import numpy as np
+import torch
 
+from .. import plots
 from ..denoise import denoiser
 from ..denoise.denoiser import MODELS, TRAINING
 from ..errors import WavelldmError
 from ..metrics.scores import measure
-from .studio import EDITS, LONGEST, Outcome, Studio, place_of, shipped_codec, table_html
+from .studio import EDITS, LONGEST, SOUNDS, Outcome, Studio, kept, place_of, shipped_codec, shipped_prior, table_html
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before Gradio is imported
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -31,7 +35,8 @@ except ImportError:
 PAGES = Path(__file__).parent / "pages"
 POLICY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; frame-ancestors 'none'; base-uri 'self'"
 WAITING = 12  # requests that may wait; more are told to come back
-SIZE = "64mb"  # of a file
+SIZE = 64_000_000  # bytes of a file
+BODY = 1_000_000  # bytes of any other request
 FONT = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "sans-serif"]
 ABOUT = {
     "denoise": "Noise goes, speech stays. Record something or drop a file.",
@@ -39,13 +44,22 @@ ABOUT = {
     "codec": "Speech as a few hundred numbers a second. Keep fewer codebooks, or change codes, and hear it.",
     "refine": "A diffusion prior of clean speech goes over what a denoiser made. It takes longer than the others.",
     "compare": "Several denoisers on one recording, in step.",
+    "words": "Say what is to be heard. The model knows some twenty kinds of sounds, alone, together or one after the "
+    "other, and names the words that it has never met.",
 }
+TITLES = {"words": "Text to audio"}  # of the tabs whose name is not their title
+EXAMPLES = (
+    "two low beeps, then rain",
+    "a dog barking far away",
+    "a high siren with wind",
+    "fast loud knocking",
+)
 
 logger = logging.getLogger("wavelldm")
 
 
 class Policy:
-    """Adds the Content-Security-Policy to every answer (ASGI)."""
+    """Adds the Content-Security-Policy to every answer; takes no body that is too long or of a hidden length (ASGI)."""
 
     def __init__(self, app: Callable):
         self.app = app
@@ -57,7 +71,23 @@ class Policy:
                 message = {**message, "headers": [*message.get("headers", []), *own]}
             await send(message)
 
-        await self.app(scope, receive, sending)
+        if scope["type"] == "http" and (refusal := refused(scope["path"], dict(scope["headers"]))):
+            status, sentence = refusal
+            head = [(b"content-type", b"text/plain; charset=utf-8"), (b"connection", b"close")]
+            await sending({"type": "http.response.start", "status": status, "headers": head})
+            await sending({"type": "http.response.body", "body": sentence.encode()})
+        else:
+            await self.app(scope, receive, sending)
+
+
+def refused(path: str, headers: dict[bytes, bytes]) -> tuple[int, str] | None:
+    """HTTP status and a sentence for a body that is not taken."""
+    if b"transfer-encoding" in headers:
+        return 411, "say how long the request is"
+    most = SIZE + BODY if path.endswith("/upload") else BODY  # a file, with what stands around it
+    if int(headers.get(b"content-length", b"0")) > most:
+        return 413, f"a request may have {most / 1e6:.0f} MB"
+    return None
 
 
 def address(path: Path) -> str:
@@ -82,7 +112,7 @@ def told(error: Exception, source: object = None) -> str:
         logger.exception("a fault of the program")
         return "Something went wrong in the program. Try another recording."
     text = str(error)
-    for path in [source] if isinstance(source, str) else []:
+    for path in [source] if isinstance(source, str) and os.path.isabs(source) else []:
         text = text.replace(path, Path(path).name)
     return escape(text[:1].upper() + text[1:] + ("" if text.endswith(".") else "."))
 
@@ -94,7 +124,7 @@ def shown(work: Callable[..., Outcome]) -> Callable[..., tuple]:
         try:
             outcome = work(source, *choices)
         except Exception as error:
-            raise gr.Error(told(error, source), duration=12, print_exception=False, title="That did not work") from None
+            raise gr.Error(told(error, source), duration=30, print_exception=False, title="That did not work") from None
         notes = "".join(f"<p>{escape(note)}</p>" for note in outcome.notes)
         picture = str(outcome.picture) if outcome.picture else None
         return players(outcome), table_html(outcome.table) + f'<div class="notes">{notes}</div>', picture
@@ -120,7 +150,7 @@ def models_text() -> str:
 
 def tab(name: str, build: Callable) -> None:
     """One tab: what is given on the left, what comes out on the right."""
-    with gr.Tab(name.capitalize(), id=name):
+    with gr.Tab(TITLES.get(name, name.capitalize()), id=name):
         gr.Markdown(f"{ABOUT[name]} Up to {LONGEST[name]:.0f} s.")
         with gr.Row(equal_height=False):
             with gr.Column(scale=4, min_width=300):
@@ -198,24 +228,38 @@ def page(folder: str | Path) -> gr.Blocks:
         models = gr.CheckboxGroup(list(MODELS), value=["studio16k", "base16k", "logmmse"], label="Models")
         return [source, models, clean_reference()], studio.compare
 
+    def words() -> tuple:
+        text = gr.Textbox(EXAMPLES[0], label="What is to be heard", lines=2, max_length=300, elem_id="words-text")
+        gr.Examples([[words] for words in EXAMPLES], text, label="For example", api_visibility="private")
+        seconds = gr.Slider(1, LONGEST["words"], 4, step=0.5, label="Seconds")
+        guidance = gr.Slider(0, 10, 3.5, step=0.5, label="Guidance", info="How strictly to follow the words")
+        steps = gr.Slider(5, 100, 50, step=5, label="Steps")
+        with gr.Row():
+            seed = gr.Number(0, label="Seed", minimum=0, precision=0)
+            negative = gr.Textbox("", label="What not to hear", max_length=300, placeholder="a siren")
+        return [text, seconds, guidance, steps, seed, negative], studio.words
+
     with gr.Blocks(title="wavelldm", analytics_enabled=False, delete_cache=(600, 3600)) as blocks:
         gr.HTML('<header class="top"><h1>wavelldm</h1><p>Latent diffusion for audio. All of it runs on this '
                 "computer.</p></header>")  # fmt: skip
         with gr.Tabs():
-            for build in (denoise, restore, codec, refine, compare):
+            for build in (denoise, restore, codec, refine, compare, words):
                 tab(build.__name__, build)
     blocks.queue(max_size=WAITING, default_concurrency_limit=1, api_open=False)
     return blocks
 
 
 def warm() -> None:
-    """Load what the first result needs, while somebody looks for a file."""
-    try:
-        denoiser.load("best")
-        shipped_codec()
+    """Load what first results need, while somebody looks for a file: networks, judges, what draws."""
+    denoiser.load("best")
+    drawn = plots.compare({"": torch.zeros(1, 16_000)}, 16_000)
+    drawn.savefig(io.BytesIO())
+    plots.pyplot().close(drawn)
+    shipped_codec()
+    shipped_prior()
+    kept(SOUNDS, "cpu")
+    with suppress(WavelldmError):  # a package that is missing is said where it is needed
         measure(np.ones(16_000), np.ones(16_000), 16_000, ["dnsmos_ovrl"])
-    except WavelldmError:  # a package that is missing is said where it is needed
-        pass
 
 
 def mark(source: str | None, places: str, half: float | None, event: gr.SelectData) -> tuple:

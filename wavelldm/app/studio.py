@@ -4,8 +4,10 @@ Every result is what the module and the command line give. Recordings are bounde
 """
 
 import re
+import shutil
 import tempfile
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -28,8 +30,11 @@ from ..metrics.scores import METRICS, measure
 from ..refine.files import Choices, refine
 from ..refine.prior import SpeechPrior
 from ..restore.find import Damage, entries, read_gaps, sentence
+from ..text.text2audio import DEFAULT as SOUNDS
+from ..text.text2audio import SHORTEST, kept, named_after
 
-LONGEST = {"denoise": 180.0, "restore": 60.0, "codec": 30.0, "refine": 12.0, "compare": 30.0}  # seconds
+LONGEST = {"denoise": 180.0, "restore": 60.0, "codec": 30.0, "refine": 12.0, "compare": 30.0, "words": 20.0}  # s
+KEPT = 3600  # seconds that a result stays
 SCORES = ("pesq_wb", "stoi", "si_sdr", "dnsmos_ovrl")
 PLACES = re.compile(r"\s*\d+(\.\d+)?\s*-\s*\d+(\.\d+)?\s*(,\s*\d+(\.\d+)?\s*-\s*\d+(\.\d+)?\s*)*")
 EDITS = ("as they are", "one code", "the first code held", "at random", "played backwards")
@@ -47,12 +52,15 @@ class Outcome:
 
 
 class Studio:
-    """Works in a folder of its own, where each result has a folder with a name that cannot be guessed."""
+    """Works in a folder of its own, where each result has a folder with a name that cannot be guessed, for an hour."""
 
     def __init__(self, folder: str | Path):
         self.folder = Path(folder).resolve()
 
     def _new(self) -> Path:
+        for old in self.folder.iterdir():
+            if old.stat().st_mtime < time.time() - KEPT:
+                shutil.rmtree(old, ignore_errors=True)
         return Path(tempfile.mkdtemp(dir=self.folder))
 
     def _own(self, source: str | Path | None, tab: str, need: str = "record or drop a file first") -> tuple[Path, Path]:
@@ -203,6 +211,36 @@ class Studio:
         head, *rows = table
         rows = [(*row, f"{took[row[0]] / seconds:.2f}" if row[0] in took else "") for row in rows]
         return Outcome(versions, self._drawn(folder, versions), ((*head, "seconds per second"), *rows))
+
+    def words(
+        self,
+        text: str | None,
+        seconds: float = 4.0,
+        guidance: float = 3.5,
+        steps: int = 50,
+        seed: int = 0,
+        negative: str = "",
+    ) -> Outcome:
+        """As `wavelldm generate`: the sound that a sentence describes."""
+        text, negative, most = (text or "").strip(), (negative or "").strip(), LONGEST["words"]
+        if not SHORTEST <= seconds <= most:
+            raise WavelldmError(f"choose {SHORTEST:g} to {most:g} seconds, not {seconds:g}")
+        if not 1 <= steps <= 200:
+            raise WavelldmError(f"choose 1 to 200 steps, not {steps}")
+        if seed is None or not 0 <= seed < 2**63:
+            raise WavelldmError("choose a seed, a whole number from 0 on")
+        maker = kept(SOUNDS, "cpu")
+        begun = time.perf_counter()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of unknown words: they are named below
+            wav, sr = maker.generate(text, seconds, guidance, int(steps), int(seed), negative)
+        took = time.perf_counter() - begun
+        folder = self._new()
+        versions = {"sound": files.save(folder / named_after(text), wav, sr)}
+        unknown = maker.pair.text.unknown(f"{text} {negative}")
+        names = ", ".join(f"'{word[:40]}'" for word in unknown[:8])
+        notes = [f"This model never met {names}, so the sound may leave that out."] * bool(unknown)
+        return Outcome(versions, self._drawn(folder, versions), notes=(*notes, speed(took, seconds)))
 
     def _drawn(self, folder: Path, versions: dict[str, Path], spans: Sequence[tuple[float, float]] = ()) -> Path:
         wavs = {name: files.load(path, mono=True) for name, path in versions.items()}

@@ -12,7 +12,6 @@ What comes out does not depend on how the sound was cut into blocks. Memory is c
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,7 +19,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import AudioError
+from ..light import blocks as on_arrays
 from ..light import resample
+from ..light.blocks import Window
 
 # --- another sample rate
 
@@ -58,43 +59,11 @@ def resample_blocks(blocks: Iterable[Tensor], sr_in: int, sr_out: int) -> Iterat
 # --- overlapping windows
 
 
-class Window(NamedTuple):
-    """A piece of a recording: `count` new frames, and the frames on both sides that they depend on."""
+class Windows(on_arrays.Windows):
+    """The same with tensors (..., any), on their device."""
 
-    frames: Tensor  # (..., (before + count + behind) * hop)
-    before: int  # frames that lie before the new ones
-    count: int  # new frames
-
-
-class Windows:
-    """Blocks (..., any) -> windows with `size` new frames, and `margin` on either side except at the ends.
-
-    A frame is `hop` samples long; the last one of all may be shorter. For networks without a state: a frame's output is
-    right if the network sees no further than `margin`.
-    """
-
-    def __init__(self, hop: int, margin: int, size: int = 512):
-        self.hop, self.margin, self.size = hop, margin, size
-        self._held, self._before = None, 0
-
-    def push(self, block: Tensor) -> list[Window]:
-        self._held = block if self._held is None else torch.cat([self._held, block], dim=-1)
-        ready = []
-        while self._held.shape[-1] >= (self._before + self.size + self.margin) * self.hop:
-            whole = self._held[..., : (self._before + self.size + self.margin) * self.hop]
-            ready.append(Window(whole, self._before, self.size))
-            drop = max(0, self._before + self.size - self.margin)
-            self._held, self._before = self._held[..., drop * self.hop :], self._before + self.size - drop
-        return ready
-
-    def ready(self, counts: np.ndarray) -> np.ndarray:
-        return (counts // self.hop - self.margin).clip(min=0) // self.size * self.size * self.hop
-
-    def finish(self) -> list[Window]:
-        """The windows at the end, where nothing follows the new frames or less than `margin`."""
-        frames = 0 if self._held is None else -(-self._held.shape[-1] // self.hop)
-        starts = range(self._before, frames, self.size)
-        return [Window(self._held, start, min(self.size, frames - start)) for start in starts]
+    def joined(self, parts: list[Tensor]) -> Tensor:
+        return torch.cat(parts, dim=-1)
 
 
 def windows(blocks: Iterable[Tensor], hop: int, margin: int, size: int = 512) -> Iterator[Window]:

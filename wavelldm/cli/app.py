@@ -14,8 +14,8 @@ def add(commands: argparse._SubParsersAction) -> None:
         "app",
         run_app,
         "the models in a browser",
-        "A page with tabs: denoise, restore, codec, refine, compare. It runs on this computer, for this computer alone "
-        "unless --host says otherwise, and asks for nothing outside.",
+        "A page with tabs: denoise, restore, codec, refine, compare, text to audio. It runs on this computer, for this "
+        "computer alone unless --host says otherwise, and asks for nothing outside.",
         APP,
     )
     sub.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1, this computer alone; 0.0.0.0: all")

@@ -8,7 +8,8 @@ from .options import Parser, add_force, add_seed, command, folder, number, show,
 
 DATA = """  wavelldm data list
   wavelldm data get embedded
-  wavelldm data get voicebank-demand -o /mnt/corpora"""
+  wavelldm data get voicebank-demand -o /mnt/corpora
+  wavelldm data prepare recordings/ -o shards/"""
 
 MIX = """  wavelldm mix                                    pairs/ from the embedded corpus
   wavelldm mix --speech my/clean --noise my/noise --snr 0 5 10 --count 200 -o pairs
@@ -22,13 +23,17 @@ def add(commands: argparse._SubParsersAction) -> None:
         commands,
         "data",
         run_data,
-        "list or fetch data sets",
+        "list or fetch data sets, or prepare your own",
         "List the data sets this course knows, fetch one from its public home (resumed after a break, checked, "
-        "unpacked safely), or build the embedded corpus, which needs no download.",
+        "unpacked safely), or build the embedded corpus, which needs no download. "
+        "prepare: find the speech in raw recordings (a folder or manifest), make it equally loud, and write it to .tar "
+        "shards with manifest.jsonl; the same command goes on where it stopped.",
         DATA,
     )
-    sub.add_argument("action", choices=("list", "get"), help="list the data sets, or get one of them")
-    sub.add_argument("name", nargs="?", help="for get: a name from the list")
+    sub.add_argument(
+        "action", choices=("list", "get", "prepare"), help="list the data sets, get one, or prepare recordings"
+    )
+    sub.add_argument("name", nargs="?", help="for get: a name from the list; for prepare: the recordings")
     sub.add_argument(
         "-o",
         "--output",
@@ -37,6 +42,18 @@ def add(commands: argparse._SubParsersAction) -> None:
         help="for get: where to put it (default: the folder that `list` names)",
     )
     add_minutes(sub, "for get embedded: minutes of speech")
+    sub.add_argument(
+        "--lengths",
+        type=number(above=0),
+        nargs=2,
+        default=[1.0, 20.0],
+        metavar=("MIN", "MAX"),
+        help="for prepare: seconds of the stretches that are kept (default: 1 20)",
+    )
+    sub.add_argument(
+        "--level", type=number(-60, 0), default=-26.0, metavar="DB", help="for prepare: of the speech (default: -26)"
+    )
+    add_force(sub, "for prepare: what an earlier run left")
 
     sub = command(
         commands,
@@ -73,11 +90,30 @@ def add_minutes(parser: Parser, words: str) -> None:
     parser.add_argument("--minutes", type=number(above=0, most=10_000), help=f"{words} (default: {MINUTES:g})")
 
 
-def run_data(args: argparse.Namespace) -> None:
+def run_data(args: argparse.Namespace) -> int:
     if args.action == "list":
         list_data(args)
+    elif args.action == "prepare":
+        return prepare_data(args)
     else:
         get_data(args)
+    return 0
+
+
+def prepare_data(args: argparse.Namespace) -> int:
+    from ..batch import prepare
+
+    if not (args.name and args.output):
+        raise WavelldmError(
+            "name the recordings and a folder for the shards: wavelldm data prepare RECORDINGS -o SHARDS"
+        )
+    wanted = prepare.Wanted(*args.lengths, args.level)
+    result = prepare.prepare(args.name, args.output, wanted, args.force)
+    for bad in result["errors"]:
+        print(f"wavelldm data: {bad['input']}: {bad['error']}", file=sys.stderr)
+    text = f"{result['stretches']} stretches of speech, {result['hours']:.2f} hours: {result['manifest']}"
+    show(args, result, text)
+    return 1 if result["failed"] else 0
 
 
 def list_data(args: argparse.Namespace) -> None:

@@ -48,17 +48,21 @@ def run_demo(args: argparse.Namespace) -> None:
     show(args, facts, text(facts))
 
 
-def clip(sr: int = 16_000) -> tuple["Tensor", "Tensor"]:
-    """A spoken sentence and the same one in the rain -> clean, noisy (1, N)."""
+def clip(sr: int = 16_000, voice: str | None = None) -> tuple["Tensor", "Tensor"]:
+    """A spoken sentence and the same one in the rain -> clean, noisy (1, N). `voice`: of a person, by a name of
+    `data.examples.VOICES`, instead of a synthesiser's."""
     import numpy as np
     import torch
 
     from ..audio import levels
-    from ..data import noises
+    from ..data import examples, noises
     from ..data.sentences import sentence
     from ..data.voices import speak
 
-    speech = torch.as_tensor(speak(sentence(3) + " " + sentence(4), "en-us+f4", sr=sr)).reshape(1, -1)
+    if voice is None:
+        speech = torch.as_tensor(speak(sentence(3) + " " + sentence(4), "en-us+f4", sr=sr)).reshape(1, -1)
+    else:
+        speech = examples.voice(voice, sr)[0]
     speech = 0.4 * speech / speech.abs().max()
     rain = torch.from_numpy(noises.NOISES["rain"](speech.shape[-1], sr, np.random.default_rng(0))).reshape(1, -1)
     return speech, levels.mix_at_snr(speech, rain, SNR, sr)

@@ -170,7 +170,6 @@ def backend_of(args: argparse.Namespace) -> str:
     """onnx or torch. Where the command does not say, onnxruntime, if it is there and can do what is asked: it starts
     within half a second."""
     asked = {
-        "--restore": args.restore,
         "--steps": args.steps != 1,
         "--sampler": args.sampler is not None,
         "--device": args.device != "cpu",
@@ -210,7 +209,9 @@ def with_torch(args: argparse.Namespace, model: str) -> Work:
 def with_onnx(args: argparse.Namespace, model: str) -> Work:
     from ..light import denoiser
 
-    found, choices = denoiser.load(model), {"strength": args.strength, "background": args.keep_background}
+    repair = denoiser.Repair(seed=args.seed) if args.restore else None
+    found = denoiser.load(model)
+    choices = {"strength": args.strength, "background": args.keep_background, "repair": repair}
     clean = partial(found.enhance_file, force=args.force, live=args.stream, **choices)
     return found.name, partial(found.stream, **choices), clean
 

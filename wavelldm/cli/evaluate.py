@@ -20,8 +20,9 @@ EVALUATE = """  wavelldm evaluate pairs/clean cleaned pairs/noisy
   wavelldm evaluate pairs/clean cleaned --metrics pesq_wb,stoi,si_sdr -o rows.csv
   wavelldm evaluate clean.wav cleaned.wav noisy.wav
   wavelldm evaluate pairs/clean --compare mine theirs
-  wavelldm evaluate --protocol voicebank data/voicebank studio16k
-  wavelldm evaluate --protocol voicebank data/voicebank --compare studio16k base16k
+  wavelldm evaluate --protocol voicebank data/voicebank-demand
+  wavelldm evaluate --protocol voicebank data/voicebank-demand studio16k results/theirs
+  wavelldm evaluate --protocol voicebank data/voicebank-demand --compare studio16k base16k
   wavelldm evaluate --protocol ljspeech data/LJSpeech-1.1 voice16k:2 --mos test"""
 
 
@@ -37,17 +38,16 @@ def add(commands: argparse._SubParsersAction) -> None:
         "and the exit code is 1.",
         EVALUATE,
     )
+    sub.any_order = True
     sub.add_argument(
-        "clean", metavar="CLEAN", help="a folder of clean speech, or one file; with --protocol that of the corpus"
+        "words",
+        metavar="CLEAN ENHANCED [NOISY]",
+        nargs="*",
+        help="folders of clean speech, of what a denoiser made of it, and of the noisy recordings, under the same "
+        "names; or three files. With --protocol, in any order: the folder of the corpus (or nothing, if 'wavelldm data "
+        "get' has fetched it), and any number of folders of results and names of denoisers or codecs (voice16k:2 for "
+        "two codebooks)",
     )
-    sub.add_argument(
-        "enhanced",
-        metavar="ENHANCED",
-        nargs="?",
-        help="a folder of what a denoiser made of it, under the same names; with --protocol also a denoiser's or "
-        "codec's name (voice16k:2 for two codebooks)",
-    )
-    sub.add_argument("noisy", metavar="NOISY", nargs="?", help="a folder of the noisy recordings, under the same names")
     sub.add_argument(
         "--protocol",
         choices=["voicebank", "ljspeech"],
@@ -70,34 +70,44 @@ def check(args: argparse.Namespace) -> None:
         raise WavelldmError("JSON always holds a row for every file; leave --per-file out")
     if args.force and not args.output:
         raise WavelldmError("--force overwrites a CSV file, and there is none; add -o FILE or leave --force out")
-    if args.compare and args.enhanced:
-        raise WavelldmError("--compare A B names the systems; leave ENHANCED and NOISY out")
-    if not args.compare and not args.enhanced:
-        raise WavelldmError("name a folder ENHANCED to measure, or two with --compare A B")
     if args.compare and (args.output or args.per_file):
         raise WavelldmError("--compare shows means and differences; for every file measure each system by itself")
-    if args.protocol and (args.metrics or args.align or args.noisy):
-        raise WavelldmError("a protocol chooses metrics and noisy files; leave --metrics, --align and NOISY out")
+    if args.protocol and (args.metrics or args.align):
+        raise WavelldmError("a protocol chooses metrics and noisy files; leave --metrics and --align out")
     if args.protocol and args.per_file:
         raise WavelldmError("the row of a protocol has no files; leave --per-file out, or write them with -o FILE")
     if args.mos and args.protocol != "ljspeech":
         raise WavelldmError("--mos belongs to --protocol ljspeech; leave it out")
 
 
+def folders_of(args: argparse.Namespace) -> tuple[str, list[str], str | None]:
+    """The words, without a protocol: clean, systems, noisy."""
+    words = args.words
+    if len(words) > 3:
+        raise WavelldmError(f"'{words[3]}' is one word too many; name CLEAN, ENHANCED and NOISY")
+    if args.compare:
+        if len(words) > 1:
+            raise WavelldmError("--compare A B names the systems; leave ENHANCED and NOISY out")
+        if not words:
+            raise WavelldmError("name the folder CLEAN of clean speech")
+        return words[0], args.compare, None
+    if len(words) < 2:
+        raise WavelldmError("name a folder CLEAN and a folder ENHANCED to measure, or two with --compare A B")
+    return words[0], [words[1]], words[2] if len(words) == 3 else None
+
+
 def run_evaluate(args: argparse.Namespace) -> int:
     from ..metrics import folders
 
     check(args)
-    systems = args.compare or [args.enhanced]
-    if len(set(systems)) < len(systems):
-        raise WavelldmError(f"{systems[0]} would be compared with itself; name two systems")
     if args.protocol:
-        protocol, results = by_protocol(args, systems)
+        protocol, systems, results = by_protocol(args)
     else:
+        clean, systems, noisy = folders_of(args)
+        distinct(systems)
         names = None if args.metrics is None else args.metrics.split(",")
         results = [
-            folders.evaluate(args.clean, system, args.noisy, names, align=args.align, workers=args.workers)
-            for system in systems
+            folders.evaluate(clean, system, noisy, names, align=args.align, workers=args.workers) for system in systems
         ]
     if args.output:
         folders.to_csv(results[0], args.output, force=args.force)
@@ -116,24 +126,36 @@ def run_evaluate(args: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def by_protocol(args: argparse.Namespace, systems: list[str]) -> tuple["Protocol", list["Result"]]:
+def distinct(systems: list[str]) -> None:
+    if twice := next((name for name in systems if systems.count(name) > 1), None):
+        raise WavelldmError(f"{twice} would be compared with itself; name each system once")
+
+
+def by_protocol(args: argparse.Namespace) -> tuple["Protocol", list[str], list["Result"]]:
     """Results of folders, or of what named systems make of the corpus, in a folder that is gone afterwards."""
     from ..metrics import folders
-    from ..metrics.protocols import PROTOCOLS, places
+    from ..metrics.protocols import PROTOCOLS, places, told_apart
 
     protocol = PROTOCOLS[args.protocol]
-    clean, noisy = places(protocol, args.clean)
+    corpus, systems = told_apart(protocol, args.words)
+    if args.compare and systems:
+        raise WavelldmError(f"--compare A B names the systems; leave '{systems[0]}' out")
+    systems = args.compare or systems or [protocol.usual]
+    distinct(systems)
+    if args.output and len(systems) > 1:
+        raise WavelldmError("-o writes the clips of one system; name one")
+    clean, noisy = places(protocol, corpus)
     makers = [None if Path(system).is_dir() else maker(protocol.name, system) for system in systems]
     results = []
     for system, make in zip(systems, makers):
         with tempfile.TemporaryDirectory(prefix="wavelldm-") as temporary:
-            unread = [] if make is None else fill(protocol, args.clean, make, Path(temporary), system)
+            unread = [] if make is None else fill(protocol, corpus, make, Path(temporary), system)
             made = Path(system) if make is None else Path(temporary)
             found = folders.evaluate(
                 clean, made, noisy, protocol.metrics, workers=args.workers, sr=protocol.sr, some=True
             )
             results.append(replace(found, failed=[*unread, *found.failed]))
-    return protocol, results
+    return protocol, systems, results
 
 
 def maker(protocol: str, name: str) -> Callable:
@@ -161,7 +183,7 @@ def maker(protocol: str, name: str) -> Callable:
     return rebuild
 
 
-def fill(protocol: "Protocol", corpus: str, make: Callable, folder: Path, name: str) -> list["Failure"]:
+def fill(protocol: "Protocol", corpus: Path, make: Callable, folder: Path, name: str) -> list["Failure"]:
     """Write what `make` makes of the protocol's clips into a folder, at the protocol's rate -> clips it cannot read."""
     from ..audio import files
     from ..errors import AudioError
@@ -203,8 +225,11 @@ def as_json(systems: list[str], results: list["Result"], args: argparse.Namespac
     from ..metrics import folders
 
     each = [json.loads(folders.to_json(result)) for result in results]
-    if not args.compare:
+    if len(each) == 1:
         whole = each[0] | ({"protocol": args.protocol} if args.protocol else {})
+        return json.dumps(whole | ({"mos": mos_of(args.mos)} if args.mos else {}), indent=2)
+    if not args.compare:
+        whole = {"protocol": args.protocol, "systems": dict(zip(systems, each))}
         return json.dumps(whole | ({"mos": mos_of(args.mos)} if args.mos else {}), indent=2)
     difference = {
         name: asdict(found) | {"better": folders.verdict(name, found)}

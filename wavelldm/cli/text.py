@@ -67,16 +67,9 @@ def add(commands: argparse._SubParsersAction) -> None:
     add_device(sub)
 
 
-def named_after(text: str) -> str:
-    """A file name from the first words of a text."""
-    from ..text.encoder import words_of
-
-    return ("-".join(words_of(text))[:60].strip("-") or "sound") + ".wav"
-
-
 def run_generate(args: argparse.Namespace) -> None:
     from ..audio import files
-    from ..text.text2audio import load_maker
+    from ..text.text2audio import load_maker, named_after
 
     target = Path(args.output or named_after(args.text))
     if target.exists() and not args.force:

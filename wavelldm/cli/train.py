@@ -189,8 +189,9 @@ def by_options(args: argparse.Namespace, corpus: "Material", device: "torch.devi
     task_class, given = task_of(args.network), vars(args)
     sizes = presets.preset(given.get("preset", task_class.preset))
     options = task_class.Options(**{f.name: given[f.name] for f in fields(task_class.Options) if f.name in given})
-    if options.batch_size % parallel.world():
-        raise WavelldmError(f"{parallel.world()} processes cannot share batches of {options.batch_size} evenly")
+    if options.batch_size % (parallel.world() * options.accumulate):
+        turns = f" in {options.accumulate} turns" if options.accumulate > 1 else ""
+        raise WavelldmError(f"{parallel.world()} processes{turns} cannot share batches of {options.batch_size} evenly")
     task = task_class.create(sizes, given.get("set", []), options, device, given.get("seed", 0))
     if options.start is not None:
         task.start_from(options.start)

@@ -3,7 +3,7 @@
 MPD and MSD follow HiFi-GAN (arXiv 2010.05646, section 2.3), the losses its equations 1 to 4; the weights are
 WaveLLDM's."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 import torch.nn.functional as F
@@ -99,13 +99,14 @@ def adversarial_loss(fake: list) -> Tensor:
     return sum((1 - f[-1]).square().mean() for f in fake) / len(fake)
 
 
-def feature_loss(real: list, fake: list) -> Tensor:
+def feature_loss(real: list, fake: list, mean: Callable[[Tensor], Tensor] = lambda x: x) -> Tensor:
     """L1 between what the critics see inside, real and decoded (HiFi-GAN eq. 4), as a share of the real features' size.
 
     Without that division the loss would count the critics' scale, which drifts while they learn.
+    `mean`: of all processes that train together.
     """
     pairs = [(r.detach(), f) for rs, fs in zip(real, fake) for r, f in zip(rs[:-1], fs[:-1])]
-    return sum((r - f).abs().mean() / r.abs().mean().clamp_min(1e-6) for r, f in pairs) / len(pairs)
+    return sum((r - f).abs().mean() / mean(r.abs().mean()).clamp_min(1e-6) for r, f in pairs) / len(pairs)
 
 
 class MelLoss(nn.Module):

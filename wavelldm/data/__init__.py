@@ -2,7 +2,8 @@
 
 Read `corpora` (readers), `clips` (decoding), `degrade` (noise, rooms, clipping ...), then `loader` (batches).
 `noises`, `sentences`, `espeak` and `voices` make the embedded corpus; `download` gets public ones; `pairs` writes
-noisy/clean files; `scenes` makes sounds with captions, and `labels` captions for sounds with a label.
+noisy/clean files; `scenes` makes sounds with captions, and `labels` captions for sounds with a label; `examples` are
+voices of people that ship.
 """
 
 from .clips import Clips

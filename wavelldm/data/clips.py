@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import tempfile
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,9 +23,25 @@ SILENT = 1e-8  # mean square (-80 dB): files below are never drawn
 
 def _decode(item: Item, sr: int) -> np.ndarray:
     """int16 (C, N): one row, or clean and noisy. If a peak exceeds full scale, all rows are scaled down alike."""
+    if item.member:
+        return _whole([_from_shard(item, sr)])
     rows = [files.load(path, sr, mono=True)[0] for path in (item.path, item.noisy) if path is not None]
     if abs(rows[0].shape[-1] - rows[-1].shape[-1]) > 0.01 * sr:
         raise DataError(f"{item.path} and {item.noisy} differ in length by over 10 ms; they are not the same utterance")
+    return _whole(rows)
+
+
+def _from_shard(item: Item, sr: int) -> Tensor:
+    """A sound (1, N) that lies in a tar file."""
+    first, size = item.span
+    with open(item.path, "rb") as shard, tempfile.NamedTemporaryFile(suffix=Path(item.member).suffix) as file:
+        shard.seek(first)
+        file.write(shard.read(size))
+        file.flush()
+        return files.load(file.name, sr, mono=True)[0]
+
+
+def _whole(rows: list[Tensor]) -> np.ndarray:
     wav = torch.cat([files.fit(row, rows[0].shape[-1]) for row in rows])  # (C, N)
     wav = wav / wav.abs().max().clamp(min=1.0)
     return (wav * 32768).round().clamp(max=32767).to(torch.int16).numpy()

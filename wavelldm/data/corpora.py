@@ -5,6 +5,7 @@
 
 import csv
 import hashlib
+import tarfile
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -28,14 +29,29 @@ class Item:
     noisy: Path | None = None
     label: str = ""  # the speaker, or the kind of noise
     split: str = "train"  # or "valid", "test"
+    member: str = ""  # of a shard: the sound's name in it,
+    span: tuple[int, int] = (0, 0)  # and its first byte and how many there are
 
 
 # --- readers
 
 
 def folder(path: str | Path) -> list[Item]:
-    """Every sound file in a folder and below; the label is the sub-folder it lies in."""
+    """Every sound file in a folder and below, or every sound in its .tar shards; the label is the folder it lies in."""
+    if tars := sorted(Path(path).rglob("*.tar")):
+        return [item for tar in tars for item in in_shard(tar)]
     return [Item(file, label=str(Path(stem).parent)) for stem, file in sound_files(path).items()]
+
+
+def in_shard(path: Path) -> list[Item]:
+    """The sounds in a shard, as WebDataset keeps them."""
+    try:
+        with tarfile.open(path) as tar:
+            found = [(m.name, (m.offset_data, m.size)) for m in tar if m.isfile()]
+    except tarfile.TarError as error:
+        raise DataError(f"{path} is no whole tar file ({error}); copy it again") from None
+    sounds = [(name, span) for name, span in found if Path(name).suffix.lower() in files.SUFFIXES]
+    return [Item(path, label=str(Path(name).parent), member=name, span=span) for name, span in sounds]
 
 
 def paired(clean: str | Path, noisy: str | Path) -> list[Item]:

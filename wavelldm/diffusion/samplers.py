@@ -14,9 +14,8 @@ import torch
 from torch import Tensor
 
 from ..errors import WavelldmError
+from ..light.noise import frame_noise
 from .schedule import Schedule
-
-FRAMES = 16  # of noise that are drawn at once
 
 
 def timesteps(schedule: Schedule, steps: int | None) -> list[int]:
@@ -45,21 +44,13 @@ class FrameNoise:
 
     def __call__(self, z: Tensor) -> Tensor:
         items, dim, count = z.shape
-        chunks = range(self.first // FRAMES, -(-(self.first + count) // FRAMES))
         rows = [
-            [self._chunk(item, chunk, dim) for chunk in chunks] or [np.empty((0, dim), np.float32)]
+            frame_noise(self.seed, self.first, count, dim, item, self.draws)
             for item in range(1 if self.shared else items)
         ]
-        noise = np.stack([np.concatenate(row) for row in rows])  # (B, whole chunks, D)
         self.draws += 1
-        start = self.first % FRAMES
-        noise = torch.from_numpy(noise[:, start : start + count]).transpose(1, 2)
+        noise = torch.from_numpy(np.stack(rows)).transpose(1, 2)  # (B, D, T)
         return noise.to(z.device, z.dtype).expand_as(z)
-
-    def _chunk(self, item: int, chunk: int, dim: int) -> np.ndarray:
-        """(FRAMES, D). The lowest word of the counter counts within this draw."""
-        numbers = np.random.Philox(key=self.seed % 2**64, counter=(0, chunk, item, self.draws))
-        return np.random.Generator(numbers).standard_normal((FRAMES, dim), dtype=np.float32)
 
 
 Noise = Callable[[Tensor], Tensor] | torch.Generator | None

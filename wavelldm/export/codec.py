@@ -56,7 +56,7 @@ class CodecGraph(nn.Module):
 class CodecEncoder(CodecGraph):
     """wav (1, N), N a whole number of hops from two on -> codes (1, Q, N / hop)."""
 
-    inputs, outputs, axis = ("wav",), ("codes",), 1
+    inputs, outputs, axes = ("wav",), ("codes",), {"wav": 1}
 
     def __init__(self, codec: Codec):
         super().__init__(codec)
@@ -75,9 +75,13 @@ class CodecEncoder(CodecGraph):
     def silence(self) -> tuple[Tensor, ...]:
         return (torch.zeros(1, 12 * self.hop),)
 
-    def forward(self, wav: Tensor) -> Tensor:
+    def latent(self, wav: Tensor) -> Tensor:
+        """wav (1, N) -> z (1, D, N / hop)."""
         features = torch.cat([self.mel(wav), self.pitch(wav)], dim=1)[None].transpose(1, 2)  # (1, M + S, T)
-        u = self.quantiser.projected(self.encoder(features))  # (1, T, G * d)
+        return self.encoder(features)
+
+    def forward(self, wav: Tensor) -> Tensor:
+        u = self.quantiser.projected(self.latent(wav))  # (1, T, G * d)
         fsq, d = self.quantiser.fsq, len(self.config.levels)
         bounded = fsq.bound(u.view(1, -1, self.config.groups, d))
         place = (bounded.clamp(-1, 1) + 1) / 2 * (fsq.size - 1)
@@ -118,7 +122,7 @@ class CodecEncoder(CodecGraph):
 class CodecDecoder(CodecGraph):
     """codes (1, Q, T), -1 where a codebook is not used -> wav (1, T * hop)."""
 
-    inputs, outputs, axis = ("codes",), ("wav",), 2
+    inputs, outputs, axes = ("codes",), ("wav",), {"codes": 2}
 
     def __init__(self, codec: Codec):
         super().__init__(codec)
@@ -131,12 +135,17 @@ class CodecDecoder(CodecGraph):
         return (torch.zeros(1, self.quantiser.codebooks, 12, dtype=torch.long),)
 
     def forward(self, codes: Tensor) -> Tensor:
-        net, fsq = self.decoder, self.quantiser.fsq
+        fsq = self.quantiser.fsq
         codes = codes.transpose(1, 2)  # (1, T, Q)
         digits = torch.div(codes.clamp(min=0)[..., None], self.basis, rounding_mode="floor") % self.levels
         vectors = (digits.float() * (2 / (fsq.size - 1)) - 1) * (codes >= 0)[..., None].float()  # (1, T, Q, d)
         z = torch.cat([out(vectors[:, :, g]) for g, out in enumerate(self.quantiser.project_out)], dim=-1)
-        logits, gains = net.parts(z.transpose(1, 2))
+        return self.sound(z.transpose(1, 2))
+
+    def sound(self, z: Tensor) -> Tensor:
+        """z (1, D, T) -> wav (1, T * hop)."""
+        net = self.decoder
+        logits, gains = net.parts(z)
         f0 = pitch.hertz(logits)  # (1, T)
         frames, hop = self.frames(f0, gains), net.hop  # (T, n_fft)
         halves = frames.reshape(-1, 2, hop)

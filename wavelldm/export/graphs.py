@@ -104,7 +104,7 @@ class Graph(nn.Module):
     """What all graphs of a mask network share. T frames that are answered, two of them over each other."""
 
     single = False  # one frame at a time: fewer nodes
-    axis: int | None = 1  # of the first input, that may have any length
+    axes = {}  # of those inputs that may have any length, the axis
 
     def __init__(self, net: MaskNet):
         super().__init__()
@@ -220,7 +220,6 @@ class Stream(Graph):
     first calls `inside` is 0, and so it is for frames that begin behind the end of the sound.
     """
 
-    axis = None
     inputs = ("sound", "inside", "strength", "past", "spec", "features", "recurrent", "tail")
     outputs = ("cleaned", "top", "past_out", "spec_out", "features_out", "recurrent_out", "tail_out")
 
@@ -291,6 +290,7 @@ class Recording(Graph):
     `keep` count; those after them are heard on the way back alone.
     """
 
+    axes = {"sound": 1}
     inputs = ("sound", "begun", "keep", "strength", "recurrent", "tail")
     outputs = ("cleaned", "top", "recurrent_out", "tail_out")
 
@@ -334,7 +334,7 @@ class Recording(Graph):
 class Whole(Recording):
     """A recording at once: wav (1, N) -> (1, N)."""
 
-    inputs, outputs = ("wav",), ("cleaned",)
+    inputs, outputs, axes = ("wav",), ("cleaned",), {"wav": 1}
 
     def silence(self, count: int = 8) -> tuple[Tensor, ...]:
         return (torch.zeros(1, count * self.config.hop + 10),)

@@ -11,7 +11,7 @@ import logging
 import math
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,14 +26,21 @@ from ..audio.levels import mix_at_snr
 from ..codec.model import Codec
 from ..data.noises import pink
 from ..data.voices import speak
-from ..denoise.denoiser import MaskDenoiser, load
+from ..denoise.denoiser import MaskDenoiser, latent_networks, load
+from ..diffusion.samplers import FrameNoise
 from ..errors import WavelldmError
 from ..light import denoiser as light
-from .codec import CodecDecoder, CodecEncoder, CodecGraph
+from ..light import run
+from ..restore.filler import Filler, tell
+from ..restore.gaps import HOP, SR, brought_to_length, known_share, straight
+from ..restore.latent import UNIT, SpeechLatent, heard_pitch, level, seen
+from .codec import CodecDecoder, CodecEncoder
 from .graphs import Graph, Recording, Stream, Whole
+from .latents import DiffusionGraph, FillerGraph, LatentDecoderGraph, LatentEncoderGraph
 
 if TYPE_CHECKING:
     import onnx
+    import onnxruntime
 
 OPSET = 18
 TOLERANCE = 1e-4  # between what the network gives and what the graph gives
@@ -41,6 +48,7 @@ FEW = 0.01  # of all codes, that may differ where a number lies between two step
 NEAR = -40.0  # dB: of a decoder whose phases add up, and with them what the pitch is rounded by
 ROUGH = -20.0  # dB: the same for a graph in bytes
 MISSING = "exporting needs onnx, onnxscript and onnxruntime; install them with: pip install 'wavelldm[export]'"
+HEARD = ((0.0, 5.0), (6.0, 15.0), (-6.0, 0.0))  # dB louder than usual, and of speech over noise: for calibration
 LARGE = 512  # values from which a constant is stored in fewer bits
 SENTENCES = (
     "The north wind and the sun were disputing which was the stronger, when a traveller came along wrapped in a warm "
@@ -54,17 +62,17 @@ class Report:
     """What was written, and how it compares with the network."""
 
     path: Path
-    facts: light.Facts
+    facts: run.Facts
     size: int  # bytes
     difference: float  # the largest between samples, of 10 s of noisy speech
     distance: float  # all of it against all of the sound, in dB
 
 
-def noisy_speech(sr: int = 16_000, seconds: float = 10.0) -> Tensor:
-    """(1, N): a sentence with noise, always the same."""
+def noisy_speech(sr: int = 16_000, seconds: float = 10.0, snr: float = 5.0, seed: int = 0) -> Tensor:
+    """(1, N): a sentence with noise, for each seed always the same."""
     wav = speak(SENTENCES, sr=sr)[:, : round(seconds * sr)]
-    noise = torch.from_numpy(pink(wav.shape[1], sr, np.random.default_rng(0))).float()
-    return mix_at_snr(wav, noise[None], 5.0, sr)
+    noise = torch.from_numpy(pink(wav.shape[1], sr, np.random.default_rng(seed))).float()
+    return mix_at_snr(wav, noise[None], snr, sr)
 
 
 def export(
@@ -72,7 +80,7 @@ def export(
     target: str | Path,
     streaming: bool = False,
     chunk: int = 1,
-    int8: bool = False,
+    int8: str | None = None,
     force: bool = False,
 ) -> Report:
     """Write the mask network of a denoiser as an ONNX file, whole or not at all.
@@ -82,7 +90,8 @@ def export(
     the network's by more than TOLERANCE, nothing is written.
 
     `int8`: products with weights are computed in bytes, in the recurrence of single frames too, which changes the
-    result: it must then lie within ROUGH decibels of the network's.
+    result: it must then lie within ROUGH decibels of the network's. The other factor is rounded by the range that it
+    has each time ("dynamic"), or that it had in speech ("static").
     """
     denoiser = load(name)
     if not isinstance(denoiser, MaskDenoiser) or denoiser.guided:
@@ -95,8 +104,8 @@ def export(
         raise WavelldmError(f"{name} hears time both ways, in spans of 10 s; leave --chunk out, or choose base16k")
     graph = Whole(net) if not streaming else Recording(net) if both_ways else Stream(net, chunk)
     sr = net.config.sr
-    facts = light.Facts(
-        format=light.FORMAT,
+    facts = run.Facts(
+        format=run.FORMAT,
         name=Path(denoiser.name).stem,
         form=type(graph).__name__.lower(),
         sr=sr,
@@ -108,9 +117,11 @@ def export(
         hash=net.hash,
         chunk=chunk,
     )
-    model = to_onnx(graph.eval(), plain=int8)
+    if int8 not in (None, "dynamic", "static"):
+        raise WavelldmError(f"weights are rounded 'dynamic' or 'static', not '{int8}'")
+    model = to_onnx(graph.eval(), plain=int8 is not None)
     if int8:
-        model = in_bytes(model)
+        model = in_bytes(model, facts if int8 == "static" else None)
     compact(model)
     model.metadata_props.add(key="wavelldm", value=json.dumps(asdict(facts)))
     with writing(target, force) as part:
@@ -141,26 +152,92 @@ def export_codec(
     codec = weights.load(name, Codec)
     if int8:
         round_weights(codec)
-    graph = {"encoder": CodecEncoder, "decoder": CodecDecoder}[part](codec).eval()
-    model = to_onnx(graph)
-    compact(model)
-    facts = {"format": light.FORMAT, "name": codec.name, "form": part, "sr": codec.sr, "hop": codec.hop}
-    facts |= {"codebooks": codec.quantiser.codebooks, "levels": list(codec.config.levels), "hash": codec.hash}
-    model.metadata_props.add(key="wavelldm", value=json.dumps(facts | {"licence": licence_of(name)}))
-    with writing(target, force) as part_file:
-        part_file.write_bytes(model.SerializeToString())
-        session, wav = light.run_by_onnx(part_file), noisy_speech(codec.sr)
-        wav = wav[:, : wav.shape[1] // codec.hop * codec.hop]
-        with torch.no_grad():
-            codes = codec.quantise(codec.encode(wav[None], codec.sr))[1]
-            if part == "encoder":
-                difference = float((session.run(None, {"wav": wav.numpy()})[0] != codes.numpy()).mean())
+    wav = noisy_speech(codec.sr)
+    wav = wav[:, : wav.shape[1] // codec.hop * codec.hop]
+    with torch.no_grad():
+        codes = codec.quantise(codec.encode(wav[None], codec.sr))[1]
+        theirs = codec.codes_to_wav(codes)[0].numpy()
+
+    def difference(session: "onnxruntime.InferenceSession") -> float:
+        if part == "encoder":
+            return float((session.run(None, {"wav": wav.numpy()})[0] != codes.numpy()).mean())
+        return apart(session.run(None, {"codes": codes.numpy()})[0], theirs)[1]
+
+    graph = {"encoder": CodecEncoder, "decoder": CodecDecoder}[part](codec)
+    facts = {"name": codec.name, "form": part, "sr": codec.sr, "hop": codec.hop, "hash": codec.hash}
+    facts |= {"codebooks": codec.quantiser.codebooks, "levels": list(codec.config.levels), "licence": licence_of(name)}
+    return write_checked(graph, facts, target, force, difference, FEW if part == "encoder" else NEAR)
+
+
+def export_latents(
+    name: str | Path, target: str | Path, part: str | None = None, force: bool = False
+) -> tuple[int, float]:
+    """Write a latent diffusion in one step (from samples to samples), what fills gaps, or a part of the latent that
+    this works on, as an ONNX file -> its bytes, and the largest difference from the network.
+
+    What is compared is the latent of a diffusion, and the logarithms of magnitudes of the others, of 10 s of noisy
+    speech. The sound of a diffusion must be NEAR as well.
+    """
+    about = weights.about(name)
+    facts = {"name": about["name"], "hash": about["hash"], "licence": about["licence"] or ""}
+    facts |= {"needs": {role: net["hash"] for role, net in about["needs"].items()}}
+    wav, noise = noisy_speech(), FrameNoise(shared=True)
+    with torch.no_grad():
+        if about["kind"] == "LatentDiffusion":
+            codec, diffusion = latent_networks(torch.device("cpu"), str(name))
+            graph, facts["form"], facts["hop"] = DiffusionGraph(codec, diffusion), "diffusion", codec.hop
+            noisy = codec.encode(wav[None], codec.sr)
+            inputs = (wav, noise(noisy))
+            z = diffusion.sample(noisy, noise=FrameNoise(shared=True))
+            theirs = [codec.decode(z, wav.shape[1])[0], z]
+        else:
+            gaps = torch.zeros_like(wav, dtype=torch.bool)
+            gaps[:, 20_000:22_000] = gaps[:, 60_000:66_000] = True
+            damaged = torch.where(gaps, 0.0, wav)
+            damaged = damaged * level(damaged, ~gaps)
+            lines, facts["hop"] = straight(damaged, gaps) / UNIT, HOP
+            if about["kind"] == "Filler":
+                filler = weights.load(name, Filler)
+                latent = weights.load(weights.needed(name, "latent"), SpeechLatent)
+                graph, facts["form"] = FillerGraph(latent, filler), "filler"
+                told = tell(latent, damaged, gaps, heard_pitch(damaged))
+                share = known_share(gaps)
+                inputs = (brought_to_length(seen(damaged), share), lines, share, told.line, noise(told.z))
+                theirs = [latent.decode(*filler.sample(told, noise=FrameNoise(shared=True)))]
             else:
-                theirs = codec.codes_to_wav(codes)[0].numpy()
-                difference = apart(session.run(None, {"codes": codes.numpy()})[0], theirs)[1]
-        if not difference <= (FEW if part == "encoder" else NEAR):
-            raise WavelldmError(f"the graph differs from the {part} by {difference:.2g}; nothing was written")
-    return Path(target).stat().st_size, difference
+                latent, facts["form"] = weights.load(name, SpeechLatent), f"latent {part}"
+                z, pitch = latent.encode(lines)[0], heard_pitch(damaged)
+                graph = LatentEncoderGraph(latent) if part == "encoder" else LatentDecoderGraph(latent)
+                inputs = (lines,) if part == "encoder" else (z, pitch)
+                theirs = [z if part == "encoder" else latent.decode(z, pitch)]
+
+    def difference(session: "onnxruntime.InferenceSession") -> float:
+        mine = session.run(None, {name: x.numpy() for name, x in zip(graph.inputs, inputs)})
+        if len(mine) > 1 and not apart(mine[0], theirs[0].numpy())[1] <= NEAR:
+            return math.inf
+        return apart(mine[-1], theirs[-1].numpy())[0]
+
+    return write_checked(graph, facts | {"sr": SR}, target, force, difference, TOLERANCE)
+
+
+def write_checked(
+    graph: torch.nn.Module,
+    facts: dict,
+    target: str | Path,
+    force: bool,
+    difference: Callable[["onnxruntime.InferenceSession"], float],
+    most: float,
+) -> tuple[int, float]:
+    """A graph as a file, unless it differs from its network by more than `most` -> its bytes and the difference."""
+    model = to_onnx(graph.eval())
+    compact(model)
+    model.metadata_props.add(key="wavelldm", value=json.dumps({"format": run.FORMAT} | facts))
+    with writing(target, force) as part:
+        part.write_bytes(model.SerializeToString())
+        found = difference(run.run_by_onnx(part))
+        if not found <= most:
+            raise WavelldmError(f"the graph differs from the {facts['form']} by {found:.2g}; nothing was written")
+    return Path(target).stat().st_size, found
 
 
 def round_weights(net: torch.nn.Module) -> None:
@@ -192,8 +269,8 @@ def quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-def to_onnx(graph: Graph | CodecGraph, plain: bool = False) -> "onnx.ModelProto":
-    """The graph as PyTorch's exporter sees it. One axis of its first input may have any length. `plain`: a
+def to_onnx(graph: torch.nn.Module, plain: bool = False) -> "onnx.ModelProto":
+    """The graph as PyTorch's exporter sees it. One axis of some inputs may have any length. `plain`: a
     recurrence of single frames as products, sums and sigmoids, which can be rounded."""
     try:
         from onnxscript import opset18 as op
@@ -201,7 +278,7 @@ def to_onnx(graph: Graph | CodecGraph, plain: bool = False) -> "onnx.ModelProto"
     except ImportError:
         raise WavelldmError(MISSING) from None
 
-    width = getattr(graph.config, "width", 0)  # of a recurrence
+    width = graph.config.width if isinstance(graph, Graph) else 0  # of a recurrence
 
     def as_gru(x, state, weight, recurrence, bias):
         y, _ = op.GRU(x, weight, recurrence, bias, None, state, hidden_size=width, linear_before_reset=1)
@@ -218,8 +295,8 @@ def to_onnx(graph: Graph | CodecGraph, plain: bool = False) -> "onnx.ModelProto"
         fresh = op.Tanh(op.Add(fresh, op.Mul(op.Sigmoid(op.Add(reset, reset_old)), fresh_old)))
         return op.Add(fresh, op.Mul(update, op.Sub(state, fresh)))
 
-    inputs, axis = graph.silence(), graph.axis
-    free = [None if axis is None else {axis: torch.export.Dim.DYNAMIC}] + [None] * (len(inputs) - 1)
+    inputs = graph.silence()
+    free = [{graph.axes[name]: torch.export.Dim.DYNAMIC} if name in graph.axes else None for name in graph.inputs]
     recurrence = as_products if plain and graph.single else as_gru
     with quiet(), torch.no_grad():
         program = torch.onnx.export(
@@ -238,11 +315,11 @@ def to_onnx(graph: Graph | CodecGraph, plain: bool = False) -> "onnx.ModelProto"
     return program.model_proto
 
 
-def in_bytes(model: "onnx.ModelProto") -> "onnx.ModelProto":
-    """Products with weights in bytes: the weights once and for all, the other factor as it comes, by its own range.
-    Transforms, bands and convolutions stay as they are."""
+def in_bytes(model: "onnx.ModelProto", facts: run.Facts | None = None) -> "onnx.ModelProto":
+    """Products with weights in bytes: the weights once and for all, the other factor as it comes, by its own range, or
+    with `facts` by the range that it has in calibration speech. Transforms, bands and convolutions stay as they are."""
     import onnx
-    from onnxruntime.quantization import QuantType, quantize_dynamic
+    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_dynamic, quantize_static
 
     turn_weights(model)
     matrices = {t.name for t in model.graph.initializer if len(t.dims) == 2 and t.name != "bins"}
@@ -250,8 +327,54 @@ def in_bytes(model: "onnx.ModelProto") -> "onnx.ModelProto":
     with tempfile.TemporaryDirectory() as folder, quiet():
         source, target = Path(folder) / "a.onnx", Path(folder) / "b.onnx"
         onnx.save(model, source)
-        quantize_dynamic(source, target, weight_type=QuantType.QInt8, nodes_to_quantize=products)
+        if facts is None:
+            quantize_dynamic(source, target, weight_type=QuantType.QInt8, nodes_to_quantize=products)
+        else:
+            quantize_static(
+                source,
+                target,
+                Calls(source, facts),
+                quant_format=QuantFormat.QDQ,
+                activation_type=QuantType.QUInt8,
+                weight_type=QuantType.QInt8,
+                per_channel=True,
+                nodes_to_quantize=products,
+                calibrate_method=CalibrationMethod.MinMax,
+            )
         return onnx.load(target)
+
+
+class Calls:
+    """All inputs of a graph while it cleans calibration speech: spoken sentences in noise, loud and faint."""
+
+    def __init__(self, path: Path, facts: run.Facts):
+        self.calls: list[dict[str, np.ndarray]] = []
+        wavs = [
+            10 ** (db / 20) * noisy_speech(facts.sr, 6.0, snr, seed).numpy() for seed, (db, snr) in enumerate(HEARD)
+        ]
+        if facts.form == "whole":
+            self.calls = [{"wav": wav} for wav in wavs]
+        else:
+            for wav in wavs:
+                session = light.Denoiser(facts.name, Heard(path, facts, self.calls)).stream(facts.sr)
+                session.push(wav), session.finish()
+        self.rest = iter(self.calls)
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        """What onnxruntime asks for."""
+        return next(self.rest, None)
+
+
+class Heard(light.Graph):
+    """A graph that keeps what it was given."""
+
+    def __init__(self, path: Path, facts: run.Facts, calls: list):
+        self.session, self.facts, self.calls = run.run_by_onnx(path), facts, calls
+        self.describe()
+
+    def __call__(self, states: dict[str, np.ndarray], **inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        self.calls.append({**states, **inputs})
+        return super().__call__(states, **inputs)
 
 
 def turn_weights(model: "onnx.ModelProto") -> None:
@@ -313,7 +436,7 @@ def in_fewer_bits(x: np.ndarray) -> tuple[np.ndarray, np.ndarray | None] | None:
     return (half, None) if np.array_equal(half.astype(np.float32), x) else None
 
 
-def compare(path: Path, denoiser: MaskDenoiser, facts: light.Facts) -> tuple[float, float]:
+def compare(path: Path, denoiser: MaskDenoiser, facts: run.Facts) -> tuple[float, float]:
     """How far what the file makes of 10 s of noisy speech lies from what the network makes: at most, and in dB."""
     wav, ready = noisy_speech(facts.sr), light.Graph(path)
     if facts.form == "whole":

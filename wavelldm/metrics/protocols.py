@@ -4,12 +4,13 @@
 (Pascual et al. 2017) and after. "ljspeech": speech rebuilt by a codec or vocoder against LJSpeech (Ito 2017).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..audio.files import sound_files
 from ..errors import DataError
+from ..paths import data_home
 from .folders import Result, columns
 from .intervals import interval
 from .scores import METRICS
@@ -19,7 +20,8 @@ CHAPTERS = ("LJ001-", "LJ002-")  # of LJSpeech, that a named codec is measured o
 
 @dataclass(frozen=True)
 class Protocol:
-    """Where the clips lie below the folder of a corpus, and what is measured of them."""
+    """Where the clips lie below the folder of a corpus, and what is measured of them. `usual`: the system that is
+    measured if none is named; `home`: where `wavelldm data get` puts the corpus."""
 
     name: str
     title: str
@@ -27,6 +29,8 @@ class Protocol:
     noisy: str | None
     sr: int
     metrics: tuple[str, ...]
+    usual: str
+    home: str
     clips: int | None = None  # of the whole test set
 
 
@@ -38,6 +42,8 @@ PROTOCOLS = {
         "noisy_testset_wav",
         16_000,
         ("pesq_wb", "csig", "cbak", "covl", "stoi", "si_sdr", "seg_snr"),
+        "studio16k",
+        "voicebank-demand",
         824,
     ),
     "ljspeech": Protocol(
@@ -47,8 +53,25 @@ PROTOCOLS = {
         None,
         16_000,
         ("pesq_wb", "stoi", "estoi", "lsd", "mel_distance", "dnsmos_p808", "plcmos"),
+        "voice16k",
+        "ljspeech/LJSpeech-1.1",
     ),
 }
+
+
+def told_apart(protocol: Protocol, words: Sequence[str]) -> tuple[Path, list[str]]:
+    """Words in any order -> the folder of the corpus, which is known by what lies in it, and the systems. Where no word
+    is a corpus, the one that `wavelldm data get` has put on this machine."""
+    corpora = [word for word in words if (Path(word) / protocol.clean).is_dir()]
+    if len(corpora) > 1:
+        raise DataError(f"{corpora[0]} and {corpora[1]} are both folders of the corpus; name one")
+    home = data_home() / protocol.home
+    if not corpora and not home.is_dir():
+        lack = f"{' or '.join(words)} is no folder with " if words else "name the folder of the corpus, with "
+        wanted = " and ".join(filter(None, (protocol.clean, protocol.noisy)))
+        raise DataError(f"{lack}{wanted}; name the one into which the corpus was unpacked")
+    systems = [word for word in words if word not in corpora]
+    return Path(corpora[0]) if corpora else home, systems
 
 
 def places(protocol: Protocol, corpus: str | Path) -> tuple[Path, Path | None]:
@@ -109,6 +132,9 @@ def to_table(
             found = mos.get(name)
             cells.append(("-", "") if found is None else (f"{found[0]:.2f}", f"{found[1]:.2f}..{found[2]:.2f}"))
         lines += [[name, *(mean for mean, _ in cells)], ["  95 %", *(reach for _, reach in cells)]]
-    said = [text for text in (caveat(protocol, len(first.rows)), *notes) if text]
+    others = [
+        f"{name}: {len(found.rows)} clips" for name, found in results.items() if len(found.rows) != len(first.rows)
+    ]
+    said = [text for text in (caveat(protocol, len(first.rows)), *others, *notes) if text]
     title = f"{protocol.title}: {len(first.rows)} clips at {protocol.sr // 1000} kHz; STOI and ESTOI in per cent"
     return "\n".join([title, "", columns(lines), *([""] if said else []), *said])

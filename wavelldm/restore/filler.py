@@ -146,7 +146,7 @@ class Filler(nn.Module):
 
 def as_pitch(answer: Tensor) -> Tensor:
     """Octaves and logit of voicing (B, 2, T) -> octaves, -1 where there is no voice, and voicing from 0 to 1."""
-    octaves = torch.where(answer[:, 1:] > 0, answer[:, :1].clamp(0, 3.1), -1.0)
+    octaves = torch.where(answer[:, 1:] > 0, answer[:, :1].clamp(0.0, 3.1), -1.0)
     return torch.cat([octaves, answer[:, 1:].sigmoid()], 1)
 
 
@@ -162,12 +162,12 @@ def on_lines(pitch: Tensor, share: Tensor) -> Tensor:
 
 def distances(share: Tensor) -> Tensor:
     """Shares (B, T) -> how far the last and the next known frame lie, in steps that grow (B, 2, T)."""
-    t = torch.arange(share.shape[1], device=share.device)
-    out = []
-    for rows in (share, share.flip(1)):
-        last = torch.where(rows >= FULL, t, -FARTHEST).cummax(1).values
-        out.append(((t - last).clamp(max=FARTHEST).float() + 1).log() / 2)
-    return torch.stack([out[0], out[1].flip(1)], 1)
+    known = (share >= FULL).to(share)[:, None]  # (B, 1, T)
+    t = torch.ones_like(share[0]).cumsum(0)
+    ago = (t[:, None] - t)[None]  # (1, T, T): frame t against the known one
+    near = torch.where(known > 0, ago.abs(), FARTHEST)
+    last, following = (torch.where(way, near, FARTHEST).amin(2) for way in (ago >= 0, ago <= 0))
+    return (torch.stack([last, following], 1).clamp(max=FARTHEST) + 1).log() / 2
 
 
 def context(line: Tensor, share: Tensor, mel: Tensor) -> Tensor:

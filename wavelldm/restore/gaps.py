@@ -8,21 +8,14 @@ where samples are lost, magnitudes (B, bins, T), shares (B, T).
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.linalg import solve_toeplitz
-from scipy.signal import lfilter, lfiltic
 from torch import Tensor
 
 from ..audio.stft import hann, istft, magnitude, stft
+from ..light import gaps as light
+from ..light.gaps import BINS, FREE, FULL, HALF, HOP, LEAST, MOMENTUM, N_FFT, NEAR, ROUNDS, SR, TRUST
 
-SR, N_FFT, HOP, BINS = 16_000, 1024, 256, 513
-FULL = 0.97  # share of its window's energy from which on a frame counts as known
-HALF = 0.6  # and from which on its magnitudes, brought to full length, are better ends of a line than those beyond it
-FREE = 0.7  # below it a frame takes the wanted magnitudes; above, its own are nearer the truth
-ROUNDS, MOMENTUM = 16, 0.5  # of Griffin-Lim
-LEAST = 1e-5  # smallest magnitude that a line begins or ends at
-ORDER, HEARD, RINGS = 400, 1_600, 1_280  # of linear prediction; samples it learns from, and for which it rings on
-BREATH = 1e-3  # of the sound's level
-TRUST, NEAR = 0.6, 400.0  # its share in a frame's magnitudes beside what is known, and samples over which that falls
+__all__ = ["BINS", "FREE", "FULL", "HALF", "HOP", "N_FFT", "SR", "assemble", "brought_to_length", "interpolate"]
+__all__ += ["known_share", "rung_on", "spectrum", "straight"]
 
 
 def spectrum(wav: Tensor) -> Tensor:
@@ -69,40 +62,10 @@ def straight(wav: Tensor, gaps: Tensor) -> Tensor:
     return interpolate(brought_to_length(spectrum(wav), share).clamp_min(LEAST).log(), share).exp()
 
 
-def ringing(known: np.ndarray, count: int) -> np.ndarray:
-    """known (n,) -> how it would go on for `count` samples: linear prediction (autocorrelation method), long enough to
-    hold a period of the voice."""
-    if len(known) < 64 or not known.any():
-        return np.zeros(count)
-    order = min(ORDER, len(known) // 3)
-    shown = known * np.sin(np.pi * (np.arange(len(known)) + 0.5) / len(known))
-    lags = np.fft.irfft(np.abs(np.fft.rfft(shown, 2 * len(known))) ** 2)[: order + 1]
-    lags[0] *= 1 + 1e-5
-    poles = np.concatenate([[1.0], -solve_toeplitz(lags[:-1], lags[1:])])
-    held = lfiltic([1.0], poles, known[: -order - 1 : -1])
-    return np.clip(
-        lfilter([1.0], poles, np.zeros(count), zi=held)[0], -2 * np.abs(known).max(), 2 * np.abs(known).max()
-    )
-
-
 def rung_on(wav: Tensor, gaps: Tensor) -> Tensor:
-    """wav (B, N) with its gaps filled from both sides by what rings on, which fade into each other (Kauppinen and Roth
-    2002), and by a breath of noise, so that phases are random where neither reaches."""
-    out = torch.where(gaps, 0.0, wav).cpu().double().numpy()
-    breath = BREATH * np.random.default_rng(0).standard_normal(wav.shape[1])
-    for row, lost in zip(out, gaps.cpu().numpy()):
-        edges = np.flatnonzero(np.diff(np.concatenate([[0], lost, [0]])))
-        level = np.sqrt(np.square(row).sum() / max(1, (~lost).sum()))
-        starts, ends = edges[::2], edges[1::2]
-        before = np.concatenate([[0], ends[:-1]])  # where the known stretch before each gap begins
-        after = np.concatenate([starts[1:], [len(row)]])
-        for a, b, first, last in zip(starts, ends, before, after):
-            count = min(b - a, RINGS)
-            forth = np.pad(ringing(row[max(first, a - HEARD) : a], count), (0, b - a - count))
-            back = np.pad(ringing(row[b : min(last, b + HEARD)][::-1], count), (0, b - a - count))[::-1]
-            fall = np.cos(np.pi / 2 * (np.arange(b - a) + 0.5) / (b - a)) ** 2
-            row[a:b] = forth * fall + back * (1 - fall) + breath[a:b] * level
-    return torch.from_numpy(out).to(wav)
+    """wav (B, N) with its gaps filled by what rings on from both sides, see `light/gaps.py`."""
+    rows = zip(wav.cpu().float().numpy(), gaps.cpu().numpy())
+    return torch.from_numpy(np.stack([light.rung_on(row, lost) for row, lost in rows])).to(wav)
 
 
 def nearest_known(gaps: Tensor) -> Tensor:

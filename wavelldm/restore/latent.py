@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from ..audio import pitch
 from ..audio.mel import mel_bank
+from ..light.restorer import RMS
 from ..nn.layers import ChannelNorm, Conv1d, ConvNeXtBlock
 from .gaps import BINS, HOP, N_FFT, SR, spectrum
 
 BANDS = 80
-RMS = 0.05  # level at which everything is seen
 UNIT = math.sqrt(384.0) * RMS  # magnitude of a bin of white noise at that level
 FLOOR = 1e-3  # -60 dB
 KBITS = SR / HOP / math.log(2) / 1000  # nats a frame -> kbit/s

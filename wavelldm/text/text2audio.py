@@ -141,6 +141,11 @@ def load_maker(name: str | Path = DEFAULT, device: str = "cpu") -> SoundMaker:
 kept = lru_cache(2)(load_maker)
 
 
+def named_after(text: str) -> str:
+    """A file name from the first words of a text."""
+    return ("-".join(words_of(text))[:60].strip("-") or "sound") + ".wav"
+
+
 def generate(
     text: str,
     seconds: float = 4.0,

@@ -119,7 +119,7 @@ class CodecTask(Task):
 
     def losses(self, batch: tuple) -> Iterator:
         noisy, clean = (x.to(self.device) for x in batch)  # (B, 1, N)
-        wav, whole_batch = clean, len(clean) * parallel.world()
+        wav, whole_batch = clean, len(clean) * parallel.parts()[1]
         if self.with_noisy:
             odd = parallel.share((torch.arange(whole_batch)[:, None, None] % 2 == 1,))[0]
             wav = torch.where(odd.to(self.device), noisy, clean)
@@ -148,7 +148,10 @@ class CodecTask(Task):
             yield "critics", verdict, {}
             with half:
                 real, fake = critics(wav), critics(decoded)
-                parts |= {"adversarial": adversarial_loss(fake), "features": feature_loss(real, fake)}
+                parts |= {
+                    "adversarial": adversarial_loss(fake),
+                    "features": feature_loss(real, fake, parallel.mean_of_all),
+                }
         yield (
             "codec",
             sum(self.weights[name] * part for name, part in parts.items()),

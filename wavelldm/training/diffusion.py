@@ -141,7 +141,7 @@ class DiffusionTask(Task):
     def losses(self, batch: tuple) -> Iterator:
         noisy, clean = (x.to(self.device) for x in batch)  # (B, D, T)
         model, last = self.networks["model"], self.networks["model"].schedule.steps - 1
-        whole_batch = len(clean) * parallel.world()
+        whole_batch = len(clean) * parallel.parts()[1]
         t, eps, drop = parallel.share(
             (
                 torch.randint(last + 1, (whole_batch,)),
@@ -153,14 +153,16 @@ class DiffusionTask(Task):
         if model.config.path == "none":
             t, drop = torch.full_like(t, last), torch.zeros_like(drop)
         elif self.decoded:
-            t = torch.where(torch.arange(len(t), device=t.device) < LAST * len(t), last, t)
+            (place,) = parallel.share((torch.arange(whole_batch, device=t.device),))
+            t = torch.where(place < LAST * whole_batch, last, t)
         loss, z0 = self.error(model, noisy, clean, t, eps, drop)
         loss = loss.mean()
         figures = {"latent": loss.detach()}
         if self.decoded:
             with torch.no_grad():
                 wanted = self.outline(clean)
-            decoded = (self.outline(model.denormalise(z0)) - wanted).square().mean() / wanted.var()
+            decoded = (self.outline(model.denormalise(z0)) - wanted).square().mean()
+            decoded = decoded / spread_of(wanted)
             loss = loss + self.decoded * decoded
             figures["decoded"] = decoded.detach()
         yield "unet", loss, figures
@@ -199,3 +201,10 @@ class DiffusionTask(Task):
         return {
             name: self.codec.decode(z)[0].cpu() for name, z in (("noisy", noisy), ("clean", clean), ("denoised", drawn))
         }
+
+
+def spread_of(x: Tensor) -> Tensor:
+    """The variance of x over the whole batch, of all processes."""
+    mean = parallel.mean_of_all(x.mean())
+    count = x.numel() * parallel.world()
+    return parallel.mean_of_all((x - mean).square().mean()) * count / (count - 1)

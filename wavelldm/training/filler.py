@@ -200,10 +200,11 @@ class FillerTask(Task):
         """How far latents (B, size, T) lie from the right ones where little is known, for each item (B,): squared, as
         log-mel, as 20 coarse bands, as loudness."""
         weight = (told.share < 0.9).float() * (1.2 - told.share) + REST  # (B, T)
+        whole = parallel.mean_of_all(weight.sum() / len(z))
         ours, real, wide = self.latent.read(z), self.latent.read(true), self.latent.decoder.wide
 
         def mean(x: Tensor) -> Tensor:
-            return (x.mean(1) * weight).sum(1) / weight.sum() * len(x)
+            return (x.mean(1) * weight).sum(1) / whole
 
         coarse = (ours - real).unflatten(1, (20, -1)).mean(2)
         loud = [(0.3 * (mel - wide).clamp(max=6)).exp() for mel in (ours, real)]
@@ -220,10 +221,11 @@ class FillerTask(Task):
         voiced = (pitch[:, :1] >= 0).float()
         off = (answer[:, :1] - pitch[:, :1]).abs().clamp(max=0.5) * voiced * weight
         doubt = F.binary_cross_entropy_with_logits(answer[:, 1:], voiced, reduction="none") * weight
-        return off.sum() / (voiced * weight).sum().clamp_min(1), doubt.sum() / weight.sum()
+        heard, whole = (parallel.mean_of_all(x.sum()) for x in (voiced * weight, weight))
+        return off.sum() / heard.clamp_min(1 / parallel.world()), doubt.sum() / whole
 
     def losses(self, batch: tuple) -> Iterator:
-        model, whole = self.networks["model"], len(batch[0]) * parallel.world()
+        model, whole = self.networks["model"], len(batch[0]) * parallel.parts()[1]
         dim, frames = batch[0].shape[1:]
         chance, louder, place, eps, blur = parallel.share(
             (

@@ -216,7 +216,7 @@ class VAETask(LadderTask):
             with torch.no_grad():
                 wanted = self.codec.encode(wav, m.sr)
             error = (self.codec.encode(sound, m.sr) - wanted).abs().mean()
-            parts["features"] = c.features * error / wanted.abs().mean()
+            parts["features"] = c.features * error / parallel.mean_of_all(wanted.abs().mean())
         return parts
 
 

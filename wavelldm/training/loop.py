@@ -258,9 +258,10 @@ def fit(task: Task, plan: Plan, folder: str | Path, progress: bool = True) -> di
     """Train until plan.steps, or go on with the run that lies in `folder`.
 
     Writes last.pt (everything needed to go on), best.pt (the same of the step that validated best, with the averaged
-    model, its score, the plan and the learning rate) and log.csv. A run that was stopped and resumed equals one that
-    was not: batches and random numbers depend on the seed and the step alone. Returns the step reached, the steps
-    planned, whether it was stopped, and the best score.
+    model, its score, the plan and the learning rate) and log.csv. Where something fails, in one process of several too,
+    last.pt is of the last step that was done. A run that was stopped and resumed, by as many processes or by others,
+    equals one that was not: batches and random numbers depend on the seed and the step alone. Returns the step
+    reached, the steps planned, whether it was stopped, and the best score.
     """
     folder, first = Path(folder), parallel.rank() == 0
     folder.mkdir(parents=True, exist_ok=True)
@@ -277,6 +278,9 @@ def fit(task: Task, plan: Plan, folder: str | Path, progress: bool = True) -> di
     step, best = 0, math.inf
     if (folder / "last.pt").exists():
         step, best = resume(folder / "last.pt", task, optimisers, average)
+    if task.options.compile:
+        for network in task.networks.values():
+            compiled(network)
     parallel.wait()  # nobody writes while another one still reads
 
     def state() -> dict:
@@ -289,45 +293,100 @@ def fit(task: Task, plan: Plan, folder: str | Path, progress: bool = True) -> di
     bar = progress_bar(
         show=progress and first, total=plan.steps, initial=step, unit="step", leave=True, mininterval=1.0
     )
-    with interruptible() as asked, bar, closing(log) if first else nullcontext():
-        for batch in task.batches(step) if step < plan.steps else ():
-            torch.manual_seed(task.seed * 1_000_003 + step)  # dropout and the like: from the seed and the step alone
-            rate = learning_rate(step, plan)
-            for group, loss, extra in task.losses(parallel.share(batch)):
-                update(optimisers[group], loss, rate, plan.clip)
-                for name, value in {group: loss.detach(), **extra}.items():
-                    figures.setdefault(name, []).append(float(value))
-            update_average(average, task.networks["model"], plan.ema, step)
-            step += 1
-            bar.update()
-            ended = parallel.anyone(bool(asked), loss.device) or step >= plan.steps
-            if first and (step % plan.valid_every == 0 or step >= plan.steps):
-                measured = task.validate(average)
-                means = {name: sum(values) / len(values) for name, values in figures.items()}
-                row = {**measured, **means, "lr": rate, "seconds": time.perf_counter() - since}
-                log.add(step, row, task.samples(average), task.sr)
-                since, figures = time.perf_counter(), {}
-                bar.set_postfix_str(" ".join(f"{k} {v:.3f}" for k, v in measured.items()))
-                if measured["score"] < best:
-                    best = float(measured["score"])
-                    found = {"score": best, "model": average.state_dict(), "plan": asdict(plan), "lr": rate}
-                    save_checkpoint(folder / "best.pt", {**state(), **found})
-            if first and (step % plan.save_every == 0 or ended):
-                save_checkpoint(folder / "last.pt", state())
-            if ended:
-                break
+    between, begun = False, step
+    try:
+        with interruptible() as asked, bar, closing(log) if first else nullcontext():
+            for batch in task.batches(step) if step < plan.steps else ():
+                torch.manual_seed(task.seed * 1_000_003 + step)  # dropout etc.: from the seed and the step alone
+                rate = learning_rate(step, plan)
+                for group, found in stages(task, batch, optimisers):
+                    parallel.average_gradients(weights_of(optimisers[group]))
+                    between = True  # two steps; what is saved now could not be gone on from
+                    update(optimisers[group], rate, plan.clip)
+                    for name, value in found.items():
+                        figures.setdefault(name, []).append(value)
+                update_average(average, task.networks["model"], plan.ema, step)
+                step, between = step + 1, False
+                bar.update()
+                ended = parallel.anyone(bool(asked), task.device) or step >= plan.steps
+                if first and (step % plan.valid_every == 0 or step >= plan.steps):
+                    measured = task.validate(average)
+                    means = {name: sum(values) / len(values) for name, values in figures.items()}
+                    row = {**measured, **means, "lr": rate, "seconds": time.perf_counter() - since}
+                    log.add(step, row, task.samples(average), task.sr)
+                    since, figures = time.perf_counter(), {}
+                    bar.set_postfix_str(" ".join(f"{k} {v:.3f}" for k, v in measured.items()))
+                    if measured["score"] < best:
+                        best = float(measured["score"])
+                        found = {"score": best, "model": average.state_dict(), "plan": asdict(plan), "lr": rate}
+                        save_checkpoint(folder / "best.pt", {**state(), **found})
+                if first and (step % plan.save_every == 0 or ended):
+                    save_checkpoint(folder / "last.pt", state())
+                if ended:
+                    break
+    except BaseException:
+        if step > begun and not between:
+            save_checkpoint(folder / "last.pt", state())  # all processes hold the same: whoever is left saves it
+        raise
     parallel.wait()  # nobody hangs up while another still measures
     found = {"step": step, "steps": plan.steps, "stopped": step < plan.steps}
     return found | {"best": best if math.isfinite(best) else None}
 
 
-def update(optimiser: torch.optim.Optimizer, loss: Tensor, rate: float, clip: float) -> None:
-    """One step of one optimiser; a loss or gradient that is not finite is refused before it ruins the weights."""
-    optimiser.zero_grad(set_to_none=True)
-    loss.backward()
-    weights = [p for group in optimiser.param_groups for p in group["params"]]
-    parallel.average_gradients(weights)
-    norm = nn.utils.clip_grad_norm_(weights, clip)
+def stages(task: Task, batch: tuple, optimisers: dict) -> Iterator[tuple[str, dict]]:
+    """Go through the losses of our share of a batch, in as many turns as the options say, up to the gradients -> each
+    group, ready for its update, with figures to log. All turns draw as one."""
+    turns, held = task.options.accumulate, len(batch[0])
+    size = held // (parallel.world() * turns)
+    if size * parallel.world() * turns != held:
+        raise WavelldmError(
+            f"a batch of {held} cannot be shared evenly by {parallel.world()} processes in {turns} turns; change "
+            "batch_size or accumulate"
+        )
+    if turns == 1 and parallel.world() == 1:
+        for group, loss, extra in task.losses(batch):
+            optimisers[group].zero_grad(set_to_none=True)
+            loss.backward()
+            yield group, {name: float(value) for name, value in {group: loss.detach(), **extra}.items()}
+        return
+    going = []
+    for turn in range(turns):
+        with parallel.drawing(size, turn, turns):
+            going.append(task.losses(parallel.share(batch)))
+    while True:
+        begun, found, group = random_state(task.device), {}, None
+        for turn, losses in enumerate(going):
+            set_random_state(task.device, begun)
+            with parallel.drawing(size, turn, turns):
+                answer = next(losses, None)
+            if answer is None:
+                return
+            group, loss, extra = answer
+            if turn == 0:
+                optimisers[group].zero_grad(set_to_none=True)
+            (loss / turns).backward()
+            for name, value in {group: loss.detach(), **extra}.items():
+                found[name] = found.get(name, 0.0) + float(value) / turns
+        yield group, found
+
+
+def random_state(device: torch.device) -> list[Tensor]:
+    return [torch.get_rng_state()] + ([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])
+
+
+def set_random_state(device: torch.device, state: list[Tensor]) -> None:
+    torch.set_rng_state(state[0])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state[1], device)
+
+
+def weights_of(optimiser: torch.optim.Optimizer) -> list[nn.Parameter]:
+    return [p for group in optimiser.param_groups for p in group["params"]]
+
+
+def update(optimiser: torch.optim.Optimizer, rate: float, clip: float) -> None:
+    """One step of one optimiser; a gradient that is not finite is refused before it ruins the weights."""
+    norm = nn.utils.clip_grad_norm_(weights_of(optimiser), clip)
     if not torch.isfinite(norm):
         raise WavelldmError(
             "the loss is no longer a finite number; lower the learning rate and resume from the last checkpoint"
@@ -335,6 +394,18 @@ def update(optimiser: torch.optim.Optimizer, loss: Tensor, rate: float, clip: fl
     for group in optimiser.param_groups:
         group["lr"] = rate
     optimiser.step()
+
+
+COMPILER = "inductor"  # what torch.compile makes the networks faster with
+
+
+def compiled(network: nn.Module) -> None:
+    """Compile the parts of a network, each on its own: many tasks call the parts rather than the whole."""
+    for part in network.children():
+        if isinstance(part, nn.ModuleList | nn.ModuleDict):
+            compiled(part)
+        else:
+            part.compile(backend=COMPILER, dynamic=False)
 
 
 def adopt(model: nn.Module, other: nn.Module, name: str) -> None:

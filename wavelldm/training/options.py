@@ -26,6 +26,10 @@ class Options:
     batch_size: int = option(16, "crops in one step, over all processes", least=1)
     seconds: float = option(1.0, "length of a crop", above=0)
     num_workers: int = option(0, "processes that load data; 0 is fastest unless training is very fast", least=0)
+    accumulate: int = option(
+        1, "turns in which a batch goes through, one after the other, to need less memory", least=1
+    )
+    compile: bool = option(False, "compile the network first: minutes at the start, then faster on a GPU")
     start: str | None = option(
         None, "weights to begin with, of the same sizes, by name or path", str, metavar="WEIGHTS"
     )

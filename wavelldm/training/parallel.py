@@ -2,24 +2,31 @@
 
 Data-parallel training by hand: every process takes every W-th item of the same global batch, and the gradients are
 averaged before each update, so that all hold the same weights all the time, those that one process alone would have
-computed.
+computed. A process may take its items in several turns, one after the other, to need less memory: K turns of W
+processes are as W * K processes.
+
+So that the sum is the same, random numbers are drawn for the whole batch, and each takes those of its items
+(`drawing`); and where a loss divides by a mean over the batch, that mean is over all (`mean_of_all`).
 """
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
 from datetime import timedelta
 from typing import TypeVar
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from ..errors import WavelldmError
 from ..weights import check_device
 
 T = TypeVar("T")
-
+TURN: ContextVar[tuple[int, int]] = ContextVar("TURN", default=(0, 1))  # which of how many turns this is
 
 PATIENCE = timedelta(days=1)  # how long the others wait while the first decodes or encodes a corpus
 
@@ -55,9 +62,81 @@ def rank() -> int:
     return dist.get_rank() if dist.is_initialized() else 0
 
 
+def parts() -> tuple[int, int]:
+    """Which part of the global batch is worked on now, and how many there are: of all processes and their turns."""
+    turn, turns = TURN.get()
+    return rank() + world() * turn, world() * turns
+
+
 def share(batch: tuple) -> tuple:
-    """Our part of a global batch of tensors (B, ...) -> (B / W, ...)."""
-    return tuple(x[rank() :: world()] for x in batch)
+    """Our part of a global batch of tensors (B, ...) -> (B / parts, ...)."""
+    part, count = parts()
+    return tuple(x[part::count] for x in batch)
+
+
+SHAPED = (torch.rand, torch.randn)  # draw by a shape
+ALIKE = {torch.rand_like: torch.rand, torch.randn_like: torch.randn}  # by the shape of a tensor
+
+
+class Drawing(TorchFunctionMode):
+    """Within it, numbers drawn for each of `size` items are our share of those that are drawn for the whole batch."""
+
+    def __init__(self, size: int):
+        super().__init__()
+        self.size = size
+
+    def __torch_function__(self, func: Callable, types: tuple, args: tuple = (), kwargs: dict | None = None) -> object:
+        kwargs = kwargs or {}
+        if "generator" not in kwargs or kwargs["generator"] is None:
+            if func in ALIKE and self.each(args[0].shape):
+                like = {"dtype": args[0].dtype, "device": args[0].device} | kwargs
+                return self.drawn(ALIKE[func], (), args[0].shape, like)
+            if func in SHAPED:
+                shape = args[0] if len(args) == 1 and not isinstance(args[0], int) else args
+                if self.each(shape):
+                    return self.drawn(func, (), shape, kwargs)
+            if func is torch.randint:
+                at = next(i for i, x in enumerate(args) if isinstance(x, tuple | list | torch.Size))
+                if self.each(args[at]):
+                    return self.drawn(func, args[:at], args[at], kwargs)
+            if func is F.dropout:
+                return self.dropped(*args, **kwargs)
+        return func(*args, **kwargs)
+
+    def each(self, shape: tuple) -> bool:
+        return len(shape) > 0 and shape[0] == self.size
+
+    def drawn(self, func: Callable, before: tuple, shape: tuple, kwargs: dict) -> Tensor:
+        part, count = parts()
+        return func(*before, (shape[0] * count, *shape[1:]), **kwargs)[part::count]
+
+    def dropped(self, x: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+        """Dropout by a mask that is drawn as PyTorch draws it."""
+        if not training or p == 0 or not self.each(x.shape):
+            return F.dropout(x, p, training, inplace)
+        part, count = parts()
+        kept = torch.empty(len(x) * count, *x.shape[1:], dtype=x.dtype, device=x.device).bernoulli_(1 - p)
+        return x * kept.div_(1 - p)[part::count]
+
+
+@contextmanager
+def drawing(size: int, turn: int = 0, turns: int = 1) -> Iterator[None]:
+    """Within it `share` and random numbers are those of our `size` items, in this turn."""
+    token = TURN.set((turn, turns))
+    try:
+        with Drawing(size) if world() * turns > 1 else nullcontext():
+            yield
+    finally:
+        TURN.reset(token)
+
+
+def mean_of_all(x: Tensor) -> Tensor:
+    """The mean of x over all processes, without a gradient: for what a loss divides by."""
+    x = x.detach().clone()
+    if world() > 1:
+        dist.all_reduce(x)
+        x /= world()
+    return x
 
 
 def average_gradients(weights: list) -> None:

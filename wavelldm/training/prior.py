@@ -79,7 +79,7 @@ class PriorTask(Task):
 
     def losses(self, batch: tuple) -> Iterator:
         wav, model = batch[-1].to(self.device), self.networks["model"]  # (B, 1, N)
-        whole_batch, frames = len(wav) * parallel.world(), -(-wav.shape[-1] // model.config.hop)
+        whole_batch, frames = len(wav) * parallel.parts()[1], -(-wav.shape[-1] // model.config.hop)
         drawn = (
             torch.randint(model.schedule.steps, (whole_batch,)),
             torch.randn(whole_batch, 2, model.config.bins, frames),

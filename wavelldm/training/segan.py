@@ -53,7 +53,7 @@ class SeganTask(Task):
     def losses(self, batch: tuple) -> Iterator:
         net, critic = self.networks["model"], self.networks["critic"]
         noisy, clean = (emphasise(x.to(self.device), net.config.emphasis) for x in batch)  # (B, 1, N)
-        z = net.draw(len(noisy) * parallel.world(), noisy.shape[-1])
+        z = net.draw(len(noisy) * parallel.parts()[1], noisy.shape[-1])
         if z is not None:
             (z,) = (x.to(self.device) for x in parallel.share((z,)))
         half = torch.autocast(self.device.type, torch.bfloat16, enabled=self.half)

@@ -86,6 +86,8 @@ class SpeechLatentTask(Task):
 
     def turned(self, kbits: float) -> float:
         """The weight of the rate: it rises while the rate is over what was asked for, and falls below."""
+        if parallel.TURN.get()[0] > 0:  # once a step
+            return math.exp(self.log_beta)
         wanted = self.networks["model"].config.kbits
         self.log_beta += 0.01 * max(-1.0, min(1.0, math.log(max(kbits, 0.01) / wanted)))
         self.log_beta = max(math.log(1e-6), min(math.log(1e-1), self.log_beta))
@@ -94,7 +96,7 @@ class SpeechLatentTask(Task):
     def losses(self, batch: tuple) -> Iterator:
         model = self.networks["model"]
         wav = batch[-1][:, 0].to(self.device)  # (B, N)
-        (drawn,) = parallel.share((torch.rand(len(wav) * parallel.world(), 4),))
+        (drawn,) = parallel.share((torch.rand(len(wav) * parallel.parts()[1], 4),))
         louder, voiceless, nested, cut = drawn.to(wav).T
         db = LEVELS_DB[0] + (LEVELS_DB[1] - LEVELS_DB[0]) * louder[:, None]
         pitch = heard_pitch(wav)
@@ -109,7 +111,7 @@ class SpeechLatentTask(Task):
             drawn = model.decode(z, torch.stack([octaves, pitch[:, 1]], 1))
         far, parts = apart(model, drawn, size)
         rate = divergence(mean, spread)
-        kbits = float(rate.detach()) * KBITS
+        kbits = float(parallel.mean_of_all(rate)) * KBITS
         yield "latent", far + self.turned(kbits) * rate, {**parts, "far": far.detach(), "kbits": kbits}
 
     @torch.no_grad()

@@ -92,7 +92,7 @@ class WaveTask(Task):
     def losses(self, batch: tuple) -> Iterator:
         noisy, clean = (x.to(self.device) for x in batch)  # (B, 1, N)
         drawn = torch.rand(
-            len(noisy) * parallel.world(), 2
+            len(noisy) * parallel.parts()[1], 2
         )  # for the whole batch, so that several processes draw as one
         drawn = parallel.share((drawn,))[0].to(self.device)
         t = level(clean, noisy - clean) if self.config.leveled else LAST * drawn[:, 0]

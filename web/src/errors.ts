@@ -1,6 +1,9 @@
 /** The one error a user is meant to read: one sentence that says what to do. */
 export class Sentence extends Error {}
 
+/** Ends work that nobody wants any more. */
+export class Stopped extends Error {}
+
 /** What to show for any error. */
 export function explain(error: unknown): string {
   if (error instanceof Sentence) return error.message;

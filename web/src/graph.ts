@@ -66,6 +66,13 @@ export class Graph {
     return found[this.session.outputNames[0]].data as Float32Array | BigInt64Array;
   }
 
+  /** A graph without states: several inputs, and the output `name`. */
+  async call(name: string, inputs: Record<string, { data: Float32Array; dims: number[] }>): Promise<Float32Array> {
+    const feeds: Record<string, ort.Tensor> = {};
+    for (const [key, { data, dims }] of Object.entries(inputs)) feeds[key] = new ort.Tensor("float32", data, dims);
+    return (await this.session.run(feeds))[name].data as Float32Array;
+  }
+
   /** Of each input that has an output of the same name, the state before the first call. */
   silence(): States {
     const states: States = {};

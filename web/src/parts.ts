@@ -1,10 +1,13 @@
 /** Parts that need no page, for tests and for readers who want to try them in the console: `import("./parts.js")`. */
 export { Chain, FADE, GAUGES, KNOBS, PANEL } from "./chain";
-export { rateOf } from "./decode";
+export { decoded, rateOf } from "./decode";
 export { explain } from "./errors";
+export { Graph } from "./graph";
 export { factsOf } from "./facts";
 export { activePower, levelOf } from "./levels";
 export { lateness } from "./live";
+export { packed } from "./packets";
+export { assemble, breathOf, fill, knownShare, octaves, ringing, straight } from "./restore";
 export { Resampler } from "./resample";
 export { Ring } from "./ring";
 export { fft, Painter } from "./spectrum";

@@ -18,7 +18,8 @@ export function checkRate(sr: number): number {
   return sr;
 }
 
-const divisor = (a: number, b: number): number => (b ? divisor(b, a % b) : a);
+/** The greatest that two whole numbers have in common (Euclid). */
+export const divisor = (a: number, b: number): number => (b ? divisor(b, a % b) : a);
 
 /** The modified Bessel function of order 0, for the Kaiser window. */
 function bessel(x: number): number {

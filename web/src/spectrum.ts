@@ -7,7 +7,7 @@ const QUIET = -100; // dB, black
 const LOUD = -20; // dB, white
 
 /** Fast Fourier transform in place, radix 2 (Cooley & Tukey 1965). */
-export function fft(re: Float32Array, im: Float32Array): void {
+export function fft(re: Float32Array | Float64Array, im: Float32Array | Float64Array): void {
   const n = re.length;
   for (let i = 1, j = 0; i < n; i++) {
     let bit = n >> 1;

@@ -37,7 +37,11 @@ here.addEventListener("fetch", (event) => {
   if (event.request.method !== "GET") return;
   const answer = async (): Promise<Response> => {
     const cache = await caches.open(CACHE);
-    return (await cache.match(event.request, { ignoreSearch: true })) ?? fetch(event.request);
+    const kept = await cache.match(event.request, { ignoreSearch: true });
+    if (kept) return kept;
+    const fresh = await fetch(event.request);
+    if (fresh.ok && new URL(event.request.url).pathname.includes("/models/")) await cache.put(event.request, fresh.clone());
+    return fresh;
   };
   event.respondWith(answer());
 });

@@ -1,14 +1,16 @@
 /** WAV files: read piece by piece from a Blob of any size, and written as pieces that make a Blob. */
 import { checkRate } from "./resample";
 import { Sentence } from "./errors";
+import { Spill } from "./store";
 
 const PCM = 1;
 const FLOAT = 3;
 const EXTENSIBLE = 0xfffe;
 const MOST_BYTES = 0xffffff00; // a WAV file counts its bytes in 32 bits
+const MOST_HELD = 32e6; // bytes that stay in memory
 
 export type Coding = "pcm8" | "pcm16" | "pcm24" | "pcm32" | "float32" | "float64";
-const WIDTHS: Record<Coding, number> = { pcm8: 1, pcm16: 2, pcm24: 3, pcm32: 4, float32: 4, float64: 8 };
+export const WIDTHS: Record<Coding, number> = { pcm8: 1, pcm16: 2, pcm24: 3, pcm32: 4, float32: 4, float64: 8 };
 
 /** Sound that lies in a Blob as samples. */
 export interface Wav {
@@ -99,24 +101,48 @@ export function bytes(block: Float32Array[], coding: Coding): ArrayBuffer {
   return view.buffer as ArrayBuffer;
 }
 
-/** Collects sound block by block. The browser keeps what is collected where it has room, on disk if need be. */
+/**
+ * Collects sound block by block. What is long goes to a file on the disk (store.ts), or where there is none stays in Blobs,
+ * which the browser keeps where it has room.
+ */
 export class Writer {
   private parts: Blob[] = [];
+  private held = 0; // bytes in `parts`
   private frames = 0;
+  private spill: Spill | null = null;
+  private full = false; // there is no disk
 
   constructor(private readonly sr: number, private readonly channels: number, private readonly coding: Coding) {}
 
-  add(block: Float32Array[]): void {
+  async add(block: Float32Array[]): Promise<void> {
     if (!block[0].length) return;
-    this.parts.push(new Blob([bytes(block, this.coding)]));
+    const part = bytes(block, this.coding);
+    this.parts.push(new Blob([part]));
+    this.held += part.byteLength;
     this.frames += block[0].length;
-    if (this.parts.length >= 64) this.parts = [new Blob(this.parts)];
     if (this.frames * this.channels * WIDTHS[this.coding] > MOST_BYTES) {
       throw new Sentence("The result would pass 4 GB, the limit of WAV files. Cut the recording in two.");
     }
+    if (this.held < MOST_HELD || this.full) return;
+    this.spill ??= await Spill.open(this.head());
+    this.full = !this.spill;
+    if (this.spill) await this.spill.write(new Blob(this.parts.splice(0)));
+    this.held = 0;
   }
 
-  finish(): Wav {
+  /** Ends without a result. */
+  async drop(): Promise<void> {
+    await this.spill?.drop();
+  }
+
+  async finish(): Promise<Wav> {
+    const { sr, channels, coding, frames } = this;
+    if (this.spill) await this.spill.write(new Blob(this.parts));
+    const file = this.spill ? await this.spill.finish(this.head()) : new Blob([this.head(), ...this.parts]);
+    return { blob: file.slice(0, file.size, "audio/wav"), start: 44, coding, sr, channels, frames };
+  }
+
+  private head(): ArrayBuffer {
     const width = WIDTHS[this.coding];
     const size = this.frames * this.channels * width;
     const head = new DataView(new ArrayBuffer(44));
@@ -133,7 +159,6 @@ export class Writer {
     head.setUint16(34, 8 * width, true);
     put(36, "data");
     head.setUint32(40, size, true);
-    const blob = new Blob([head.buffer as ArrayBuffer, ...this.parts], { type: "audio/wav" });
-    return { blob, start: 44, coding: this.coding, sr: this.sr, channels: this.channels, frames: this.frames };
+    return head.buffer as ArrayBuffer;
   }
 }

@@ -4,15 +4,17 @@ import { explain } from "./errors";
 import type { Facts } from "./facts";
 import { Graph } from "./graph";
 import { activePower, levelOf } from "./levels";
-import { Resampler } from "./resample";
+import { divisor, Resampler } from "./resample";
+import { AROUND, CHUNK, fill, HOP, SR } from "./restore";
 import { Ring } from "./ring";
 import { joined, Session, stageOf, type Stage } from "./session";
 import { Painter, type Picture } from "./spectrum";
-import { read, Writer, type Coding, type Wav } from "./wav";
+import { bytes, read, WIDTHS, Writer, type Coding, type Wav } from "./wav";
 import type { Wiring } from "./worklet";
 
 export type ToWorker =
   | { kind: "file"; job: number; wav: Wav; strength: number; background: number }
+  | { kind: "fill"; job: number; wav: Wav; noisy: Wav; gaps: [number, number][] } // in seconds
   | { kind: "encode"; job: number; wav: Wav }
   | { kind: "decode"; job: number; codes: Int32Array }
   | { kind: "live"; wiring: Wiring; sr: number; buffer: number; strength: number; background: number }
@@ -24,6 +26,7 @@ export type FromWorker =
   | { kind: "looked"; job: number; picture: Picture }
   | { kind: "progress"; job: number; done: number }
   | { kind: "cleaned"; job: number; wav: Wav; picture: Picture; seconds: number }
+  | { kind: "filled"; job: number; wav: Wav; picture: Picture }
   | { kind: "encoded"; job: number; wav: Wav; picture: Picture; codes: Int32Array; facts: Facts }
   | { kind: "decoded"; job: number; wav: Wav; picture: Picture }
   | { kind: "ready"; sr: number; latency: number } // of the network
@@ -81,27 +84,63 @@ async function clean(wav: Wav, strength: number, background: number, mine: numbe
   const coding: Coding = wav.coding === "pcm8" ? "pcm16" : wav.coding;
   const writer = new Writer(wav.sr, wav.channels, coding);
   const painter = new Painter(wav.sr, wav.frames);
-  for (let at = 0; at < wav.frames; at += size) {
-    const out = await session.push(await read(wav, at, size));
-    if (mine !== job) return;
-    writer.add(out);
-    painter.add(out);
-    post({ kind: "progress", job, done: 0.05 + (0.95 * at) / wav.frames });
+  for (let at = 0; at < wav.frames + size; at += size) {
+    const last = at >= wav.frames;
+    const out = last ? await session.finish() : await session.push(await read(wav, at, size));
+    if (mine !== job) return writer.drop();
+    await writer.add(out);
+    painter.add(out, last);
+    if (!last) post({ kind: "progress", job, done: 0.05 + (0.95 * at) / wav.frames });
   }
-  const rest = await session.finish();
-  if (mine !== job) return;
-  writer.add(rest);
-  painter.add(rest, true);
   const seconds = (performance.now() - began) / 1000;
-  post({ kind: "cleaned", job, wav: writer.finish(), picture: painter.picture, seconds });
+  post({ kind: "cleaned", job, wav: await writer.finish(), picture: painter.picture, seconds });
 }
 
-function pictured(sound: Float32Array, sr: number): { wav: Wav; picture: Picture } {
+/** Fills gaps of a cleaned recording. Only what is near them is read, and replaced. */
+async function fillGaps(cleaned: Wav, noisy: Wav, gaps: [number, number][], mine: number): Promise<void> {
+  const net = await graph("restore16k-filler");
+  const { sr } = cleaned;
+  const unit = sr / divisor(sr, SR); // samples after which the moments of both rates meet again
+  let wav = cleaned;
+  for (const [g, [from, to]] of gaps.entries()) {
+    const [a, b] = [Math.round(from * sr), Math.min(wav.frames, Math.round(to * sr))];
+    const chunk = Math.floor(Math.floor((a * SR) / sr / HOP) / CHUNK);
+    const first = Math.floor((Math.max(0, chunk * CHUNK - AROUND) * HOP * sr) / SR / unit) * unit;
+    const end = Math.ceil(((chunk + 1) * CHUNK + AROUND) * HOP * (sr / SR));
+    const block = await read(wav, first, end - first);
+    const other = await read(noisy, first, end - first);
+    const low = (rows: Float32Array[]): Float32Array[] => new Resampler(sr, SR, rows.length).through(rows, true);
+    const [clean, rough] = [low(block), low(other)];
+    const lost = new Uint8Array(clean[0].length);
+    lost.fill(1, Math.floor(((a - first) * SR) / sr), Math.ceil(((b - first) * SR) / sr));
+    const changes: Float32Array[] = [];
+    for (const [c, row] of clean.entries()) {
+      const made = await fill(net, Float64Array.from(row), Float64Array.from(rough[c]), lost);
+      changes.push(row.map((x, i) => (lost[i] ? made[i] - x : 0)));
+      post({ kind: "progress", job, done: (g + (c + 1) / clean.length) / gaps.length });
+      await pause();
+      if (mine !== job) return;
+    }
+    const wide = new Resampler(SR, sr, changes.length).through(changes, true);
+    const fresh = block.map((row, c) => row.map((x, i) => x + (wide[c][i] ?? 0)));
+    const width = WIDTHS[wav.coding] * wav.channels;
+    const [begin, rest] = [wav.start + first * width, wav.start + (first + block[0].length) * width];
+    const { blob } = wav;
+    const parts = [blob.slice(0, begin), bytes(fresh, wav.coding), blob.slice(rest)];
+    wav = { ...wav, blob: new Blob(parts, { type: "audio/wav" }) };
+  }
+  const painter = new Painter(sr, wav.frames);
+  const size = Math.round(SECONDS * sr);
+  for (let at = 0; at < wav.frames; at += size) painter.add(await read(wav, at, size), at + size >= wav.frames);
+  post({ kind: "filled", job, wav, picture: painter.picture });
+}
+
+async function pictured(sound: Float32Array, sr: number): Promise<{ wav: Wav; picture: Picture }> {
   const painter = new Painter(sr, sound.length);
   painter.add([sound], true);
   const writer = new Writer(sr, 1, "float32");
-  writer.add([sound]);
-  return { wav: writer.finish(), picture: painter.picture };
+  await writer.add([sound]);
+  return { wav: await writer.finish(), picture: painter.picture };
 }
 
 /** The beginning of a recording -> its codes (codebooks, frames), row by row, and the sound they stand for. */
@@ -115,7 +154,7 @@ async function encode(wav: Wav): Promise<void> {
   const sound = new Float32Array(count * hop);
   sound.set(low.subarray(0, sound.length));
   const codes = (await net.map("wav", sound, [1, sound.length])) as BigInt64Array;
-  post({ kind: "encoded", job, codes: Int32Array.from(codes, Number), facts: net.facts, ...pictured(sound, sr) });
+  post({ kind: "encoded", job, codes: Int32Array.from(codes, Number), facts: net.facts, ...(await pictured(sound, sr)) });
 }
 
 /** Codes -> sound. A code of -1 says nothing. */
@@ -124,7 +163,7 @@ async function decode(codes: Int32Array): Promise<void> {
   const { codebooks, sr } = net.facts;
   const whole = BigInt64Array.from(codes, BigInt);
   const sound = (await net.map("codes", whole, [1, codebooks, codes.length / codebooks])) as Float32Array;
-  post({ kind: "decoded", job, ...pictured(sound, sr) });
+  post({ kind: "decoded", job, ...(await pictured(sound, sr)) });
 }
 
 /** Runs a network on silence until it takes less than half of the time that there is. */
@@ -149,6 +188,10 @@ async function stream(wiring: Wiring, sr: number, buffer: number): Promise<void>
   await warmUp(net);
   let held: Float32Array[] = [new Float32Array(0)]; // the network's input, until it is answered
   let writer = new Writer(sr, 1, "pcm16");
+  let writing: Promise<void> = Promise.resolve(); // the disk may take its time, the network may not
+  const then = (work: () => Promise<void>): void => {
+    writing = writing.then(work).catch((error) => post({ kind: "error", job, sentence: explain(error) }));
+  };
 
   const put = (change: Float32Array, above: Float32Array, low: Float32Array): void => {
     const packed = new Float32Array(3 * change.length);
@@ -190,11 +233,15 @@ async function stream(wiring: Wiring, sr: number, buffer: number): Promise<void>
     if (recorded.filled > sr / 4 || wanted) {
       const part = new Float32Array(recorded.filled);
       recorded.read(part, part.length);
-      writer.add([part]);
+      const mine = writer;
+      then(() => mine.add([part]));
     }
     if (wanted) {
-      const wav = writer.finish();
-      post({ kind: "recorded", wav: wav.frames ? wav : null });
+      const mine = writer;
+      then(async () => {
+        const wav = await mine.finish();
+        post({ kind: "recorded", wav: wav.frames ? wav : null });
+      });
       writer = new Writer(sr, 1, "pcm16");
       wanted = false;
     }
@@ -207,6 +254,7 @@ self.onmessage = async ({ data }: MessageEvent<ToWorker>): Promise<void> => {
   const mine = job;
   try {
     if (data.kind === "file") await clean(data.wav, data.strength, data.background, mine);
+    else if (data.kind === "fill") await fillGaps(data.wav, data.noisy, data.gaps, mine);
     else if (data.kind === "encode") await encode(data.wav);
     else if (data.kind === "decode") await decode(data.codes);
     else if (data.kind === "settings") settings = data;
