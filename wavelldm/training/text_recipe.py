@@ -29,7 +29,7 @@ CAPTIONS = 8000  # that the byte-pair encoding is learnt on
 
 @dataclass(frozen=True)
 class Data:
-    scenes: int = 9000
+    scenes: int = 16_000
     valid: int = 240
     manifest: str = ""  # recordings with labels, beside the scenes
     folder: str = ""  # instead of them
@@ -54,10 +54,10 @@ class Stage:
 
 @dataclass(frozen=True)
 class Stages:
-    pair: Stage = Stage(900, 1e-3, 64)
-    vae: Stage = Stage(1600, 2e-3, 16)
-    decoder: Stage = Stage(3000, 1.5e-3, 16)  # of the VAE, once its encoder is fixed
-    diffusion: Stage = Stage(4000, 1.5e-3, 32)
+    pair: Stage = Stage(1600, 1e-3, 64)
+    vae: Stage = Stage(11_000, 2e-3, 16)
+    decoder: Stage = Stage(500, 5e-4, 16)  # of the VAE, once its encoder is fixed
+    diffusion: Stage = Stage(16_000, 1.5e-3, 32)
 
 
 @dataclass(frozen=True)
