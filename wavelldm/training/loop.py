@@ -78,6 +78,7 @@ class Task:
     # batches(first) yields batches (tuples of tensors) from step `first` on, for ever
     batches: Callable[[int], Iterator]
     valid: list
+    reads_share: bool = False  # of several processes, each reads its items of a batch alone, not the whole batch
     needs: dict[str, nn.Module]  # loaded networks that the trained one cannot be used without
 
     def __init__(self, options: Any, device: torch.device | str = "cpu", seed: int = 0):
@@ -342,7 +343,7 @@ def fit(task: Task, plan: Plan, folder: str | Path, progress: bool = True) -> di
 def stages(task: Task, batch: tuple, optimisers: dict) -> Iterator[tuple[str, dict]]:
     """Go through the losses of our share of a batch, in as many turns as the options say, up to the gradients -> each
     group, ready for its update, with figures to log. All turns draw as one."""
-    turns, held = task.options.accumulate, len(batch[0])
+    turns, held = task.options.accumulate, len(batch[0]) * (parallel.world() if task.reads_share else 1)
     size = held // (parallel.world() * turns)
     if size * parallel.world() * turns != held:
         raise WavelldmError(
@@ -358,7 +359,7 @@ def stages(task: Task, batch: tuple, optimisers: dict) -> Iterator[tuple[str, di
     going = []
     for turn in range(turns):
         with parallel.drawing(size, turn, turns):
-            going.append(task.losses(parallel.share(batch)))
+            going.append(task.losses(parallel.share(batch, task.reads_share)))
     while True:
         begun, found, group = random_state(task.device), {}, None
         for turn, losses in enumerate(going):

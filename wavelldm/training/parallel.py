@@ -73,9 +73,15 @@ def parts() -> tuple[int, int]:
     return rank() + world() * turn, world() * turns
 
 
-def share(batch: tuple) -> tuple:
-    """Our part of a global batch of tensors (B, ...) -> (B / parts, ...)."""
-    part, count = parts()
+def place() -> tuple[int, int]:
+    """Which process we are, and how many there are."""
+    return rank(), world()
+
+
+def share(batch: tuple, ours: bool = False) -> tuple:
+    """Our part of a global batch of tensors (B, ...) -> (B / parts, ...). ours: it holds the items of our process alone
+    already."""
+    part, count = TURN.get() if ours else parts()
     return tuple(x[part::count] for x in batch)
 
 
