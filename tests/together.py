@@ -87,6 +87,7 @@ def train(name: str, folder: Path, steps: int = 2, size: str = "tiny", **options
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    parallel.LEAVE = 1.0
     with parallel.joined("cpu"):
         os.write(1, f"process {os.getpid()}\n".encode())  # at once: two processes share the pipe
         for words in sys.argv[2:] or NETWORKS:

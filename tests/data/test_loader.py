@@ -94,3 +94,18 @@ def test_validation_pairs_are_the_same_for_every_batch_size(corpus, tmp_path, mo
     first = files.load(speech[5].path)[0][0]  # crop 5 is cut from file 5
     assert (first.unfold(0, 16, 1) == whole[1][5, 0, :16]).all(-1).any()
     assert sum(len(noisy) for noisy, _ in made(4, count=9)[0]) == 9
+
+
+@pytest.mark.parametrize("name", ["everything", "wavelldm"])
+def test_a_share_of_a_batch_is_what_it_is_in_the_whole(corpus, tmp_path, name):
+    """To the bit where a step works on each item alone; rooms and bands go through an FFT of several items at once."""
+    measured = torch.randn(5, 400, generator=torch.Generator().manual_seed(3)) * torch.exp(-torch.arange(400) / 60)
+    options = {"recipe": replace(RECIPES[name], reverb=0.5, faint=0.3, narrow=0.3, clip=0.4), "rirs": measured}
+    whole = draw(corpus, tmp_path, 8, **options)
+    for i in range(3):
+        ours = draw(corpus, tmp_path, 8, share=(i, 3), **options)
+        for batch, part in zip(whole, ours):
+            for x, y in zip(batch, part):
+                assert y.shape == (1, 1, SR // 2) and torch.allclose(x[i::3], y, atol=1e-6)
+    with pytest.raises(DataError, match="cannot be read in 2 equal shares"):
+        draw(corpus, tmp_path, 1, share=(0, 2))

@@ -86,16 +86,19 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, stop):
     assert steps == [r["step"] for r in csv.DictReader(open(tmp_path / "whole" / "log.csv"))]
 
 
-def test_ctrl_c_ends_the_step_and_saves(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_and_sigterm_end_the_step_and_save(tmp_path, number):
     def pressing(start):
         for i, batch in enumerate(endless(start), start):
             if i == 23:
-                os.kill(os.getpid(), signal.SIGINT)
+                os.kill(os.getpid(), number)
             yield batch
 
     assert threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(number)
     result = loop.fit(Line(pressing), PLAN, tmp_path, progress=False)
     assert result["stopped"] and result["step"] == 24 == weights(tmp_path)["step"]
+    assert signal.getsignal(number) is before
     assert loop.fit(Line(), PLAN, tmp_path, progress=False)["step"] == 60
 
 

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -86,12 +87,20 @@ def test_a_run_goes_on_with_another_number_of_processes(tmp_path):
     assert apart("mask", tmp_path / "whole", tmp_path / "parts") < 0.01
 
 
-def test_when_one_process_is_killed_the_others_save(tmp_path):
-    """The first of two is killed amid the run, long before the next checkpoint is due."""
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_when_one_process_is_killed_or_hangs_the_others_save(tmp_path, number):
+    """One of two goes amid the run, long before the next checkpoint is due; where it hangs, the other one is told to
+    stop."""
     run = subprocess.Popen(torchrun(str(tmp_path), "mask:100000"), stdout=subprocess.PIPE, text=True)
     pids = [int(run.stdout.readline().split()[1]) for _ in range(2)]
     assert run.stdout.readline() == "third\n"
-    os.kill(pids[0], signal.SIGKILL)
+    os.kill(pids[0], number)
+    if number == signal.SIGSTOP:
+        os.kill(pids[1], signal.SIGTERM)
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "mask/last.pt").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        os.kill(pids[0], signal.SIGKILL)
     run.communicate()
     assert run.returncode != 0
     step = torch.load(tmp_path / "mask/last.pt", weights_only=True)["step"]

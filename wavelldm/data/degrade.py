@@ -92,6 +92,8 @@ def reverberate(wav: Tensor, responses: Tensor, sr: int) -> tuple[Tensor, Tensor
     (the largest sample of the response) is removed from both; both have the same gain, at which the early part has unit
     energy.
     """
+    if not len(wav):  # an FFT of nothing is an error
+        return wav, wav
     peak = responses.abs().argmax(-1)  # (B, 1)
     index = torch.arange(responses.shape[-1], device=wav.device)
     early = responses * (index < peak[..., None] + round(EARLY * sr))
@@ -111,6 +113,8 @@ def _some_measured(rooms: Tensor, measured: Tensor, generator: torch.Generator) 
 
 def band_limit(wav: Tensor, sr: int, cutoff: Tensor) -> Tensor:
     """Remove what lies above cutoff (B,) Hz, without delay: flat to 0.9 cutoff, nothing from cutoff on."""
+    if not len(wav):
+        return wav
     n = wav.shape[-1]
     n_fft = next_fast_len(n + sr // 10, real=True)  # room for the filter to ring out
     hz = torch.arange(n_fft // 2 + 1, device=wav.device) * (sr / n_fft)
@@ -135,12 +139,19 @@ def mulaw(wav: Tensor, bits: int = 8) -> Tensor:
 def dropouts(
     wav: Tensor, sr: int, generator: torch.Generator, count: tuple = (1, 7), seconds: tuple = (0.05, 0.45)
 ) -> tuple[Tensor, Tensor]:
-    """Set stretches to zero, as lost packets do -> (wav with zeros, mask (B, 1, N), True where lost).
+    """Set stretches to zero, as lost packets do -> (wav with zeros, mask (B, 1, N), True where lost)."""
+    mask = gaps(len(wav), wav.shape[-1], sr, generator, count, seconds).to(wav.device)
+    return wav.masked_fill(mask, 0.0), mask
+
+
+def gaps(
+    b: int, n: int, sr: int, generator: torch.Generator, count: tuple = (1, 7), seconds: tuple = (0.05, 0.45)
+) -> Tensor:
+    """Where sound is lost, in b items of n samples (b, 1, n).
 
     Gaps never touch: at least 10 ms of sound lies between them. Those that would take the loss past half of a short
     crop are left out (the first is shortened instead).
     """
-    b, n = len(wav), wav.shape[-1]
     spacing, most = round(0.01 * sr), int(count[1])
     wanted = torch.randint(int(count[0]), most + 1, (b, 1), generator=generator)
     lengths = (_draw(b * most, seconds, generator).reshape(b, most) * sr).round().long()
@@ -155,71 +166,84 @@ def dropouts(
     starts = starts.clamp(max=n)
     edges = torch.zeros(b, n + 1, dtype=torch.long)
     edges.scatter_add_(1, starts, kept.long()).scatter_add_(1, (starts + lengths).clamp(max=n), -kept.long())
-    mask = (edges.cumsum(-1)[:, None, :n] > 0).to(wav.device)  # (B, 1, N)
-    return wav.masked_fill(mask, 0.0), mask
+    return edges.cumsum(-1)[:, None, :n] > 0
 
 
 def degrade(
-    clean: Tensor, noise: Tensor, recipe: Degradation, sr: int, generator: torch.Generator, rirs: Tensor | None = None
+    clean: Tensor,
+    noise: Tensor,
+    recipe: Degradation,
+    sr: int,
+    generator: torch.Generator,
+    rirs: Tensor | None = None,
+    share: tuple[int, int] = (0, 1),
 ) -> tuple[Tensor, Tensor]:
     """One training pair from clean (B, 1, N) and noise (B, 1, N) -> (noisy, target), both (B, 1, N).
 
     Order, as in reality: room, noise at an SNR against the reverberant speech, level, clipping, band limit, coding,
     lost packets. The target differs from clean only by the early reflections, the level and a narrow band. With
-    measured responses `rirs` (K, R), half of the rooms are drawn from these and the others are synthetic.
+    measured responses `rirs` (K, R), half of the rooms are drawn from these and the others are synthetic. `share`
+    (i, W): these are items i, i + W, ... of a batch of B * W, and come out as they do in it.
     """
     if clean.shape != noise.shape or clean.dim() != 3:
         raise DataError(f"clean and noise are alike (batch, 1, samples), not {(*clean.shape,)} and {(*noise.shape,)}")
-    device, b = clean.device, len(clean)
+    device, (part, parts) = clean.device, share
+    whole = len(clean) * parts
 
-    def chosen(probability: float) -> Tensor:  # indices of the items that get this degradation
-        return (torch.rand(b, generator=generator) < probability).nonzero()[:, 0].to(device)
+    def chosen(probability: float) -> tuple[Tensor, Tensor]:
+        """Which items get this degradation; and, for all of the whole batch that get it, which of them are ours."""
+        found = (torch.rand(whole, generator=generator) < probability).nonzero()[:, 0]
+        ours = found % parts == part
+        return (found[ours] // parts).to(device), ours
+
+    def draw(ours: Tensor, bounds: tuple) -> Tensor:
+        return _draw(len(ours), bounds, generator)[ours].to(device)
 
     clean = clean.clone()
     if recipe.narrow:
-        at = chosen(recipe.narrow)
-        if len(at):
-            clean[at] = band_limit(clean[at], sr, _draw(len(at), recipe.narrow_cutoff, generator, device))
+        at, ours = chosen(recipe.narrow)
+        if len(ours):
+            clean[at] = band_limit(clean[at], sr, draw(ours, recipe.narrow_cutoff))
     target = clean.clone()
     speech = clean.clone()
-    at = chosen(recipe.reverb)
-    if len(at):
-        rt60 = _draw(len(at), recipe.rt60, generator, device)
-        rooms = room_response(rt60, _draw(len(at), recipe.direct_db, generator, device), sr, generator)  # (K, 1, R)
+    at, ours = chosen(recipe.reverb)
+    if len(ours):
+        rt60 = _draw(len(ours), recipe.rt60, generator, device)
+        rooms = room_response(rt60, _draw(len(ours), recipe.direct_db, generator, device), sr, generator)  # (K, 1, R)
         if rirs is not None:
             rooms = _some_measured(rooms, rirs, generator)
-        speech[at], target[at] = reverberate(clean[at], rooms, sr)
+        speech[at], target[at] = reverberate(clean[at], rooms[ours.to(device)], sr)
 
     noisy = speech.clone()
-    at = chosen(recipe.noise)
-    if len(at) and recipe.snr is None:
+    at, ours = chosen(recipe.noise)
+    if len(ours) and recipe.snr is None:
         noisy[at] = speech[at] + noise[at]
-    elif len(at):
-        snr = _draw(len(at), recipe.snr, generator, device)
+    elif len(ours):
+        snr = draw(ours, recipe.snr)
         if recipe.faint:
-            few = torch.rand(len(at), generator=generator).to(device) < recipe.faint
-            snr = torch.where(few, _draw(len(at), recipe.faint_snr, generator, device), snr)
+            few = draw(ours, (0.0, 1.0)) < recipe.faint
+            snr = torch.where(few, draw(ours, recipe.faint_snr), snr)
         noisy[at] = mix_at_snr(speech[at], noise[at], snr, sr)
 
-    at = chosen(recipe.level)
-    if len(at):
+    at, ours = chosen(recipe.level)
+    if len(ours):
         power = active_power(target[at], sr)[..., None]  # (K, 1, 1)
-        wanted = 10 ** (_draw(len(at), recipe.level_db, generator, device)[:, None, None] / 10)
+        wanted = 10 ** (draw(ours, recipe.level_db)[:, None, None] / 10)
         gain = torch.where(power > 0, (wanted / power.clamp(min=1e-20)).sqrt(), 1.0)
         noisy[at], target[at] = noisy[at] * gain, target[at] * gain
     noisy, target = limit_together(noisy, target)
 
-    at = chosen(recipe.clip)
-    if len(at):
-        hard = torch.rand(len(at), generator=generator) < 0.5
-        noisy[at] = clip(noisy[at], _draw(len(at), recipe.clip_db, generator, device), hard.to(device))
-    at = chosen(recipe.band)
-    if len(at):
-        noisy[at] = band_limit(noisy[at], sr, _draw(len(at), recipe.cutoff, generator, device))
-    at = chosen(recipe.mulaw)
-    if len(at):
-        noisy[at] = mulaw(noisy[at])
-    at = chosen(recipe.dropout)
-    if len(at):
-        noisy[at], _ = dropouts(noisy[at], sr, generator, recipe.dropout_count, recipe.dropout_seconds)
+    at, ours = chosen(recipe.clip)
+    if len(ours):
+        hard = draw(ours, (0.0, 1.0)) < 0.5
+        noisy[at] = clip(noisy[at], draw(ours, recipe.clip_db), hard)
+    at, ours = chosen(recipe.band)
+    if len(ours):
+        noisy[at] = band_limit(noisy[at], sr, draw(ours, recipe.cutoff))
+    at, _ = chosen(recipe.mulaw)
+    noisy[at] = mulaw(noisy[at])
+    at, ours = chosen(recipe.dropout)
+    if len(ours):
+        lost = gaps(len(ours), noisy.shape[-1], sr, generator, recipe.dropout_count, recipe.dropout_seconds)
+        noisy[at] = noisy[at].masked_fill(lost[ours].to(device), 0.0)
     return limit_together(noisy, target)

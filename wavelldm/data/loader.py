@@ -39,17 +39,21 @@ class Crops(Dataset):
 
 
 class _Steps(Dataset):
-    """steps[k]: the k-th batch of noisy, clean (B, 1, n)."""
+    """steps[k]: the k-th batch of noisy, clean (B, 1, n), or the share (i, W) of it: items i, i + W, ..."""
 
-    def __init__(self, crops: Crops, recipe: Degradation, batch: int, rirs: Tensor | None):
-        self.crops, self.recipe, self.batch, self.rirs = crops, recipe, batch, rirs
+    def __init__(
+        self, crops: Crops, recipe: Degradation, batch: int, rirs: Tensor | None, share: tuple[int, int] = (0, 1)
+    ):
+        if batch % share[1]:
+            raise DataError(f"a batch of {batch} cannot be read in {share[1]} equal shares; change its size")
+        self.crops, self.recipe, self.batch, self.rirs, self.share = crops, recipe, batch, rirs, share
 
     def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
-        drawn = [self.crops[step * self.batch + b] for b in range(self.batch)]
+        drawn = [self.crops[step * self.batch + b] for b in range(self.batch)[self.share[0] :: self.share[1]]]
         clean, noise = (torch.stack(part) for part in zip(*drawn, strict=True))  # (B, 1, n)
         seed = np.random.SeedSequence([self.crops.seed, step, 1]).generate_state(1)[0]
         generator = torch.Generator().manual_seed(int(seed))
-        return degrade(clean, noise, self.recipe, self.crops.speech.sr, generator, self.rirs)
+        return degrade(clean, noise, self.recipe, self.crops.speech.sr, generator, self.rirs, self.share)
 
 
 def _sources(
@@ -74,18 +78,20 @@ def batches(
     workers: int = 0,
     start: int = 0,
     rirs: Tensor | None = None,
+    share: tuple[int, int] = (0, 1),
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield training batches noisy, clean (B, 1, N) without end, from step `start` on.
 
     speech and noise are lists of items, or `Clips`. Recorded pairs need no noise: a recipe with snr=None keeps theirs.
     `rirs` (K, R) are measured room responses for the recipe's reverberation. Held-out items are refused.
+    `share` (i, W): items i, i + W, ... of each batch alone are read, for one of W processes that train together.
     """
     speech, noise = _sources(speech, noise, recipe, sr)
     items = speech.items + (noise.items if noise else [])
     held = [item.path for item in items if item.split != "train"]
     if held:
         raise DataError(f"{held[0]} is held out and not for training ({len(held)} in all); read the 'train' split")
-    steps = _Steps(Crops(speech, noise, seconds, seed), recipe, batch, rirs)
+    steps = _Steps(Crops(speech, noise, seconds, seed), recipe, batch, rirs, share)
     own = torch.Generator().manual_seed(seed)  # else the loader would draw from the global generator
     yield from DataLoader(steps, batch_size=None, sampler=range(start, 1 << 60), num_workers=workers, generator=own)
 

@@ -100,8 +100,9 @@ class CodecTask(Task):
 
         speech, self.valid = parallel.in_turn(decode)
         self.with_noisy = corpus.recorded or o.add_random_cutting
+        self.reads_share, share = True, parallel.place()
         self.batches = lambda first: batches(
-            speech, None, recipe, self.sr, o.seconds, o.batch_size, self.seed, o.num_workers, first
+            speech, None, recipe, self.sr, o.seconds, o.batch_size, self.seed, o.num_workers, first, share=share
         )
 
     def distances(self, decoded: Tensor, wav: Tensor) -> dict:

@@ -78,6 +78,7 @@ class Task:
     # batches(first) yields batches (tuples of tensors) from step `first` on, for ever
     batches: Callable[[int], Iterator]
     valid: list
+    reads_share: bool = False  # of several processes, each reads its items of a batch alone, not the whole batch
     needs: dict[str, nn.Module]  # loaded networks that the trained one cannot be used without
 
     def __init__(self, options: Any, device: torch.device | str = "cpu", seed: int = 0):
@@ -167,23 +168,28 @@ def update_average(average: nn.Module, model: nn.Module, decay: float, step: int
 
 @contextmanager
 def interruptible() -> Iterator[list]:
-    """Within it Ctrl-C only raises a flag, so that a step ends and the run is saved; a second Ctrl-C stops at once."""
-    asked = []
+    """Within it Ctrl-C and SIGTERM only raise a flag, so that a step ends and the run is saved; a second one stops at
+    once."""
+    asked, before = parallel.ASKED, {}
+    asked.clear()
 
     def ask(*_):
-        if asked:
+        asked.append(time.monotonic())
+        if len(asked) > 1:
             raise KeyboardInterrupt
-        asked.append(True)
 
     try:
-        before = signal.signal(signal.SIGINT, ask)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before[number] = signal.signal(number, ask)
     except ValueError:  # not in the main thread: nobody can press Ctrl-C here
         yield asked
         return
     try:
         yield asked
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, answer in before.items():
+            signal.signal(number, answer)
+        asked.clear()
 
 
 def save_checkpoint(path: Path, state: dict) -> None:
@@ -259,9 +265,10 @@ def fit(task: Task, plan: Plan, folder: str | Path, progress: bool = True) -> di
 
     Writes last.pt (everything needed to go on), best.pt (the same of the step that validated best, with the averaged
     model, its score, the plan and the learning rate) and log.csv. Where something fails, in one process of several too,
-    last.pt is of the last step that was done. A run that was stopped and resumed, by as many processes or by others,
-    equals one that was not: batches and random numbers depend on the seed and the step alone. Returns the step
-    reached, the steps planned, whether it was stopped, and the best score.
+    last.pt is of the last step that was done, unless it failed between the updates of two losses. A run that was
+    stopped and resumed, by as many processes or by others, equals one that was not: batches and random numbers depend
+    on the seed and the step alone. Returns the step reached, the steps planned, whether it was stopped, and the best
+    score.
     """
     folder, first = Path(folder), parallel.rank() == 0
     folder.mkdir(parents=True, exist_ok=True)
@@ -294,8 +301,8 @@ def fit(task: Task, plan: Plan, folder: str | Path, progress: bool = True) -> di
         show=progress and first, total=plan.steps, initial=step, unit="step", leave=True, mininterval=1.0
     )
     between, begun = False, step
-    try:
-        with interruptible() as asked, bar, closing(log) if first else nullcontext():
+    with interruptible() as asked, bar, closing(log) if first else nullcontext():
+        try:
             for batch in task.batches(step) if step < plan.steps else ():
                 torch.manual_seed(task.seed * 1_000_003 + step)  # dropout etc.: from the seed and the step alone
                 rate = learning_rate(step, plan)
@@ -324,10 +331,10 @@ def fit(task: Task, plan: Plan, folder: str | Path, progress: bool = True) -> di
                     save_checkpoint(folder / "last.pt", state())
                 if ended:
                     break
-    except BaseException:
-        if step > begun and not between:
-            save_checkpoint(folder / "last.pt", state())  # all processes hold the same: whoever is left saves it
-        raise
+        except BaseException:
+            if step > begun and not between:
+                save_checkpoint(folder / "last.pt", state())  # all processes hold the same: whoever is left saves it
+            raise
     parallel.wait()  # nobody hangs up while another still measures
     found = {"step": step, "steps": plan.steps, "stopped": step < plan.steps}
     return found | {"best": best if math.isfinite(best) else None}
@@ -336,7 +343,7 @@ def fit(task: Task, plan: Plan, folder: str | Path, progress: bool = True) -> di
 def stages(task: Task, batch: tuple, optimisers: dict) -> Iterator[tuple[str, dict]]:
     """Go through the losses of our share of a batch, in as many turns as the options say, up to the gradients -> each
     group, ready for its update, with figures to log. All turns draw as one."""
-    turns, held = task.options.accumulate, len(batch[0])
+    turns, held = task.options.accumulate, len(batch[0]) * (parallel.world() if task.reads_share else 1)
     size = held // (parallel.world() * turns)
     if size * parallel.world() * turns != held:
         raise WavelldmError(
@@ -352,7 +359,7 @@ def stages(task: Task, batch: tuple, optimisers: dict) -> Iterator[tuple[str, di
     going = []
     for turn in range(turns):
         with parallel.drawing(size, turn, turns):
-            going.append(task.losses(parallel.share(batch)))
+            going.append(task.losses(parallel.share(batch, task.reads_share)))
     while True:
         begun, found, group = random_state(task.device), {}, None
         for turn, losses in enumerate(going):

@@ -118,6 +118,7 @@ class MaskTask(Task):
     def read(self, corpus: Corpus) -> None:
         o = self.options
         recipe = replace(RECIPE, faint=o.harmless, narrow=o.harmless)
+        self.reads_share = True
         self.batches, self.valid = mixtures(
             corpus, self.sr, o.seconds, o.batch_size, self.seed, o.num_workers, None, recipe, VALID, HELD_OUT, o.hissy
         )

@@ -32,7 +32,7 @@ def mixtures(
     held_out: int = HELD_OUT,
     hissy: float = 0.0,
 ) -> tuple[Callable[[int], Iterator], list]:
-    """-> a function from a step to the batches (noisy, clean) from there on, and held-out batches.
+    """-> a function from a step to the batches (noisy, clean) from there on, our share of them, and held-out batches.
 
     `snr`: other bounds in dB, on active speech, than those of the recipes; the ratio is drawn between them and met
     exactly. `hissy`: share of the recordings that is left out of training, those with the loudest pauses: what hisses
@@ -59,4 +59,5 @@ def mixtures(
     if hissy:
         floors = speech.floors()
         speech.draw_from(floors > np.quantile(floors, hissy))
-    return lambda first: batches(speech, noise, recipe, sr, seconds, batch, seed, workers, first, rooms), valid
+    place = parallel.place()
+    return lambda first: batches(speech, noise, recipe, sr, seconds, batch, seed, workers, first, rooms, place), valid

@@ -10,6 +10,7 @@ So that the sum is the same, random numbers are drawn for the whole batch, and e
 """
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
@@ -29,6 +30,10 @@ T = TypeVar("T")
 TURN: ContextVar[tuple[int, int]] = ContextVar("TURN", default=(0, 1))  # which of how many turns this is
 
 PATIENCE = timedelta(days=1)  # how long the others wait while the first decodes or encodes a corpus
+ASKED: list[float] = []  # when we were asked to stop, by Ctrl-C or SIGTERM
+LEAVE = 10.0  # seconds after which who was asked to stop leaves without the others; torchrun kills after 30
+GONE = "another process failed or hangs; look at what it wrote last, and start the same command again"
+POLL = 2e-4  # seconds between two looks whether a message is through
 
 
 @contextmanager
@@ -68,9 +73,15 @@ def parts() -> tuple[int, int]:
     return rank() + world() * turn, world() * turns
 
 
-def share(batch: tuple) -> tuple:
-    """Our part of a global batch of tensors (B, ...) -> (B / parts, ...)."""
-    part, count = parts()
+def place() -> tuple[int, int]:
+    """Which process we are, and how many there are."""
+    return rank(), world()
+
+
+def share(batch: tuple, ours: bool = False) -> tuple:
+    """Our part of a global batch of tensors (B, ...) -> (B / parts, ...). ours: it holds the items of our process alone
+    already."""
+    part, count = TURN.get() if ours else parts()
     return tuple(x[part::count] for x in batch)
 
 
@@ -130,11 +141,25 @@ def drawing(size: int, turn: int = 0, turns: int = 1) -> Iterator[None]:
         TURN.reset(token)
 
 
+def add_up(x: Tensor) -> None:
+    """x becomes the sum over all processes. Waits in Python, which hears signals: where another process hangs, one that
+    was asked to stop does not hang with it."""
+    work = dist.all_reduce(x, async_op=True)
+    while not work.is_completed():
+        if ASKED and time.monotonic() - ASKED[0] > LEAVE:
+            raise WavelldmError(GONE)
+        time.sleep(POLL)
+    try:
+        work.wait()
+    except RuntimeError as error:
+        raise WavelldmError(GONE) from error
+
+
 def mean_of_all(x: Tensor) -> Tensor:
     """The mean of x over all processes, without a gradient: for what a loss divides by."""
     x = x.detach().clone()
     if world() > 1:
-        dist.all_reduce(x)
+        add_up(x)
         x /= world()
     return x
 
@@ -145,7 +170,7 @@ def average_gradients(weights: list) -> None:
         return
     grads = [w.grad for w in weights if w.grad is not None]
     flat = torch.cat([g.flatten() for g in grads])
-    dist.all_reduce(flat)
+    add_up(flat)
     for g, part in zip(grads, (flat / world()).split([g.numel() for g in grads])):
         g.copy_(part.view_as(g))
 
@@ -155,7 +180,7 @@ def anyone(flag: bool, device: torch.device | str = "cpu") -> bool:
     if world() == 1:
         return flag
     asked = Tensor([float(flag)]).to(device)
-    dist.all_reduce(asked)
+    add_up(asked)
     return bool(asked.item())
 
 

@@ -63,8 +63,9 @@ class PriorTask(Task):
         speech, self.valid = parallel.in_turn(decode)
         nominal = batches(speech, None, NOMINAL, self.sr, o.seconds, MEASURED_SIZE, self.seed)
         self.measure(islice(nominal, MEASURED))
+        self.reads_share, share = True, parallel.place()
         self.batches = lambda first: batches(
-            speech, None, RECIPE, self.sr, o.seconds, o.batch_size, self.seed, o.num_workers, first
+            speech, None, RECIPE, self.sr, o.seconds, o.batch_size, self.seed, o.num_workers, first, share=share
         )
 
     def error(self, model: SpeechPrior, wav: Tensor, t: Tensor, eps: Tensor) -> Tensor:

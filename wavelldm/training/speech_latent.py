@@ -66,9 +66,10 @@ class SpeechLatentTask(Task):
         speech, valid = parallel.in_turn(decode)
         first = batches(speech, None, RECIPE, self.sr, o.seconds, MEASURED_SIZE, self.seed)
         self.begin([next(first)[-1] for _ in range(1 if self.started else MEASURED)])
+        self.reads_share, share = True, parallel.place()
         self.with_data(
             lambda step: batches(
-                speech, None, RECIPE, self.sr, o.seconds, o.batch_size, self.seed, o.num_workers, step
+                speech, None, RECIPE, self.sr, o.seconds, o.batch_size, self.seed, o.num_workers, step, share=share
             ),
             valid,
         )

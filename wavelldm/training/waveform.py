@@ -87,6 +87,7 @@ class WaveTask(Task):
 
     def read(self, corpus: Corpus) -> None:
         o = self.options
+        self.reads_share = True
         self.batches, self.valid = mixtures(corpus, self.sr, o.seconds, o.batch_size, self.seed, o.num_workers, o.snr)
 
     def losses(self, batch: tuple) -> Iterator:
