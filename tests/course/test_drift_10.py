@@ -4,6 +4,7 @@ import pytest
 import torch
 from lift import definitions
 
+from wavelldm.course import steps
 from wavelldm.diffusion import unet
 from wavelldm.diffusion.unet import UNetConfig
 from wavelldm.nn import attention as layers_attention
@@ -12,6 +13,7 @@ from wavelldm.training.presets import PRESETS, preset
 
 torch.set_num_threads(1)
 HAND = definitions("10")
+HAND["turn"] = steps.turn  # the reader writes it
 NAMES = "step_embedding Norm Block rotary Attention Middle Level MyUNet count_macs numbers shake influence".split()
 SMALL = UNetConfig(dims=(16, 24, 32), embedding=16, cond_dim=8, heads=2, window=5)
 

@@ -1,5 +1,6 @@
 import contextlib
 
+import numpy as np
 import pytest
 import torch
 
@@ -83,3 +84,15 @@ def test_sixteen_bit_samples_are_played_at_their_level(monkeypatch):
         with contextlib.suppress(ValueError):  # there is nothing to play
             notebook.player(wav, 16_000)
     assert (played[0] == played[1]).all() and played[0].tolist() == [0.5, -0.25]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [[1.0, 2.0], (1.0, 2.0), np.array([1.0, 2.0]), torch.tensor([1.0, 2.0]), [torch.tensor(1.0), np.float64(2.0)]],
+    ids=("list", "tuple", "array", "tensor", "mixed"),
+)
+def test_an_answer_may_be_a_list_a_tuple_an_array_or_a_tensor(answer, capsys):
+    notebook.exercise("a", answer, [1.0, 2.0])
+    notebook.exercise("b", answer, torch.tensor([1.0, 2.5]))
+    notebook.exercise("c", [answer, answer], torch.tensor([[1.0, 2.0]] * 2))
+    assert [line[0] for line in capsys.readouterr().out.splitlines()] == list("✓✗✓")

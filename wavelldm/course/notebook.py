@@ -16,13 +16,14 @@ import torch
 from .. import __version__
 from ..audio.files import as_float
 from ..errors import WavelldmError
+from .steps import plain
 
 if TYPE_CHECKING:
     from IPython.display import Audio
 
 PROFILES = ("quick", "cpu", "gpu")
 LONGEST = 30.0  # seconds that a player plays at most
-Array = torch.Tensor | np.ndarray | float
+Array = torch.Tensor | np.ndarray | float | list | tuple
 
 
 @dataclass
@@ -72,8 +73,9 @@ def start(name: str, seed: int = 0) -> Session:
 
 
 def check(name: str, mine: Array, theirs: Array, close: float = 1e-4) -> None:
-    """Print whether two results are exactly equal, close, or different and by how much."""
-    a, b = (torch.as_tensor(x).detach().cpu() for x in (mine, theirs))
+    """Print whether two results are exactly equal, close, or different and by how much. Numbers, lists and tuples of
+    them or of arrays, arrays and tensors count alike."""
+    a, b = plain(mine), plain(theirs)
     kind = torch.complex128 if a.is_complex() or b.is_complex() else torch.float64
     if a.shape != b.shape:
         print(f"✗ {name}: shapes differ, {tuple(a.shape)} and {tuple(b.shape)}")

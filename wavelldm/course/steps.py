@@ -4,12 +4,14 @@
 notebook runs past a step that is still open. Where a result is wrong in a known way, a hint says what happened.
 """
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import WavelldmError
@@ -19,11 +21,13 @@ CLOSE = 1e-4  # of the largest value
 
 @dataclass(frozen=True)
 class Step:
-    """One step: what it should do, arguments to try it on, and for each hint a function that errs in that way."""
+    """One step: what it should do, arguments to try it on, and for each hint a function that errs in that way.
+    `seen` says what is compared, as a list: the answer alone, or more, such as its gradients."""
 
     right: Callable
     arguments: Callable[[torch.Generator], list[tuple]]
     slips: dict[str, Callable]
+    seen: Callable[..., list] = lambda answer, *_: [answer]
 
 
 def some(g: torch.Generator, *shape: int) -> Tensor:
@@ -43,6 +47,45 @@ def deep_filter(seen: Tensor, weights: Tensor) -> Tensor:
 def flow_step(x: Tensor, end: Tensor, t: float, then: float) -> Tensor:
     """From place t of the straight line to `then`, if the line ends at `end`."""
     return x + (then - t) / (1 - t) * (end - x)
+
+
+def straight_through(x: Tensor, rounded: Tensor) -> Tensor:
+    """The value of `rounded`, with the gradient of x."""
+    return rounded.detach() + (x - x.detach())
+
+
+def with_gradients(answer: Any, *inputs: Tensor) -> list:
+    """An answer, and the gradient of its sum by each of the inputs, 0 where there is none."""
+    if not isinstance(answer, Tensor) or not answer.requires_grad:
+        return [answer, *map(torch.zeros_like, inputs)]
+    found = torch.autograd.grad(answer.sum(), inputs, allow_unused=True)
+    return [answer, *(torch.zeros_like(x) if g is None else g for x, g in zip(inputs, found))]
+
+
+def rounding(g: torch.Generator, *shape: int) -> tuple[Tensor, Tensor]:
+    x = 3 * some(g, *shape)
+    return x.requires_grad_(), x.detach().round().requires_grad_()
+
+
+def causal_padding(x: Tensor, kernel: int, dilation: int = 1, stride: int = 1) -> Tensor:
+    """x (B, C, T) with the zeros of a causal convolution: all before it, and behind it what fills the last stride."""
+    return F.pad(x, ((kernel - 1) * dilation + 1 - stride, -x.shape[-1] % stride))
+
+
+def critic_loss(real: Tensor, made: Tensor) -> Tensor:
+    """Least squares (LSGAN): 1 for real, 0 for made."""
+    return (1 - real).square().mean() + made.square().mean()
+
+
+def ddim_step(z_t: Tensor, z0: Tensor, now: float, then: float, sigma: float = 0.0) -> Tensor:
+    """From alpha-bar `now` to `then`, with the estimate z0, before noise of deviation sigma is added (DDIM, eq. 12)."""
+    eps = (z_t - math.sqrt(now) * z0) / math.sqrt(1 - now)
+    return math.sqrt(then) * z0 + math.sqrt(max(1 - then - sigma**2, 0)) * eps
+
+
+def turn(a: Tensor, b: Tensor, angle: Tensor) -> tuple[Tensor, Tensor]:
+    """The complex number a + ib, turned by an angle in radians -> its two parts."""
+    return a * angle.cos() - b * angle.sin(), a * angle.sin() + b * angle.cos()
 
 
 STEPS = {
@@ -73,6 +116,98 @@ STEPS = {
             "this jumps to the end at once; go a part of the way": lambda x, end, t, then: end,
         },
     ),
+    "straight through": Step(
+        straight_through,
+        lambda g: [rounding(g, 2, 3), rounding(g, 5)],
+        {
+            "the value is right, but no gradient reaches x": lambda x, rounded: rounded.detach(),
+            "the value is right, but its gradient goes to `rounded` instead of x": lambda x, rounded: rounded,
+            "the value is right, but `rounded` gets a gradient as well; detach it": lambda x, rounded: (
+                rounded + (x - x.detach())
+            ),
+            "this is x as it was; the value has to be that of `rounded`": lambda x, rounded: x,
+        },
+        with_gradients,
+    ),
+    "causal padding": Step(
+        causal_padding,
+        lambda g: [(some(g, 2, 3, 10), 7, 2, 1), (some(g, 1, 2, 10), 6, 1, 4)],
+        {
+            "the zeros stand behind the signal, and the output looks ahead; put them before it": (
+                lambda x, kernel, dilation, stride: F.pad(
+                    x, (-x.shape[-1] % stride, (kernel - 1) * dilation + 1 - stride)
+                )
+            ),
+            "half of the zeros stand behind the signal: that looks ahead; put them all before it": (
+                lambda x, kernel, dilation, stride: F.pad(
+                    causal_padding(x, kernel, dilation, stride)[..., (cut := (kernel * dilation - dilation) // 2) :],
+                    (0, cut),
+                )
+            ),
+            "with a stride, stride - 1 zeros fewer stand before the signal": lambda x, kernel, dilation, stride: F.pad(
+                x, ((kernel - 1) * dilation, -x.shape[-1] % stride)
+            ),
+            "a dilation spreads the taps: (kernel - 1) * dilation zeros": lambda x, kernel, dilation, stride: (
+                causal_padding(x, kernel, 1, stride)
+            ),
+            "the last stride is cut short; zeros behind the signal fill it up": lambda x, kernel, dilation, stride: (
+                F.pad(x, ((kernel - 1) * dilation + 1 - stride, 0))
+            ),
+        },
+    ),
+    "critic's loss": Step(
+        critic_loss,
+        lambda g: [(some(g, 4, 1, 6), some(g, 4, 1, 6)), (some(g, 3), some(g, 7))],
+        {
+            "the other way round: the critic should say 1 to real and 0 to made": lambda real, made: critic_loss(
+                made, real
+            ),
+            "this is the generator's loss, which asks for a 1 for what is made": lambda real, made: (
+                (1 - made).square().mean()
+            ),
+            "what is made has to cost something too, or the critic says 1 to everything": lambda real, made: (
+                (1 - real).square().mean()
+            ),
+            "take the mean of the squares, not their sum": lambda real, made: (
+                (1 - real).square().sum() + made.square().sum()
+            ),
+            "least squares: square the distances": lambda real, made: (1 - real).abs().mean() + made.abs().mean(),
+        },
+    ),
+    "DDIM step": Step(
+        ddim_step,
+        lambda g: [(some(g, 2, 3), some(g, 2, 3), 0.3, 0.6, 0.0), (some(g, 2, 3), some(g, 2, 3), 0.1, 0.4, 0.5)],
+        {
+            "`now` and `then` are alpha-bar; the factors are their roots": lambda z_t, z0, now, then, sigma: (
+                then * z0 + (1 - then - sigma**2) * (z_t - now * z0) / (1 - now)
+            ),
+            "this mixes for `now` again; the result has the noise of `then`": lambda z_t, z0, now, then, sigma: (
+                ddim_step(z_t, z0, now, now, sigma)
+            ),
+            "sigma squared of the noise is drawn anew later; leave room for it": lambda z_t, z0, now, then, sigma: (
+                ddim_step(z_t, z0, now, then)
+            ),
+            "the noise in z_t is (z_t - root(now) z0) / root(1 - now); divide": lambda z_t, z0, now, then, sigma: (
+                math.sqrt(then) * z0 + math.sqrt(1 - then - sigma**2) * (z_t - math.sqrt(now) * z0)
+            ),
+        },
+    ),
+    "rotary": Step(
+        turn,
+        lambda g: [(some(g, 2, 5), some(g, 2, 5), some(g, 2, 5)), (some(g, 4), some(g, 4), 3 * some(g, 4))],
+        {
+            "this turns the other way round; the minus stands before b sin": lambda a, b, angle: turn(a, b, -angle),
+            "the second part needs the old a, not the new one": lambda a, b, angle: (
+                (new := turn(a, b, angle)[0]),
+                new * angle.sin() + b * angle.cos(),
+            ),
+            "each part of a product of complex numbers mixes both of a and b": lambda a, b, angle: (
+                a * angle.cos(),
+                b * angle.sin(),
+            ),
+            "the angle is in radians already": lambda a, b, angle: turn(a, b, angle.deg2rad()),
+        },
+    ),
 }
 
 
@@ -85,6 +220,11 @@ def plain(x: Any) -> Tensor:
     if isinstance(x, (list, tuple)):
         return torch.stack([plain(part) for part in x]) if len(x) else torch.empty(0)
     return torch.as_tensor(x)
+
+
+def observed(step: Step, cases: list[tuple], answers: list) -> list[Tensor]:
+    """What is compared of the answers to all cases, in a row."""
+    return [plain(part) for answer, case in zip(answers, cases) for part in step.seen(answer, *case)]
 
 
 def agree(mine: Iterable[Tensor], theirs: Iterable[Tensor]) -> bool:
@@ -104,7 +244,7 @@ def todo(name: str, mine: Callable) -> Callable:
         raise WavelldmError(f"there is no step called '{name}'; choose of {', '.join(STEPS)}")
     step, g = STEPS[name], torch.Generator().manual_seed(0)
     cases = step.arguments(g)
-    theirs = [plain(step.right(*case)) for case in cases]
+    theirs = observed(step, cases, [step.right(*case) for case in cases])
     try:
         answers = [mine(*case) for case in cases]
     except Exception as error:  # whatever a reader's code may raise
@@ -114,7 +254,7 @@ def todo(name: str, mine: Callable) -> Callable:
         print(f"… {name}: your turn; until then the notebook goes on with the finished one")
         return step.right
     try:
-        answers = [plain(answer) for answer in answers]
+        answers = observed(step, cases, answers)
     except (TypeError, ValueError, RuntimeError):
         print(f"✗ {name}: it returns {type(answers[0]).__name__}; return numbers, a list of them, or a tensor")
         return step.right
@@ -127,7 +267,7 @@ def todo(name: str, mine: Callable) -> Callable:
 
 def _hint(step: Step, cases: list[tuple], answers: list[Tensor], theirs: list[Tensor]) -> str:
     for hint, slip in step.slips.items():
-        if agree(answers, [plain(slip(*case)) for case in cases]):
+        if agree(answers, observed(step, cases, [slip(*case) for case in cases])):
             return hint
     for a, b in zip(answers, theirs):
         if a.shape != b.shape:
