@@ -140,11 +140,15 @@ class Graph(nn.Module):
         if c.full:
             self.register_buffer("reach", net.reach.detach())
 
+    def bases(self) -> tuple[Tensor, Tensor]:
+        """The transform of a frame and its inverse, as matrices."""
+        return bases(self.window, self.numbers)
+
     def spectrum(self, wav: Tensor) -> Tensor:
         """wav (1, (T + 1) * hop) -> (2, T, bins): real and imaginary part."""
         halves = wav.reshape(-1, self.config.hop)  # (T + 1, hop)
         frames = torch.cat([halves[:-1], halves[1:]], dim=1)  # (T, n_fft)
-        return torch.stack((frames @ bases(self.window, self.numbers)[0]).chunk(2, dim=1))
+        return torch.stack((frames @ self.bases()[0]).chunk(2, dim=1))
 
     def features(self, spec: Tensor) -> Tensor:
         """spec (2, T, bins) -> (3, T, bands): what MaskNet.features gives."""
@@ -208,9 +212,7 @@ class Graph(nn.Module):
 
     def frames(self, spec: Tensor) -> Tensor:
         """spec (2, T, bins) -> windowed frames in halves (T, 2, hop)."""
-        return (torch.cat([spec[0], spec[1]], dim=1) @ bases(self.window, self.numbers)[1]).reshape(
-            -1, 2, self.config.hop
-        )
+        return (torch.cat([spec[0], spec[1]], dim=1) @ self.bases()[1]).reshape(-1, 2, self.config.hop)
 
 
 class Stream(Graph):

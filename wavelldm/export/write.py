@@ -75,28 +75,12 @@ def noisy_speech(sr: int = 16_000, seconds: float = 10.0, snr: float = 5.0, seed
     return mix_at_snr(wav, noise[None], snr, sr)
 
 
-def export(
-    name: str | Path,
-    target: str | Path,
-    streaming: bool = False,
-    chunk: int = 1,
-    int8: str | None = None,
-    force: bool = False,
-) -> Report:
-    """Write the mask network of a denoiser as an ONNX file, whole or not at all.
-
-    By default the file takes a recording at once. With `streaming` it keeps states: `chunk` frames at a time of a
-    network that hears time one way, spans of 10 s of one that hears it both ways. If the graph's result differs from
-    the network's by more than TOLERANCE, nothing is written.
-
-    `int8`: products with weights are computed in bytes, in the recurrence of single frames too, which changes the
-    result: it must then lie within ROUGH decibels of the network's. The other factor is rounded by the range that it
-    has each time ("dynamic"), or that it had in speech ("static").
-    """
+def prepared(name: str | Path, streaming: bool, chunk: int) -> tuple[MaskDenoiser, Graph, run.Facts]:
+    """A denoiser, its network as a graph, and what the file will say of itself."""
     denoiser = load(name)
     if not isinstance(denoiser, MaskDenoiser) or denoiser.guided:
         raise WavelldmError(f"{name} cannot be exported; choose studio16k, base16k, or the weights of a mask network")
-    net, target = denoiser.mask, Path(target)
+    net = denoiser.mask
     both_ways = net.config.both_ways
     if not streaming and chunk != 1:
         raise WavelldmError("a chunk has a length where the file keeps states; add --streaming, or leave --chunk out")
@@ -117,21 +101,43 @@ def export(
         hash=net.hash,
         chunk=chunk,
     )
+    return denoiser, graph.eval(), facts
+
+
+def export(
+    name: str | Path,
+    target: str | Path,
+    streaming: bool = False,
+    chunk: int = 1,
+    int8: str | None = None,
+    force: bool = False,
+) -> Report:
+    """Write the mask network of a denoiser as an ONNX file, whole or not at all.
+
+    By default the file takes a recording at once. With `streaming` it keeps states: `chunk` frames at a time of a
+    network that hears time one way, spans of 10 s of one that hears it both ways. If the graph's result differs from
+    the network's by more than TOLERANCE, nothing is written.
+
+    `int8`: products with weights are computed in bytes, in the recurrence of single frames too, which changes the
+    result: it must then lie within ROUGH decibels of the network's. The other factor is rounded by the range that it
+    has each time ("dynamic"), or that it had in speech ("static").
+    """
+    denoiser, graph, facts = prepared(name, streaming, chunk)
     if int8 not in (None, "dynamic", "static"):
         raise WavelldmError(f"weights are rounded 'dynamic' or 'static', not '{int8}'")
-    model = to_onnx(graph.eval(), plain=int8 is not None)
+    model = to_onnx(graph, plain=int8 is not None)
     if int8:
         model = in_bytes(model, facts if int8 == "static" else None)
     compact(model)
     model.metadata_props.add(key="wavelldm", value=json.dumps(asdict(facts)))
     with writing(target, force) as part:
         part.write_bytes(model.SerializeToString())
-        difference, distance = compare(part, denoiser, facts)
+        difference, distance = compare(light.Graph(part), denoiser, facts)
         if not (distance <= ROUGH if int8 else difference <= TOLERANCE):
             raise WavelldmError(
                 f"the graph differs from the network by {difference:.1e} ({distance:.1f} dB); nothing was written"
             )
-    return Report(target, facts, target.stat().st_size, difference, distance)
+    return Report(Path(target), facts, Path(target).stat().st_size, difference, distance)
 
 
 def weights_kind(name: str | Path) -> str:
@@ -436,9 +442,9 @@ def in_fewer_bits(x: np.ndarray) -> tuple[np.ndarray, np.ndarray | None] | None:
     return (half, None) if np.array_equal(half.astype(np.float32), x) else None
 
 
-def compare(path: Path, denoiser: MaskDenoiser, facts: run.Facts) -> tuple[float, float]:
-    """How far what the file makes of 10 s of noisy speech lies from what the network makes: at most, and in dB."""
-    wav, ready = noisy_speech(facts.sr), light.Graph(path)
+def compare(ready: light.Graph, denoiser: MaskDenoiser, facts: run.Facts) -> tuple[float, float]:
+    """How far what a file makes of 10 s of noisy speech lies from what the network makes: at most, and in dB."""
+    wav = noisy_speech(facts.sr)
     if facts.form == "whole":
         with torch.no_grad():
             theirs = denoiser.mask(wav[None])[0].numpy()
