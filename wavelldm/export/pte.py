@@ -112,10 +112,10 @@ def to_pte(graph: Graph, about: str) -> bytes:
         raise WavelldmError(MISSING) from None
     graph = plain(graph)
     if isinstance(graph, Whole):
-        length = torch.export.Dim("samples", min=2, max=LONGEST * graph.config.sr)
+        length = torch.export.Dim.DYNAMIC(min=2 * graph.config.hop, max=LONGEST * graph.config.sr)
     else:
         hops = graph.config.taps + light.SPAN + light.AFTER + 1
-        length = graph.config.hop * torch.export.Dim("hops", min=graph.config.taps + graph.config.ahead + 2, max=hops)
+        length = torch.export.Dim.DYNAMIC(min=graph.config.hop, max=hops * graph.config.hop)
     free = tuple({graph.axes[name]: length} if name in graph.axes else None for name in graph.inputs)
     with silent(), torch.no_grad():
         program = torch.export.export(graph, graph.silence(), dynamic_shapes=free)
