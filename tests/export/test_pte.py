@@ -74,3 +74,9 @@ def test_without_executorch_one_sentence_says_what_to_install(small, tmp_path):
 def test_only_denoisers_in_floats_become_pte_files(others, tmp_path, capsys):
     assert main(["export", *others, "-o", str(tmp_path / "own.pte")]) != 0
     assert "a .pte file holds a denoiser in floats" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("others", [["base16k"], ["studio16k", "--streaming"]])
+def test_graphs_without_a_fixed_length_are_refused(others, tmp_path, capsys):
+    assert main(["export", *others, "-o", str(tmp_path / "own.pte")]) != 0
+    assert "take base16k and add --streaming" in capsys.readouterr().err

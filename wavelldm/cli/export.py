@@ -37,7 +37,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     sub.add_argument(
         "-o",
         "--output",
-        help="the file to write (default: NAME.onnx); a denoiser whose name ends in .pte is written for ExecuTorch",
+        help="the file to write (default: NAME.onnx); with --streaming, a name in .pte asks for ExecuTorch",
     )
     sub.add_argument(
         "--streaming",
@@ -91,7 +91,7 @@ def run_export(args: argparse.Namespace) -> None:
         raise WavelldmError(f"{name} is not rounded; leave --int8 out")
     target = Path(args.output or f"{name}{f'-{args.part}' if args.part else ''}.onnx")
     if target.suffix == ".pte" and (in_parts or at_once or args.int8):
-        raise WavelldmError("a .pte file holds a denoiser in floats; choose base16k or studio16k, and leave --int8 out")
+        raise WavelldmError("a .pte file holds a denoiser in floats; choose base16k, and leave --int8 out")
     if in_parts or at_once:
         if kind == "Codec":
             size, difference = export_codec(args.model, args.part, target, args.int8 is not None, args.force)
