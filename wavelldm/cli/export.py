@@ -8,6 +8,7 @@ from .options import add_force, command, number, show
 EXAMPLES = """  wavelldm export -o studio16k.onnx                   a recording at once: wav (1, N) -> cleaned (1, N)
   wavelldm export base16k -o live.onnx --streaming     16 ms at a time, states as inputs and outputs
   wavelldm export base16k -o live.onnx --streaming --chunk 64
+  wavelldm export base16k -o live.pte --streaming      the same for ExecuTorch with XNNPACK
   wavelldm export voice16k --part encoder              a codec: wav (1, N) -> codes (1, 4, T)
   wavelldm export voice16k-diffusion                   latent diffusion in one step: wav, noise -> cleaned
   wavelldm export restore16k-filler                    what fills gaps: spectra -> spectrum
@@ -20,7 +21,7 @@ def add(commands: argparse._SubParsersAction) -> None:
         commands,
         "export",
         run_export,
-        "write a denoiser as one ONNX file for phones, browsers and other programs",
+        "write a denoiser as one ONNX or ExecuTorch file for phones, browsers and other programs",
         "Write a mask network as one ONNX file that takes samples and gives samples: transforms, network and filter "
         "are inside, all numbers are real. The file is then run on 10 s of noisy speech, and refused if it differs "
         "from PyTorch by more than 1e-4.",
@@ -33,7 +34,11 @@ def add(commands: argparse._SubParsersAction) -> None:
         help="studio16k (default), base16k, voice16k, voice16k-diffusion, restore16k-filler, restore16k-latent, or "
         "weights by their path",
     )
-    sub.add_argument("-o", "--output", help="the file to write (default: NAME.onnx)")
+    sub.add_argument(
+        "-o",
+        "--output",
+        help="the file to write (default: NAME.onnx); with --streaming, a name in .pte asks for ExecuTorch",
+    )
     sub.add_argument(
         "--streaming",
         action="store_true",
@@ -85,6 +90,8 @@ def run_export(args: argparse.Namespace) -> None:
     if args.int8 and (at_once or kind == "SpeechLatent"):
         raise WavelldmError(f"{name} is not rounded; leave --int8 out")
     target = Path(args.output or f"{name}{f'-{args.part}' if args.part else ''}.onnx")
+    if target.suffix == ".pte" and (in_parts or at_once or args.int8):
+        raise WavelldmError("a .pte file holds a denoiser in floats; choose base16k, and leave --int8 out")
     if in_parts or at_once:
         if kind == "Codec":
             size, difference = export_codec(args.model, args.part, target, args.int8 is not None, args.force)
@@ -100,7 +107,12 @@ def run_export(args: argparse.Namespace) -> None:
             f"{args.model} -> {target} ({size / 1e6:.2f} MB, {args.part or kind}; differs from PyTorch by {unlike})",
         )
         return
-    report = export(args.model, target, args.streaming, int(chunk), args.int8, args.force)
+    if target.suffix == ".pte":
+        from ..export.pte import export_pte
+
+        report = export_pte(args.model, target, args.streaming, int(chunk), args.force)
+    else:
+        report = export(args.model, target, args.streaming, int(chunk), args.int8, args.force)
     facts = {
         "output": str(target),
         "bytes": report.size,

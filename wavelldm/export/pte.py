@@ -23,11 +23,10 @@ from ..audio.files import writing
 from ..errors import WavelldmError
 from ..light import denoiser as light
 from ..light import run
-from .graphs import Graph, Recurrence, Whole
+from .graphs import Graph, Recurrence, Stream
 from .write import TOLERANCE, Report, compare, prepared, quiet
 
 MISSING = "writing .pte files needs ExecuTorch; install it with: pip install 'wavelldm[executorch]'"
-LONGEST = 30  # seconds that a file which takes a recording at once has memory for
 
 
 class Steps(nn.Module):
@@ -111,14 +110,8 @@ def to_pte(graph: Graph, about: str) -> bytes:
     except ImportError:
         raise WavelldmError(MISSING) from None
     graph = plain(graph)
-    if isinstance(graph, Whole):
-        length = torch.export.Dim("samples", min=2, max=LONGEST * graph.config.sr)
-    else:
-        hops = graph.config.taps + light.SPAN + light.AFTER + 1
-        length = graph.config.hop * torch.export.Dim("hops", min=graph.config.taps + graph.config.ahead + 2, max=hops)
-    free = tuple({graph.axes[name]: length} if name in graph.axes else None for name in graph.inputs)
     with silent(), torch.no_grad():
-        program = torch.export.export(graph, graph.silence(), dynamic_shapes=free)
+        program = torch.export.export(graph, graph.silence())
         edge = to_edge_transform_and_lower(
             program, partitioner=[XnnpackPartitioner()], constant_methods={"wavelldm": about}
         )
@@ -126,13 +119,13 @@ def to_pte(graph: Graph, about: str) -> bytes:
 
 
 def export_pte(
-    name: str | Path, target: str | Path, streaming: bool = False, chunk: int = 1, force: bool = False
+    name: str | Path, target: str | Path, streaming: bool = True, chunk: int = 1, force: bool = False
 ) -> Report:
-    """Write the mask network of a denoiser as an ExecuTorch file, whole or not at all; as `write.export` does.
-
-    A file that takes a recording at once has memory for LONGEST seconds.
-    """
+    """Write the mask network of a denoiser that hears time one way as an ExecuTorch file, whole or not at all, as
+    `write.export` does. Each call takes `chunk` frames, as all lengths are fixed."""
     denoiser, graph, facts = prepared(name, streaming, chunk)
+    if not isinstance(graph, Stream):
+        raise WavelldmError("a .pte file cleans a stream hop by hop; take base16k and add --streaming")
     content = to_pte(graph, json.dumps(asdict(facts)))
     with writing(target, force) as part:
         part.write_bytes(content)
