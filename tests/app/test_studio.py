@@ -104,7 +104,9 @@ def test_refine_is_the_modules(studio, clips, tmp_path):
 def test_words_are_the_modules_and_the_same_seed_is_the_same_sound(studio):
     choices = ("two low beeps, then a violin", 1.0, 3.5, 4)
     found = studio.words(*choices, 7, "rain and xyzzy")
-    assert same(found.versions["sound"], generate(*choices, 7, "rain and xyzzy")[0])
+    with pytest.warns(UserWarning, match="violin"):
+        expected = generate(*choices, 7, "rain and xyzzy")[0]
+    assert same(found.versions["sound"], expected)
     assert "'violin', 'xyzzy'" in found.notes[0] and found.picture.read_bytes()[:4] == b"\x89PNG"
     other = studio.words(*choices, 8, "rain and xyzzy").versions["sound"]
     assert not same(other, files.load(found.versions["sound"])[0])
