@@ -217,6 +217,8 @@ def test_notebooks_follow_the_template(path):
     source = ["".join(c["source"]) for c in cells]
     code = [c for c in cells if c["cell_type"] == "code"]
     outputs = [o for c in code for o in c.get("outputs", [])]
+    told = "".join("".join(o.get("text", "")) for o in outputs)
+    assert not re.search(r"/(home|root|work|tmp|Users)/\w", told), "outputs name no folder of a machine"
     assert source[0].startswith(build.badge(path)), "first comes the Colab badge: run `make notebooks`"
     assert source[1] == build.setup(path), "then the set-up cell: run `make notebooks`"
     assert outputs and not [o for o in outputs if o["output_type"] == "error"], "committed with outputs, without errors"
