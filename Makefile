@@ -3,10 +3,15 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
+# browsers, servers, clusters and notebooks have processes of their own, or deadlines: the others run side by side first
+BUSY := tests/app tests/batch tests/web tests/test_notebooks.py
+tested = $(BIN)/python -m pytest $(addprefix --ignore=,$(BUSY)) -n logical --maxprocesses 4 --dist loadfile || failed=1; \
+	$(BIN)/python -m pytest $(BUSY) $(1) || failed=1; exit $${failed:-0}
+
 MANIFEST ?=
 TABLE := $(if $(MANIFEST),--manifest $(MANIFEST))
 
-.PHONY: help demo test unit lint wheel web lab notebooks android bench bench-codec bench-restore train-codec train-denoiser train-restorer train-ladder train-refining clean
+.PHONY: help demo test unit lint wheel graphs web lab notebooks android bench bench-codec bench-restore train-codec train-denoiser train-restorer train-ladder train-refining clean
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
@@ -14,14 +19,17 @@ demo: $(VENV)/metrics ## clean a noisy clip: sounds, before/after picture and me
 	$(BIN)/wavelldm demo
 
 test: $(VENV)/dev ## unit tests, then every notebook in the quick profile
-	$(BIN)/python -m pytest
+	$(tested)
 
 unit: $(VENV)/dev ## unit tests only
-	$(BIN)/python -m pytest -m "not notebook"
+	$(call tested,-m "not notebook")
 
 lint: $(VENV)/dev ## format and rules (ruff)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+
+graphs: $(VENV)/dev ## write the ONNX graphs that ship anew, beside their weights
+	$(BIN)/python -c 'from wavelldm.export.write import write_shipped; write_shipped()'
 
 web: ## build the browser app into wavelldm/web (needs Node 20)
 	cd web && npm ci --no-fund --no-audit && npm run check && npm run build
@@ -37,7 +45,7 @@ notebooks: $(VENV)/dev ## run all notebooks again and save them with their outpu
 
 bench: $(VENV)/peers ## every benchmark (MANIFEST=table.tsv: on your recordings); tables go to benchmarks/README.md
 	$(BIN)/python benchmarks/mel.py
-	for name in loader latents codec denoise find restore oracles ladder refine shell; do $(BIN)/python benchmarks/$$name.py $(TABLE) || exit 1; done
+	for name in loader latents codec pitch denoise find restore oracles ladder refine shell; do $(BIN)/python benchmarks/$$name.py $(TABLE) || exit 1; done
 
 bench-codec: $(VENV)/dev ## the codec's benchmark alone
 	$(BIN)/python benchmarks/codec.py $(TABLE)
@@ -45,8 +53,9 @@ bench-codec: $(VENV)/dev ## the codec's benchmark alone
 bench-restore: $(VENV)/peers ## restoration's benchmark alone (TPLCNET=tPLCnet_s.tflite: beside that network); about 25 minutes on one core
 	$(BIN)/python benchmarks/restore.py $(TABLE) $(if $(TPLCNET),--tplcnet $(TPLCNET))
 
-train-codec: $(VENV)/dev ## train the codec that ships (MANIFEST=table.tsv); about 2.5 hours on one CPU thread
-	$(BIN)/wavelldm train codec --recipe shipped $(TABLE)
+train-codec: $(VENV)/dev ## train the codecs that ship and the looks (MANIFEST=table.tsv); about 5 hours on one CPU thread
+	for network in codec looks; do $(BIN)/wavelldm train $$network --recipe shipped $(TABLE) || exit 1; done
+	$(BIN)/wavelldm train codec --recipe shipped-live $(TABLE)
 
 train-denoiser: $(VENV)/dev ## train the denoisers that ship, for streams, for files, and the diffusion (MANIFEST=table.tsv); about 22 hours on one CPU thread
 	for network in mask diffusion; do $(BIN)/wavelldm train $$network --recipe shipped $(TABLE) || exit 1; done

@@ -2,14 +2,18 @@
 
 import ast
 import json
+import re
 from pathlib import Path
 
+from wavelldm.course.steps import STEPS
+
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
+TODO = re.compile(r'^(\w+) = course\.todo\("([^"]+)"', re.M)
 
 
 def definitions(name: str) -> dict:
-    """The functions, classes, imports and capital-letter constants of notebook `name`, executed in order ->
-    namespace."""
+    """The functions, classes, imports and capital-letter constants of notebook `name`, executed in order -> namespace.
+    A step that the reader writes is there as well, as the finished function."""
     (path,) = NOTEBOOKS.glob(f"{name}*.ipynb")
     space: dict = {"__name__": path.stem}
     for cell in json.loads(path.read_text())["cells"]:
@@ -20,6 +24,7 @@ def definitions(name: str) -> dict:
             continue  # the set-up cell
         kept = [node for node in ast.parse(source).body if _is_definition(node)]
         exec(compile(ast.Module(kept, []), path.name, "exec"), space)
+        space |= {variable: STEPS[step].right for variable, step in TODO.findall(source)}
     return space
 
 

@@ -122,6 +122,22 @@ def test_tplcnet_answers_in_lost_packets_and_crosses_over_in_the_blocks_beside_t
     assert np.allclose(concealing[1][0, -3], out[0, 3_040:3_200])  # what it said last
 
 
+def test_a_pitch_is_wrong_where_both_trackers_say_so(script):
+    p = script("pitch")
+    f0 = np.array([100, 100, 100, 100, 100, 100, 0, 0, np.nan])
+    heard = p.Heard(np.nan_to_num(np.tile(f0, (2, 1))), f0, np.full(9, 0.5))
+    now = np.array([[101, 200, 50, 0, 130, 140, 0, 80, 300], [100, 205, 52, 50, 100, 140, 80, 90, 300]])
+    kinds = ["", "up", "down", "lost", "", "elsewhere", "", "buzz", ""]
+    assert p.judge(heard, now).tolist() == kinds
+    counted = p.count(heard, now)
+    assert {k: counted[k] for k in p.KINDS} == dict.fromkeys(p.KINDS, 1)
+    assert (counted["voiced"], counted["unvoiced"], counted["heard"], counted["heard_wrong"]) == (6, 2, 4.0, 2.5)
+    assert counted["cents"] == pytest.approx(600 * np.log2(1.01))  # frame 0, mean of the two trackers
+    row = {**counted, "clip": "one"}
+    assert p.share([row, row], ("up",), "voiced").startswith("16.67 [16.67")
+    assert p.share([{**row, "voiced": 0}], ("up",), "voiced") == ""
+
+
 def test_the_benchmark_runs_from_clip_to_table(script, tmp_path, monkeypatch, capsys):
     rows = [("path", "kind", "source", "licence", "label", "language", "seconds", "split", "note")]
     for i in range(2):

@@ -4,6 +4,7 @@ import ast
 import json
 import re
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -111,7 +112,7 @@ def project() -> dict:
 
 
 def package(spec: str) -> str:
-    return re.match(r"[A-Za-z0-9_.-]+", spec.strip())[0].lower().replace("_", "-")
+    return re.match(r"[A-Za-z0-9_.-]+", spec.strip())[0].lower().replace("_", "-").replace(".", "-")
 
 
 def in_pyproject() -> set[str]:
@@ -125,8 +126,15 @@ def in_environment() -> set[str]:
     return {CONDA.get(name, name) for name in lines} - {"conda-forge", "python", "pip"}
 
 
+def pins(part: int | None = None) -> list[str]:
+    """Lines of constraints.txt: all, those of what pyproject.toml names (0), or of what these need (1)."""
+    text = (ROOT / "constraints.txt").read_text()
+    text = text if part is None else text.split("# What those need.")[part]
+    return [line for line in text.splitlines() if line and line[0] != "#"]
+
+
 def in_constraints() -> set[str]:
-    return {package(line) for line in (ROOT / "constraints.txt").read_text().splitlines() if line and line[0] != "#"}
+    return {package(line) for line in pins(0)}
 
 
 def test_the_three_lists_of_packages_agree():
@@ -144,8 +152,7 @@ def test_the_three_lists_of_packages_agree():
 
 
 def test_constraints_pin_and_pyproject_does_not():
-    pins = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if line and line[0] != "#"]
-    assert all("==" in line.split(";")[0] for line in pins)
+    assert all("==" in line.split(";")[0] for line in pins())
     p = project()
     specs = [
         *p["dependencies"],
@@ -164,10 +171,32 @@ def test_the_tested_versions_satisfy_the_bounds():
     for spec in [*p["dependencies"], *(s for e in p["optional-dependencies"].values() for s in e)]:
         if ">=" in spec:
             bounds[package(spec)] = spec.split(";")[0].split(">=")[1].strip()
-    for line in (ROOT / "constraints.txt").read_text().splitlines():
-        if line and line[0] != "#":
-            version = line.split(";")[0].split("==")[1].strip()
-            assert numbers(version) >= numbers(bounds[package(line)]), line
+    for line in pins(0):
+        version = line.split(";")[0].split("==")[1].strip()
+        assert numbers(version) >= numbers(bounds[package(line)]), line
+
+
+def test_all_that_comes_along_is_pinned():
+    """What the tests stand on, and what that needs in turn, as it is installed here."""
+    from importlib.metadata import PackageNotFoundError, requires
+
+    from packaging.requirements import Requirement
+
+    optional = project()["optional-dependencies"]
+    named = [*project()["dependencies"], *(s for e in optional.values() for s in e)]
+    left, seen = [Requirement(s) for s in named if not s.startswith("wavelldm")], set()
+    while left:
+        one = left.pop()
+        name, extras = package(one.name), one.extras or {""}
+        if (name, *sorted(extras)) in seen:
+            continue
+        seen.add((name, *sorted(extras)))
+        with suppress(PackageNotFoundError):  # an extra that is not installed here
+            for wanted in map(Requirement, requires(name) or []):
+                if wanted.marker is None or any(wanted.marker.evaluate({"extra": extra}) for extra in extras):
+                    left.append(wanted)
+            assert name in {package(line) for line in pins()} | {"setuptools"}, f"{name} is pinned nowhere"
+    assert len(seen) > 100
 
 
 # --- one address ----------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 import json
 
 import pytest
+import safetensors.torch
 import torch
 
 from wavelldm import weights
@@ -41,6 +42,22 @@ def test_weights_go_round_in_bytes(saved, tmp_path):
         step = a.abs().amax(tuple(range(1, a.dim())), keepdim=True) / 127 if a.dim() > 1 else a.abs() * 2e-3
         assert ((a - b).abs() <= 0.501 * step + 1e-9).all() and a.shape == b.shape, name
     assert small.stat().st_size < 0.75 * path.stat().st_size
+
+
+def test_matrices_in_six_bits_take_fewer_values(saved, tmp_path):
+    codec, _ = saved
+    path = weights.save(tmp_path / "fewer", codec, eight_bits=True, six_bits=("decoder",))
+    tensors = safetensors.torch.load_file(path)
+    found = {name.split(".")[0]: set() for name in tensors}
+    for name, x in tensors.items():
+        if x.dtype == torch.int8:
+            found[name.split(".")[0]].add(int(x.abs().max()))
+    assert found["decoder"] == {31} and found["encoder"] == {127}
+    back = weights.load(path, Codec).state_dict()
+    for name, x in codec.decoder.state_dict(prefix="decoder.").items():
+        if x.dim() > 1:
+            step = x.abs().amax(tuple(range(1, x.dim())), keepdim=True) / 31
+            assert ((x - back[name]).abs() <= 0.501 * step).all(), name
 
 
 def test_a_path_is_found_with_and_without_its_ending(saved):

@@ -58,6 +58,9 @@ def made(name: str, size: str = "tiny", **options) -> loop.Task:
     if name == "diffusion":
         codec = CodecTask(sizes.codec).networks["model"]
         task = kind(replace(sizes.diffusion, latent_dim=codec.config.latent_dim), codec, chosen)
+    elif name == "looks":
+        pulses = replace(sizes.codec, decoder="pulse", pitch_input=True)
+        task = kind(replace(sizes.looks, latent_dim=pulses.latent_dim), CodecTask(pulses).networks["model"], chosen)
     elif name == "filler":
         latent = SpeechLatentTask(sizes.latent).begin([wavs(0, 16_000)]).networks["model"]
         task = kind(sizes.filler, latent, chosen)
@@ -72,6 +75,8 @@ def made(name: str, size: str = "tiny", **options) -> loop.Task:
         for step in count(first):
             if step == 3:
                 os.write(1, b"third\n")
+            if step == 5 and os.environ.get("FAILS") == str(parallel.rank()):
+                raise OSError("the disk is gone")
             yield batch(name, task, step)
 
     task.with_data(batches, [])
@@ -87,9 +92,9 @@ def train(name: str, folder: Path, steps: int = 2, size: str = "tiny", **options
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    parallel.LEAVE = 1.0
+    parallel.LEAVE, parallel.SILENT = 1.0, 2.0
     with parallel.joined("cpu"):
-        os.write(1, f"process {os.getpid()}\n".encode())  # at once: two processes share the pipe
+        os.write(1, f"process {parallel.rank()} {os.getpid()}\n".encode())  # at once: two processes share the pipe
         for words in sys.argv[2:] or NETWORKS:
             network, steps, size = [*words.split(":"), *("2", "tiny")[words.count(":") :]]
             train(network, Path(sys.argv[1]), int(steps), size)

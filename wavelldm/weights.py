@@ -2,10 +2,12 @@
 
 The JSON holds the kind of network, its own config alone, name, hash, licence, how it was trained, and in `needs` the
 name and hash of other weights without which these mean nothing: a diffusion names the codec whose latents it learnt.
+A codec may list in `reads` the identities of older weights whose files it decodes.
 """
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -25,9 +27,9 @@ SCALE = "/scale"  # ends the name of what a tensor of bytes is multiplied by
 Network = TypeVar("Network", bound=nn.Module)
 
 
-def as_bytes(x: Tensor) -> tuple[Tensor, Tensor]:
-    """x (N, ...) -> integers from -127 to 127 of the same shape, and a scale for each of the N rows (N, 1, ...)."""
-    scale = x.float().abs().amax(tuple(range(1, x.dim())), keepdim=True).clamp_min(1e-12) / 127
+def as_bytes(x: Tensor, most: int = 127) -> tuple[Tensor, Tensor]:
+    """x (N, ...) -> integers from -most to most of the same shape, and a scale for each of the N rows (N, 1, ...)."""
+    scale = x.float().abs().amax(tuple(range(1, x.dim())), keepdim=True).clamp_min(1e-12) / most
     return (x / scale).round().to(torch.int8), scale
 
 
@@ -50,11 +52,13 @@ def save(
     needs: dict[str, nn.Module] | None = None,
     force: bool = False,
     eight_bits: bool = False,
+    six_bits: Sequence[str] = (),
     **facts,
 ) -> Path:
     """Write PATH.safetensors (16-bit floats, or matrices in bytes) and PATH.json.
 
     `needs`: other loaded networks that belong to this one, such as {"codec": codec}. `facts`: steps, seed, scores.
+    `six_bits`: matrices with one of these words in their names use 63 of the 255 values of a byte, and pack better.
     """
     path = _ending(path)
     tensors = {k: v.detach().cpu().half().contiguous() for k, v in model.state_dict().items()}
@@ -63,7 +67,8 @@ def save(
         raise WavelldmError(f"the weights '{lost}' do not fit into 16-bit floats; they are too large or not finite")
     for name, x in model.state_dict().items() if eight_bits else ():
         if x.dim() > 1:
-            tensors[name], tensors[name + SCALE] = as_bytes(x.detach().cpu())
+            most = 31 if any(word in name for word in six_bits) else 127
+            tensors[name], tensors[name + SCALE] = as_bytes(x.detach().cpu().contiguous(), most)
     data = safetensors.torch.save(tensors)
     about = {
         "format": FORMAT,
@@ -160,6 +165,7 @@ def load(name: str | Path, kind: type[Network], device: torch.device | str = "cp
             f"{path} does not fit the network its JSON describes; both must come from the same run"
         ) from None
     model.name, model.hash = facts["name"], digest(data)
+    model.reads = tuple(facts.get("reads", ()))
     return model.to(device).eval()
 
 

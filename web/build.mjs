@@ -8,8 +8,12 @@ import { build } from "esbuild";
 const HERE = import.meta.dirname;
 const OUT = join(HERE, "../wavelldm/web");
 const WEIGHTS = join(HERE, "../wavelldm/weights");
-const MODELS = ["base16k.onnx", "codec/voice16k-decoder.onnx", "codec/voice16k-encoder.onnx", "studio16k.onnx"];
-const LATER = ["restore16k-filler.onnx"]; // is loaded, and kept, when somebody first wants it
+const MODELS = [
+  "base16k.onnx", "base16k-mask.safetensors", "studio16k.onnx", "studio16k.safetensors",
+  "voice16k-decoder.onnx", "voice16k-encoder.onnx", "voice16k.safetensors",
+];
+// are loaded, and kept, when somebody first wants them
+const LATER = ["restore16k-filler.onnx", "restore16k-filler.safetensors", "restore16k-latent.safetensors"];
 const WASM = join(HERE, "node_modules/onnxruntime-web/dist/ort-wasm-simd-threaded.wasm");
 
 /** A hash of files, by their names and contents. */
@@ -44,7 +48,7 @@ const files = readdirSync(OUT);
 const models = hashed(WEIGHTS, [...MODELS, ...LATER]);
 const page = hashed(OUT, files);
 await bundle(["sw"], {
-  FILES: JSON.stringify(["./", ...files.filter((name) => name !== "index.html"), ...MODELS.map((m) => `models/${m.split("/").pop()}`)]),
+  FILES: JSON.stringify(["./", ...files.filter((name) => name !== "index.html"), ...MODELS.map((m) => `models/${m}`)]),
   BUILD: JSON.stringify(createHash("sha256").update(page + models).digest("hex").slice(0, 16)),
 });
 const facts = { sources: hashed(HERE, sources), models, page };

@@ -36,6 +36,19 @@ def test_a_folder_gives_its_sound_files_and_nothing_that_was_written(tree):
         names(tree / "in/*.mp3", tree)
 
 
+def test_tables_of_sounds_are_shards_and_other_tables_are_not(tree):
+    for name, columns in (("b", {"audio": [b"RIFF"]}), ("list", {"path": ["a.wav"]}), ("report", {"text": ["x"]})):
+        parquet.write_table(pa.table(columns), tree / f"in/{name}.parquet")
+    (tree / "in/broken.parquet").write_bytes(b"PAR1")
+    items = items_of(str(tree / "in"), Place(str(tree / "out")))
+    shards = [item.name for item in items if item.shard]
+    assert shards == ["b.parquet", "broken.parquet"], "the report will name the broken one"
+    assert [item.name for item in items if not item.shard] == ["a.wav", "deep/b.flac"]
+    assert names(tree / "in/b.parquet", tree) == ["b.parquet"] and names(tree / "in/list.parquet", tree) == ["a.wav"]
+    with pytest.raises(DataError, match="no Parquet file"):
+        names(tree / "in/broken.parquet", tree)
+
+
 def manifest(tree, kind):
     rows = [("in/a.wav", 1.0), ("in/deep/b.flac", 1.0)]
     path = tree / f"list{kind}"

@@ -7,9 +7,11 @@ import tarfile
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import soundfile as sf
 from batched import SR, begun, noisy, tree
+from pyarrow import parquet
 
 from wavelldm.batch import ledger
 from wavelldm.batch.sources import items_of
@@ -135,6 +137,38 @@ def test_a_shard_becomes_a_shard_with_all_else_kept(tmp_path):
     bad = next(row for row in table.to_pylist() if row["error"])
     assert bad["path"] == f"{tmp_path}/in/000.tar/b.wav" and "_batch" not in bad["error"]
     assert "000.tar" not in ledger.finished(table), "the same command tries the bad clip again"
+
+
+def test_a_table_of_sounds_becomes_one_with_all_else_kept(tmp_path):
+    sounds = [{"bytes": wav_bytes(0.5), "path": "a.wav"}, {"bytes": b"bad", "path": "b.wav"}, None]
+    (tmp_path / "in").mkdir()
+    parquet.write_table(pa.table({"text": ["x", "y", "z"], "audio": sounds}), tmp_path / "in/0.parquet")
+    worker, batches, place = begun(tmp_path / "in", tmp_path / "out")
+    assert [worker(batch)["failed"] for batch in batches] == [1]
+    found = parquet.read_table(tmp_path / "out/0.parquet").to_pylist()
+    assert [row["text"] for row in found] == ["x", "z"] and found[1]["audio"] is None
+    (tmp_path / "a.wav").write_bytes(sounds[0]["bytes"])
+    denoiser.load().enhance_file(tmp_path / "a.wav", tmp_path / "alone.wav", progress=False)
+    assert found[0]["audio"] == {"bytes": (tmp_path / "alone.wav").read_bytes(), "path": "a.wav"}
+    rows = {row["output"]: row for row in ledger.finish(place).to_pylist()}
+    assert set(rows) == {"0.parquet/a.wav", "0.parquet/b.wav"} and rows["0.parquet/a.wav"]["seconds"] == 0.5
+    bad = rows["0.parquet/b.wav"]
+    assert bad["path"] == f"{tmp_path}/in/0.parquet/b.wav" and "cannot be read as sound" in bad["error"]
+
+
+def test_a_table_of_sounds_becomes_one_of_codes(tmp_path):
+    table = pa.table({"audio": [{"bytes": wav_bytes(0.5), "path": "a.wav"}]}).replace_schema_metadata(
+        {"huggingface": "x"}
+    )
+    (tmp_path / "in").mkdir()
+    parquet.write_table(table, tmp_path / "in/0.parquet")
+    worker, batches, _ = begun(tmp_path / "in/0.parquet", tmp_path / "out", task="codes")
+    assert [worker(batch)["failed"] for batch in batches] == [0]
+    made = parquet.read_table(tmp_path / "out/0.parquet")
+    (row,) = made["audio"].to_pylist()
+    codes = np.load(io.BytesIO(row["bytes"]))
+    assert row["path"] == "a.npy" and codes.ndim == 3 and len(codes) == 1
+    assert not made.schema.metadata, "it does not call codes a sound"
 
 
 def test_files_become_shards_that_webdataset_reads(tmp_path):

@@ -95,6 +95,7 @@ def test_through_a_pipe_as_through_a_file(model, tmp_path):
         (wave(sound(10), 1, "PCM_16"), "sample rate of 1 Hz"),
         (wave(torch.tensor([[0.0, float("nan")]]), SR, "FLOAT"), "NaN"),
     ],
+    ids=["empty", "mp3", "short", "ulaw", "slow", "nan"],
 )
 def test_bad_streams_are_named(data, message):
     with pytest.raises(AudioError, match=message):

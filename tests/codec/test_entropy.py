@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from wavelldm.codec import container
-from wavelldm.codec.container import Counts, learn, pack, packed_size, unpack
+from wavelldm.codec.container import Counts, learn
+from wavelldm.light.packets import pack, packed_size, unpack
 
 
 def test_three_digits_by_hand():

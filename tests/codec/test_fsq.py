@@ -3,7 +3,16 @@ import math
 import pytest
 import torch
 
-from wavelldm.codec.fsq import ABSENT, FSQ, GFSQ, ResidualFSQ, code_to_digits, digits_to_code, random_keep
+from wavelldm.codec.fsq import (
+    ABSENT,
+    FSQ,
+    GFSQ,
+    ResidualFSQ,
+    code_to_digits,
+    digits_to_code,
+    random_keep,
+    random_losses,
+)
 from wavelldm.errors import WavelldmError
 
 LEVELS = (8, 8, 8, 6, 5)
@@ -177,3 +186,15 @@ def test_unrounded_is_where_ever_finer_levels_lead():
     z = torch.randn(2, 12, 7)
     errors = [(q(z)[0] - q.unrounded(z)).abs().max().item() for q in (coarse, fine)]
     assert errors[1] < 2e-3 < errors[0]
+
+
+def test_losses_are_as_frequent_as_asked_and_come_in_gaps():
+    lost = random_losses(4000, 80, 0.4, torch.Generator().manual_seed(0))
+    share = lost.float().mean(1)
+    assert lost.shape == (4000, 80) and (share == 0).float().mean() > 0.5, "every second item loses nothing"
+    assert share.mean() == pytest.approx(0.1, abs=0.01), "the others 0 to 0.4 of their frames"
+    first, last = lost[:, :8].float().mean(), lost[:, -8:].float().mean()
+    assert first == pytest.approx(float(last), abs=0.01), "from beginning to end alike"
+    ends = (lost[:, :-1] & ~lost[:, 1:]).sum() / lost[:, :-1].sum()
+    assert ends == pytest.approx(0.5, abs=0.02), "gaps of two frames in the mean"
+    assert not random_losses(4, 10, 0.0).any() and random_losses(100, 10, 1.0).any()

@@ -33,6 +33,8 @@ KINDS = {
     "pulse": variant(**PULSE),
     "pulse, causal": variant(causal=True, **PULSE),
     "pulse, causal, strides": variant(causal=True, strides=(2,), **PULSE),
+    "pulse, causal, ahead": variant(causal=True, ahead=1, **PULSE),
+    "light, causal, strides, ahead": variant(causal=True, strides=(2,), ahead=2),
     "hifigan, causal, strides": variant(causal=True, strides=(2,), **HIFIGAN),
 }
 CAUSAL = [kind for kind in KINDS if "causal" in kind]
@@ -115,7 +117,7 @@ def test_streaming_equals_the_whole_file(kind, size):
         for i, chunk in enumerate(wav.split(sizes, dim=-1)):
             z, encoder = codec.encode_step(chunk, encoder)
             heard, fed = sum(sizes[: i + 1]), sum(part.shape[-1] for part in zs) + z.shape[-1]
-            assert fed == heard // codec.hop, "every complete frame comes out at once"
+            assert fed == max(0, heard // codec.hop - codec.config.ahead), "every complete frame comes out at once"
             zs.append(z)
             y, decoder = codec.decode_step(codec.quantise(z)[0], decoder)
             wavs.append(y)
@@ -139,7 +141,7 @@ def test_a_causal_codec_sees_the_past_and_no_further_than_its_latency(kind):
     y, at = codec(wav).wav, 12 * codec.hop + 77
     (grad,) = torch.autograd.grad(y[0, 0, at], wav)
     last_frame = (at + codec.decoder.delay) // codec.config.mel.hop * codec.config.mel.hop // codec.hop
-    end = (last_frame + 1) * codec.hop  # the first sample that no frame so far has seen
+    end = (last_frame + 1 + codec.config.ahead) * codec.hop  # the first sample that no frame so far has seen
     assert (grad[..., end:] == 0).all()
     assert end - at <= codec.latency
     assert (grad[..., end - codec.hop : end] != 0).any() and (grad[..., : 10 * codec.hop] != 0).any()
@@ -287,6 +289,7 @@ def test_errors_say_what_to_do():
         (CodecConfig(upsample=(8, 8, 2)), "multiply to 128"),
         (CodecConfig(decoder="vocos"), "hifigan, istft or pulse"),
         (CodecConfig(decoder="istft", causal=True, polish=1), "polish=0"),
+        (CodecConfig(ahead=1), "causal=True"),
         (CodecConfig(depths=(1,)), "differ in number"),
         (CodecConfig(upsample=(8, 8, 2, 2), decoder_dim=100), "multiple of 16"),
         (CodecConfig(upsample=(8, 8, 2, 2), latent_dim=42), "groups"),

@@ -64,6 +64,21 @@ def test_a_gliding_pitch_keeps_its_phases_in_step():
     assert ((middle + 0.5) % 1 - 0.5).abs().max() < 1e-6
 
 
+def test_pulses_that_stand_out_do_not_run_at_the_lowest_pitch():
+    """Frames 0 to 9 are a vowel by the envelopes, 10 to 19 a hiss, 20 to 29 silence: the same logits, the lowest first
+    and then 140 Hz."""
+    h, logits, gains = head(), torch.zeros(1, pitch.COUNT, 30), silent(1, 2 * BANDS, 30)
+    at = int((pitch.candidates() - 140).abs().argmin())
+    logits[:, 0], logits[:, at] = 12.0, 6.0
+    gains[:, :BANDS, :10], gains[:, BANDS:, :10] = -2.0, -5.0
+    gains[:, :BANDS, 10:20], gains[:, BANDS:, 10:20] = -5.0, -2.0
+    f0 = h.f0(logits, gains)[0]
+    assert ((f0[:10] - 140).abs() < 3).all() and (f0[10:] < 62).all()
+    logits[:, at] = 0.0
+    logits[:, 0] = 30.0  # beyond doubt: as low as 60 Hz, a creaking voice
+    assert (h.f0(logits, gains)[0, :10] < 62).all()
+
+
 def test_noise_has_the_level_that_its_envelope_says():
     h, t = head(), 200
     gains = silent(1, 2 * BANDS, t)
@@ -105,7 +120,7 @@ def test_in_single_precision_the_phases_of_windows_agree_to_rounding(cuts):
     """Each frame adds f0 * hop / sr turns, with a relative error of some 2^-22 on any processor."""
     h, x = head(), torch.randn(2, 8, 150, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        f0 = pitch.hertz(h.parts(x)[0])
+        f0 = h.f0(*h.parts(x))
         whole, state, done = h.turns(f0), h.initial_window_state(2), 0
         bound = 2**-22 * (f0 * HOP / SR).sum(1).max()
         for count in cuts:
@@ -141,8 +156,7 @@ def test_the_pulse_decoder_learns_the_pitch_it_is_shown():
             optimiser.step()
     after = task.validate(model)
     assert after["score"] < 0.6 * before["score"] and after["valid_pitch"] < 0.5 * before["valid_pitch"]
-    logits, _ = model.decoder.parts(model.upsampler(model(wav).z_q))
-    found = pitch.hertz(logits)[:, 5:-5].median(1).values
+    found = model.decoder.f0(*model.decoder.parts(model.upsampler(model(wav).z_q)))[:, 5:-5].median(1).values
     assert torch.allclose(found, torch.tensor([110.0, 205.0]), rtol=0.03)
 
 

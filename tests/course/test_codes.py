@@ -96,3 +96,19 @@ def test_there_is_a_frame_for_every_latent_frame(n, hop):
     features = analysis.frame_features(torch.zeros(1, n), SR, hop)
     assert features.shape == (math.ceil(n / hop), 3) and features.isfinite().all()
     assert (analysis.frame_classes(torch.zeros(1, n), SR, hop) == analysis.SILENCE).all()
+
+
+def test_the_change_rate_counts_neighbouring_frames():
+    codes = torch.tensor([[5, 5, 6, 6, 5], [1, 2, 3, 4, 5], [7, 7, 7, 7, 7]])
+    assert analysis.change_rate(codes).tolist() == [0.5, 1.0, 0.0]
+
+
+def test_frames_get_the_phoneme_in_their_middle():
+    marks = [(0.02, "ʃ"), (0.105, "ˈiː"), (0.15, "")]
+    assert analysis.frame_phonemes(marks, 9, 50.0) == ["", "ʃ", "ʃ", "ʃ", "ʃ", "iː", "iː", "", ""]
+
+
+def test_what_a_digit_still_carries():
+    """Nothing, if it repeats itself; all, if it is drawn anew each time."""
+    assert analysis.given_before(torch.tensor([0, 1, 2, 3] * 50)) == pytest.approx(0, abs=1e-9)
+    assert analysis.given_before(seeded(20_000, high=4)) == pytest.approx(2, abs=0.01)

@@ -8,13 +8,11 @@ from lift import definitions
 
 from wavelldm.audio import pitch
 from wavelldm.codec.model import Codec, make_encoder
-from wavelldm.course import steps
 from wavelldm.nn import layers
 from wavelldm.training.presets import PRESETS, preset
 
 torch.set_num_threads(1)
 HAND = definitions("04")
-HAND["causal_padding"] = steps.causal_padding  # the reader writes it
 
 
 @pytest.fixture(autouse=True)

@@ -116,6 +116,14 @@ def test_the_pitch_that_is_read():
     logits = 3 * noise(2, 160, 30)
     logits[:, 0, 3] = logits[:, -1, 4] = 50  # also at both ends
     same(HAND["likeliest"](logits), pitch.hertz(logits), 1e-3)
+    for name in ("TONELESS", "CLEAR", "WEIGHT"):
+        assert HAND[name] == getattr(pulse, name)
+    logits[:, 0] = 12.0  # no pitch, says the network
+    gains = noise(2, 160, 30)
+    gains[:, :80, :15] += 3.0  # but the pulses stand out
+    mine = HAND["pitch_heard"](logits, gains, 16_000)
+    assert (mine[:, 5:15] > 66).all() and (mine[:, 15:] < 62).all()
+    same(mine, pulse.PulseDecoder(48, 24, 1).f0(logits, gains), 1e-3)
 
 
 @pytest.mark.parametrize("causal", (True, False))

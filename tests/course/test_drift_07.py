@@ -39,6 +39,12 @@ def test_counting_is_the_modules(high):
     assert torch.equal(HAND["flip_rate"](codes, others), analysis.flip_rate(codes, others))
 
 
+def test_changes_and_phonemes_are_the_modules():
+    codes, marks = some_codes(high=3), [(0.02, "ʃ"), (0.105, "ˈiː"), (0.15, "")]
+    assert torch.equal(HAND["changes"](codes), analysis.change_rate(codes)) and HAND["changes"](codes).min() > 0.5
+    assert HAND["frame_phonemes"](marks, 12, 62.5) == analysis.frame_phonemes(marks, 12, 62.5)
+
+
 def test_neighbours_are_the_modules():
     for code in (0, 1, 777, 9_000, ENTRIES - 1):
         assert set(HAND["neighbours"](code, LEVELS).tolist()) == set(analysis.neighbours(code, LEVELS).tolist())
@@ -129,10 +135,6 @@ def explorer(name: str, monkeypatch):
 
 
 MOVES = [
-    ("edit", {"digit_1": -4}),
-    ("edit", {"codebook": 3}),
-    ("edit", {"start": 0}),
-    ("hold", {"second": 0.7}),
     ("surgery", {"what": "shuffle"}),
     ("surgery", {"what": "drop", "codebook": 4}),
     ("keep", {"number": 4}),
@@ -149,9 +151,9 @@ def test_moving_a_slider_changes_the_sound(name, values, monkeypatch):
 
 
 def test_a_slider_that_is_put_back_brings_the_same_sound_back(monkeypatch):
-    controls, places = explorer("edit", monkeypatch)
+    controls, places = explorer("surgery", monkeypatch)
     with torch.no_grad():
-        for value in (-4, 3):
-            controls["digit_1"].value = value
-    first, moved, again = (sound.data for sound in places[1].items)
+        for value in ("drop", "shuffle", "drop"):
+            controls["what"].value = value
+    _, first, moved, again = (sound.data for sound in places[1].items)
     assert first == again != moved

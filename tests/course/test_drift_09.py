@@ -6,11 +6,9 @@ import pytest
 import torch
 from lift import definitions
 
-from wavelldm.course import steps
 from wavelldm.diffusion import samplers, schedule
 
 HAND = definitions("09")
-HAND["ddim_step"] = steps.ddim_step  # the reader writes it
 TABLES = ("linear", "scaled_linear", "cosine")
 NAMES = "linear scaled_linear cosine zero_terminal q_sample to_z0 from_z0 min_snr times walk ddpm ddim dpmpp_2m".split()
 

@@ -9,6 +9,7 @@ from lift import definitions
 
 from wavelldm.codec.model import Codec
 from wavelldm.config import override
+from wavelldm.course.steps_late import example
 from wavelldm.diffusion.latent import LatentDiffusion
 from wavelldm.diffusion.schedule import KINDS
 from wavelldm.restore.gaps import HOP
@@ -20,6 +21,7 @@ from wavelldm.training.presets import preset
 
 torch.set_num_threads(1)
 HAND = definitions("11")
+HAND["example"] = example  # what the reader writes
 NAMES = "my_statistics my_error my_between learn outline my_lively".split()
 TINY = preset("tiny")
 D = TINY.codec.latent_dim

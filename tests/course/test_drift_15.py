@@ -5,10 +5,12 @@ import torch
 from lift import definitions
 
 from wavelldm.audio import blocks
+from wavelldm.course.steps_late import noise_level
 from wavelldm.denoise import segan, waveform
 from wavelldm.denoise.segan import SeganConfig
 
 HAND = definitions("15")
+HAND["level_of"] = noise_level  # what the reader writes
 
 
 def some(*shape, seed: int = 0) -> torch.Tensor:

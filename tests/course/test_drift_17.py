@@ -8,13 +8,15 @@ import torch
 from lift import definitions
 from torch import nn
 
+from wavelldm.course.steps_late import contrastive as pair_loss
+from wavelldm.course.steps_late import last_token
 from wavelldm.data import scenes
 from wavelldm.text import bpe, conditioned, contrastive, encoder, htsat
 from wavelldm.text.conditioned import TextBlock, TextDiffusion, TextDiffusionConfig, guided
 
 torch.set_num_threads(1)
 HAND = definitions("17")
-NAMES = "my_join my_learn my_tokens my_head my_last_real my_windows my_contrastive_loss my_look my_without my_guided"
+NAMES = "my_join my_learn my_tokens my_head my_windows my_look my_without my_guided"
 SMALL = TextDiffusionConfig(6, 2, 32, 2, 2, 16, 8)
 
 
@@ -70,7 +72,7 @@ def test_an_attention_head():
 def test_the_last_real_token():
     _, real, _ = condition()
     states = noise(3, 5, 16)
-    same(HAND["my_last_real"](states, real), encoder.last_real(states, real))
+    same(last_token(states, real), encoder.last_real(states, real))
 
 
 def test_windows():
@@ -81,7 +83,7 @@ def test_windows():
 def test_the_contrastive_loss():
     a, t = (nn.functional.normalize(noise(9, 12, seed=s), dim=1) for s in (1, 2))
     for scale in (1.0, 30.0):
-        mine = HAND["my_contrastive_loss"](a, t, torch.tensor(scale))
+        mine = pair_loss(a, t, torch.tensor(scale))
         assert math.isclose(mine, contrastive.contrastive_loss(a, t, torch.tensor(scale)), rel_tol=1e-5)
 
 

@@ -8,9 +8,11 @@ from signals import noisy, speechlike
 
 from wavelldm import course
 from wavelldm.app import listen_report
+from wavelldm.course.steps_late import bootstrap
 from wavelldm.metrics import intervals, scores
 
 HAND = definitions("18")
+HAND["bootstrap"] = bootstrap  # what the reader writes
 SR = 16_000
 
 

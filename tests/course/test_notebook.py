@@ -1,4 +1,5 @@
 import contextlib
+import re
 
 import numpy as np
 import pytest
@@ -49,6 +50,16 @@ def test_start_makes_runs_repeatable(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     draws = [(notebook.start("99_test", seed=s), torch.rand(3))[1] for s in (1, 1, 2)]
     assert torch.equal(draws[0], draws[1]) and not torch.equal(draws[0], draws[2])
+
+
+def test_the_end_says_how_long_it_took_and_how_much_of_that_was_computing(monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    session = notebook.start("99_test")
+    session.began -= 300
+    session.done()
+    assert re.search(
+        r"99_test: 5\.0 minutes in profile '\w+' on \w+, \d+\.\d of them computing", capsys.readouterr().out
+    )
 
 
 def test_a_player_plays_what_it_was_given():

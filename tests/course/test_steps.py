@@ -1,5 +1,8 @@
 """Steps that a reader writes: the right one is taken over, a wrong one is told what is wrong, an open one is passed."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -60,3 +63,11 @@ def test_nested_lists_of_tensors_become_a_tensor():
     assert torch.equal(
         steps.plain([(torch.tensor(1.0), 2.0), [3, np.float32(4)]]), torch.tensor([[1.0, 2.0], [3.0, 4.0]])
     )
+
+
+def test_every_step_is_asked_for_in_a_notebook_and_written_in_its_solutions():
+    folder = Path(__file__).parents[2] / "notebooks"
+    for place in (folder, folder / "solutions"):
+        texts = [path.read_text() for path in place.glob("[0-9]*.ipynb")]
+        named = re.findall(r'course\.todo\(\\"([^"\\]+)\\"', "".join(texts))
+        assert sorted(named) == sorted(steps.STEPS), place.name

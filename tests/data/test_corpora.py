@@ -110,6 +110,12 @@ def test_hold_out_keeps_whole_speakers_apart(tmp_path):
     assert len(train) == 18 and len(valid) == 2 and not {i.path for i in train} & {i.path for i in valid}
     with pytest.raises(DataError, match="add more files"):
         corpora.hold_out(items[:1])
+    sounds = [corpora.Item(tmp_path / f"{i // 20}.tar", member=f"{i}.wav") for i in range(40)]
+    train, valid = corpora.hold_out(sounds)
+    assert len(valid) == 4, "of two shards some sounds, not a half"
+    many = [corpora.Item(tmp_path / f"{i // 2}.tar", member=f"{i}.wav") for i in range(40)]
+    train, valid = corpora.hold_out(many)
+    assert len(valid) == 4 and not {i.path for i in train} & {i.path for i in valid}, "of twenty whole ones"
 
 
 def test_measured_rooms_begin_just_before_their_direct_path(tmp_path):

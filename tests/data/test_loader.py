@@ -1,11 +1,14 @@
 """A step is the same whatever the number of workers or the start; held-out files stay out of training."""
 
+import tarfile
 from dataclasses import replace
 from itertools import islice
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
+from pyarrow import parquet
 
 from wavelldm.audio import files
 from wavelldm.data import corpora, loader
@@ -46,6 +49,56 @@ def test_batches_do_not_depend_on_the_number_of_workers(corpus, tmp_path):
     for workers in (1, 2):
         assert same(alone, draw(corpus, tmp_path, 5, seed=1, workers=workers))
     assert same(alone[2:], draw(corpus, tmp_path, 3, seed=1, workers=2, start=2))
+
+
+def sharded(items, folder, kind: str) -> list:
+    """Two shards with the sounds of these files, in their order."""
+    folder.mkdir()
+    for i, part in enumerate((items[:2], items[2:])):
+        names = [f"{item.label}/{item.path.name}" for item in part]
+        if kind == ".tar":
+            with tarfile.open(folder / f"{i}.tar", "w") as tar:
+                for item, name in zip(part, names):
+                    tar.add(item.path, name)
+        else:
+            rows = [{"bytes": item.path.read_bytes(), "path": name} for item, name in zip(part, names)]
+            parquet.write_table(pa.table({"audio": rows}), folder / f"{i}.parquet", row_group_size=3)
+    return corpora.folder(folder)
+
+
+@pytest.mark.parametrize("kind", [".tar", ".parquet"])
+def test_shards_give_the_batches_that_files_give(corpus, tmp_path, kind):
+    speech, noise = corpus
+    shards = sharded(speech, tmp_path / "shards", kind)
+    assert [(item.label, item.member) for item in shards] == [
+        (item.label, f"{item.label}/{item.path.name}") for item in speech
+    ]
+    files_of_shards = [corpora.folder(path) for path in sorted((tmp_path / "shards").iterdir())]
+    assert sum(files_of_shards, []) == shards, "one shard may be named by itself"
+    assert same(draw(corpus, tmp_path, 3, seed=1), draw((shards, noise), tmp_path, 3, seed=1))
+    one, two = (Clips(part, SR, tmp_path / "cache") for part in (shards[:3], shards[3:]))
+    assert one.path != two.path, "sounds of one shard do not share what is decoded"
+
+
+@pytest.mark.parametrize("kind", [".tar", ".parquet"])
+def test_two_processes_read_disjoint_shares_that_are_the_whole(corpus, tmp_path, kind, monkeypatch):
+    speech, noise = corpus
+    sources, read = (sharded(speech, tmp_path / "shards", kind), noise), []
+    item = loader.Crops.__getitem__
+    monkeypatch.setattr(loader.Crops, "__getitem__", lambda crops, k: read.append(k) or item(crops, k))
+
+    def of(share):
+        read.clear()
+        found = loader.batches(
+            *(Clips(x, SR, tmp_path / "cache") for x in sources), RECIPES["everything"], SR, 0.5, 4, seed=1, share=share
+        )
+        return list(islice(found, 3)), set(read)
+
+    (whole, everything), (first, its), (second, theirs) = map(of, ((0, 1), (0, 2), (1, 2)))
+    assert everything == set(range(12)) == its | theirs and not its & theirs
+    for together, a, b in zip(whole, first, second):
+        for x, y, z in zip(together, a, b):
+            assert torch.allclose(x[0::2], y, atol=1e-5) and torch.allclose(x[1::2], z, atol=1e-5)
 
 
 def test_recorded_pairs_stay_pairs(voicebank, tmp_path):

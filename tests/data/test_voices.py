@@ -264,3 +264,21 @@ def test_five_minutes_in_seconds(tmp_path):
     manifest = build_corpus(tmp_path, minutes=5, progress=False)
     assert time.perf_counter() - start < 20  # under one on an idle core
     assert sum(float(row["seconds"]) for row in rows(manifest) if row["kind"] == "speech") >= 300
+
+
+def test_phonemes_lie_where_they_are_heard():
+    """Fricatives change their sign often, vowels do not; and the sound is that of `say`."""
+    text, sr = "She sees a fast ship.", 16_000
+    with Espeak() as espeak:
+        wav, marks = espeak.say_phonemes(text, "en-us+f4", 165, 50, sr)
+    with Espeak() as espeak:
+        assert torch.equal(wav[:, :sr], espeak.say(text, "en-us+f4", 165, 50, sr)[:, :sr])
+    begins = [second for second, _ in marks]
+    assert begins == sorted(begins) and begins[-1] <= wav.shape[-1] / sr
+    assert [p.strip("ˈˌ") for _, p in marks][:6] == ["ʃ", "iː", "s", "iː", "z", "ɐ"]
+    crossings = {}
+    for (start, phoneme), (stop, _) in zip(marks, marks[1:]):
+        piece = wav[0, round(start * sr) : round(stop * sr)]
+        if len(piece) > 400:
+            crossings.setdefault(phoneme.strip("ˈˌ"), []).append(((piece[1:] * piece[:-1]) < 0).float().mean().item())
+    assert min(crossings["ʃ"] + crossings["s"]) > 2 * max(crossings["iː"] + crossings["æ"])

@@ -1,6 +1,7 @@
 import json
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from signals import speechlike
@@ -71,6 +72,23 @@ def test_both_files_run_alone(codec, tmp_path, capsys):
             theirs = loaded.codes_to_wav(torch.from_numpy(codes))[0].numpy()
         mine = decoder.run(None, {"codes": codes})[0]
         assert np.square(mine - theirs).sum() < 1e-4 * np.square(theirs).sum()
+
+
+@pytest.mark.parametrize("part", ["encoder", "decoder"])
+def test_the_graphs_that_ship_hold_no_weights_and_do_what_the_codec_does(part):
+    path, codec = weights.SHIPPED / f"voice16k-{part}.onnx", weights.load("voice16k", Codec)
+    tensors = onnx.load(path, load_external_data=False).graph.initializer
+    outside = {t.name for t in tensors if t.data_location == onnx.TensorProto.EXTERNAL}
+    matrices = {k for k, v in codec.state_dict().items() if v.dim() > 1 and k.startswith(part)}
+    assert {f"voice16k.safetensors/{name}" for name in matrices} <= outside
+    session, wav = run_by_onnx(path), sound(120)
+    with torch.no_grad():
+        codes = codec.quantise(codec.encode(wav[None], 16_000))[1]
+        theirs = codec.codes_to_wav(codes)[0].numpy()
+    if part == "encoder":
+        assert (session.run(None, {"wav": wav.numpy()})[0] != codes.numpy()).mean() < write.FEW
+    else:
+        assert write.apart(session.run(None, {"codes": codes.numpy()})[0], theirs)[1] < write.NEAR
 
 
 def test_what_does_not_belong_together_is_refused(codec, tmp_path, capsys):

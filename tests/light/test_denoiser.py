@@ -7,13 +7,11 @@ import pytest
 import torch
 from signals import noisy, speechlike
 
-from wavelldm import weights
 from wavelldm.audio import files
 from wavelldm.denoise import denoiser as with_torch
 from wavelldm.denoise.chain import Settings
 from wavelldm.errors import AudioError, WavelldmError
 from wavelldm.light import denoiser
-from wavelldm.light.restorer import shipped
 
 SR = 16_000
 
@@ -99,14 +97,6 @@ def test_files_without_torch(tmp_path):
     assert done.returncode == 0 and len(done.stdout) == 44 + 2 * 2 * wav.shape[1] and done.stderr == b""
 
 
-def test_the_graphs_that_ship_belong_to_the_weights_that_ship():
-    for name, source in (("studio16k", "studio16k"), ("base16k", "base16k-mask")):
-        assert denoiser.load(name).graph.facts.hash == weights.about(source)["hash"], f"export {name} again"
-    facts, about = shipped().facts, weights.about("restore16k-filler")
-    needed = {role: net["hash"] for role, net in about["needs"].items()}
-    assert facts["hash"] == about["hash"] and facts["needs"] == needed, "export restore16k-filler again"
-
-
 def test_bad_input_gets_a_sentence(tmp_path):
     model = denoiser.load("live")
     with pytest.raises(AudioError, match="NaN"):
@@ -127,7 +117,7 @@ def test_bad_input_gets_a_sentence(tmp_path):
         denoiser.load("segan")
     with pytest.raises(WavelldmError, match="does not exist"):
         denoiser.load("nothing.onnx")
-    (tmp_path / "cut.onnx").write_bytes((denoiser.SHIPPED / "base16k.onnx").read_bytes()[:100_000])
+    (tmp_path / "cut.onnx").write_bytes((denoiser.SHIPPED / "base16k.onnx").read_bytes()[:-10_000])
     with pytest.raises(WavelldmError, match="cannot be run by onnxruntime"):
         denoiser.load(str(tmp_path / "cut.onnx"))
 

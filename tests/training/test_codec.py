@@ -16,6 +16,7 @@ from wavelldm.codec.model import Codec
 from wavelldm.denoise.mask import MaskNet
 from wavelldm.diffusion.latent import LatentDiffusion
 from wavelldm.errors import WavelldmError
+from wavelldm.nn.layers import Conv1d
 from wavelldm.training import loop
 from wavelldm.training.codec import CodecOptions, CodecTask
 from wavelldm.training.presets import preset
@@ -181,3 +182,47 @@ def test_two_processes_equal_one(folders, network, monkeypatch):
     moved = (flat(one["networks"]["model"]) - flat(start.state_dict())).norm()
     apart = (flat(one["networks"]["model"]) - flat(two["networks"]["model"])).norm()
     assert moved > 0.05 and apart < 0.002 * moved, f"{apart:.1e} apart after moving by {moved:.1e}"
+
+
+def pulse_config(**choices):
+    return replace(preset("tiny").codec, decoder="pulse", pitch_input=True, **choices)
+
+
+@torch.no_grad()
+def test_a_causal_codec_begins_as_one_that_looks_ahead_does_without_its_future(tmp_path):
+    torch.manual_seed(0)
+    both = Codec(pulse_config())
+    path = weights.save(tmp_path / "both", both)
+    task = CodecTask(pulse_config(causal=True, ahead=1))
+    task.start_from(str(path))
+    both, causal = weights.load(path, Codec), task.networks["model"]
+    for layer in both.modules():  # nothing from the future
+        if isinstance(layer, Conv1d):
+            layer.weight[..., layer.span // 2 + 1 :] = 0
+    features, z = torch.randn(1, both.encoder[0].in_channels, 50), torch.randn(1, 48, 50)
+    assert torch.allclose(causal.encoder(features), both.encoder(features), atol=1e-5)
+    for a, b in zip(causal.decoder.parts(z), both.decoder.parts(z)):
+        assert torch.allclose(a, b, atol=1e-5)
+    again = CodecTask(pulse_config(causal=True, ahead=1))
+    again.start_from(str(weights.save(tmp_path / "causal", causal)))
+    assert torch.equal(again.networks["model"].encoder[0].weight, causal.encoder[0].weight.half().float())
+    with pytest.raises(WavelldmError, match="another size"):
+        CodecTask(pulse_config(latent_dim=32)).start_from(str(path))
+
+
+def test_lost_frames_are_hidden_from_the_decoder_in_training(monkeypatch):
+    """With all frames lost no gradient reaches the encoder from what is decoded."""
+    from wavelldm.training import codec as module
+
+    batch = crops(2, samples=4_096)
+    monkeypatch.setattr(module, "SPREAD", 0.0)
+    monkeypatch.setattr(module, "random_losses", lambda size, frames, most: torch.ones(size, frames, dtype=torch.bool))
+
+    def gradients(lost):
+        task = CodecTask(pulse_config(), CodecOptions(lost=lost)).with_data(None, [batch])
+        ((_, loss, _),) = task.losses(batch)
+        loss.backward()
+        return [p.grad for p in task.networks["model"].encoder.parameters() if p.grad is not None]
+
+    assert any(g.abs().max() > 0 for g in gradients(0.0))
+    assert all(g.abs().max() == 0 for g in gradients(0.3))

@@ -1,11 +1,13 @@
 """Several processes, and several turns, equal one."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from subprocess import PIPE
 
 import pytest
 import torch
@@ -78,33 +80,77 @@ def test_numbers_for_each_item_are_a_share_of_those_of_the_batch():
         assert torch.equal(dropped[turn::2], ours)
 
 
-def test_a_run_goes_on_with_another_number_of_processes(tmp_path):
-    train("mask", tmp_path / "whole", steps=4)
-    train("mask", tmp_path / "parts", steps=2)
-    done = subprocess.run(torchrun(str(tmp_path / "parts"), "mask:4"), capture_output=True, text=True)
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory):
+    """Two steps of two networks by one process, then two more by two."""
+    folder = tmp_path_factory.mktemp("parts")
+    for name in ("mask", "codec"):
+        train(name, folder, steps=2)
+    done = subprocess.run(torchrun(str(folder), "mask:4", "codec:4"), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert torch.load(tmp_path / "parts/mask/last.pt", weights_only=True)["step"] == 4
-    assert apart("mask", tmp_path / "whole", tmp_path / "parts") < 0.01
+    return folder
+
+
+@pytest.mark.parametrize("name", ["mask", "codec"])
+def test_a_run_goes_on_with_another_number_of_processes(parts, tmp_path, name):
+    """With one, two and one again; the codec has critics, and so two optimisers."""
+    train(name, tmp_path, steps=6)
+    assert torch.load(parts / name / "last.pt", weights_only=True)["step"] == 4
+    train(name, parts, steps=6)
+    assert apart(name, tmp_path, parts) < 0.01
+
+
+def goes_on(folder: Path) -> None:
+    """What was saved is of a whole step amid the run, and one process alone goes on with it."""
+    step = torch.load(folder / "mask/last.pt", weights_only=True)["step"]
+    assert 0 < step < 250
+    train("mask", folder, steps=step + 1)
+    assert torch.load(folder / "mask/last.pt", weights_only=True)["step"] == step + 1
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
-def test_when_one_process_is_killed_or_hangs_the_others_save(tmp_path, number):
+def test_when_one_process_is_killed_or_hangs_the_others_save_and_say_which(tmp_path, number):
     """One of two goes amid the run, long before the next checkpoint is due; where it hangs, the other one is told to
     stop."""
-    run = subprocess.Popen(torchrun(str(tmp_path), "mask:100000"), stdout=subprocess.PIPE, text=True)
-    pids = [int(run.stdout.readline().split()[1]) for _ in range(2)]
+    run = subprocess.Popen(torchrun(str(tmp_path), "mask:100000"), stdout=PIPE, stderr=PIPE, text=True)
+    pids = dict(run.stdout.readline().split()[1:] for _ in range(2))
     assert run.stdout.readline() == "third\n"
-    os.kill(pids[0], number)
+    os.kill(int(pids["0"]), number)
     if number == signal.SIGSTOP:
-        os.kill(pids[1], signal.SIGTERM)
+        os.kill(int(pids["1"]), signal.SIGTERM)
         deadline = time.monotonic() + 60
         while not (tmp_path / "mask/last.pt").exists() and time.monotonic() < deadline:
             time.sleep(0.05)
-        os.kill(pids[0], signal.SIGKILL)
-    run.communicate()
+        os.kill(int(pids["0"]), signal.SIGKILL)
+    said = run.communicate()[1]
     assert run.returncode != 0
-    step = torch.load(tmp_path / "mask/last.pt", weights_only=True)["step"]
-    assert 0 < step < 250
+    assert "WavelldmError: the process of rank 0 died or hangs; the same command goes on" in said
+    goes_on(tmp_path)
+
+
+def test_when_one_process_fails_the_others_save_and_say_why(tmp_path):
+    """After its fifth step."""
+    done = subprocess.run(
+        torchrun(str(tmp_path), "mask:100000"), capture_output=True, text=True, env={**os.environ, "FAILS": "1"}
+    )
+    assert done.returncode != 0
+    assert "WavelldmError: the process of rank 1 failed: the disk is gone; the same command goes on" in done.stderr
+    assert torch.load(tmp_path / "mask/last.pt", weights_only=True)["step"] == 5
+    goes_on(tmp_path)
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="there is no C++ compiler")
+@pytest.mark.parametrize("name", ["waveform"])
+def test_the_compiler_changes_nothing_but_the_time(tmp_path, name):
+    train(name, tmp_path / "plain", steps=3)
+    train(name, tmp_path / "compiled", steps=3, compile=True)
+    assert apart(name, tmp_path / "plain", tmp_path / "compiled") < 1e-3
+
+
+def test_without_a_compiler_it_is_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(WavelldmError, match="--compile needs the C\\+\\+ compiler no-such-compiler"):
+        train("mask", tmp_path, compile=True)
 
 
 def test_bfloat16_and_the_compiler_are_options_of_the_loop(tmp_path, monkeypatch):
@@ -118,10 +164,12 @@ def test_bfloat16_and_the_compiler_are_options_of_the_loop(tmp_path, monkeypatch
     assert 1e-6 < apart("mask", tmp_path / "plain", tmp_path / "half") < 1.5
 
 
-@pytest.mark.parametrize("name", ["codec", "diffusion"])
-def test_the_sizes_of_the_paper_take_a_step_on_two_processes(tmp_path, name):
-    done = subprocess.run(torchrun(str(tmp_path), f"{name}:1:paper44k"), capture_output=True, text=True)
+def test_the_sizes_of_the_paper_take_a_step_on_two_processes(tmp_path):
+    names = "codec", "diffusion"
+    run = torchrun(str(tmp_path), *(f"{name}:1:paper44k" for name in names))
+    done = subprocess.run(run, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
-    state = torch.load(tmp_path / name / "last.pt", weights_only=True)
-    assert state["step"] == 1
-    assert sum(x.numel() for x in state["networks"]["model"].values()) > 10e6
+    for name in names:
+        state = torch.load(tmp_path / name / "last.pt", weights_only=True)
+        assert state["step"] == 1
+        assert sum(x.numel() for x in state["networks"]["model"].values()) > 10e6

@@ -16,6 +16,8 @@ from wavelldm.training.recipes import RECIPES, Leg, Recipe
 
 SHIPPED = {  # network, recipe -> the weights that it made
     ("codec", "shipped"): "voice16k",
+    ("codec", "shipped-live"): "voice16k-live",
+    ("looks", "shipped"): "voice16k-looks",
     ("diffusion", "shipped"): "voice16k-diffusion",
     ("mask", "shipped"): "base16k-mask",
     ("mask", "shipped-studio"): "studio16k",

@@ -1,12 +1,14 @@
 """Text to sound, trained: YAML that is wrong, captioned folders, conditions withheld in training only, tiny runs."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
 from wavelldm.audio import files
+from wavelldm.data.scenes import held_out
 from wavelldm.errors import WavelldmError
 from wavelldm.text.conditioned import TextDiffusionConfig
 from wavelldm.text.htsat import HTSATConfig
@@ -19,7 +21,7 @@ from wavelldm.training.text2audio import Frozen, TextDiffusionOptions, TextDiffu
 from wavelldm.training.text_recipe import Data, Stage, Stages, TextRecipe, TextSizes, read
 
 TINY = TextRecipe(
-    data=Data(scenes=20, valid=6),
+    data=Data(scenes=20, valid=6, pairs=5),
     merges=100,
     text=TextSizes(32, 1, 2),
     audio=HTSATConfig(width=16, heads=(2, 4)),
@@ -80,7 +82,7 @@ def test_a_whole_system_is_trained_and_goes_on_where_it_stopped(tmp_path, monkey
     monkeypatch.setenv("WAVELLDM_DATA", str(tmp_path / "data"))
     monkeypatch.setattr(captioned, "SECONDS", (1.0,))
     monkeypatch.setattr(text_recipe, "CAPTIONS", 200)
-    monkeypatch.setattr(text_recipe, "synthesised", lambda n, seed: captioned.synthesised(n, seed, seconds=(1.0,)))
+    monkeypatch.setattr(text_recipe, "synthesised", partial(captioned.synthesised, seconds=(1.0,)))
     result = text_recipe.follow(TINY, tmp_path / "run")
     assert result["step"] == 3 and not result["stopped"]
     maker = load_maker(tmp_path / "run" / "diffusion" / "mine-diffusion")
@@ -91,6 +93,21 @@ def test_a_whole_system_is_trained_and_goes_on_where_it_stopped(tmp_path, monkey
     (tmp_path / "run" / "diffusion" / "last.pt").write_bytes(b"half")
     with pytest.raises(WavelldmError, match="not a whole checkpoint"):
         text_recipe.follow(longer, tmp_path / "run")
+
+
+def test_scenes_of_two_events_can_stand_beside_the_others(tmp_path, monkeypatch):
+    monkeypatch.setenv("WAVELLDM_DATA", str(tmp_path / "data"))
+    monkeypatch.setattr(text_recipe, "synthesised", partial(captioned.synthesised, seconds=(1.0,)))
+    few = captioned.synthesised(4, 1, seconds=(1.0,))
+    both = text_recipe.with_pairs(few, Data(pairs=10), 0)
+    added = both.about[100][4:]
+    assert [scene.relation for scene in added] == 2 * list(captioned.PAIRS) and len(both.mels[100]) == 14
+    assert not any(held_out(scene.relation, *(e.kind for e in scene.events)) for scene in added)
+    again = text_recipe.with_pairs(few, Data(pairs=10), 0)  # from the disk
+    assert torch.equal(again.mels[100], both.mels[100]) and again.about == both.about
+    assert text_recipe.with_pairs(few, Data(pairs=0), 0) is few
+    mixed = captioned.synthesised(10, 3, seconds=(1.0,), relations=(None, *captioned.PAIRS))  # has a file of its own
+    assert not torch.equal(mixed.mels[100], both.mels[100][4:])
 
 
 def sounds(tmp_path, table, names=("a.wav", "b.wav")):

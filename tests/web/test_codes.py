@@ -16,7 +16,7 @@ SR, HOP, ROWS = 16_000, 256, 4
 
 
 def graph(part: str) -> onnxruntime.InferenceSession:
-    return onnxruntime.InferenceSession(str(WEIGHTS / "codec" / f"voice16k-{part}.onnx"))
+    return onnxruntime.InferenceSession(str(WEIGHTS / f"voice16k-{part}.onnx"))
 
 
 @pytest.fixture(scope="module")

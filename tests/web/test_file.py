@@ -71,6 +71,21 @@ def test_a_longer_recording_is_cleaned_across_spans(visit, tmp_path):
     assert np.abs(found - wanted).max() < 1e-3
 
 
+def test_two_threads_give_what_one_gives(visit, tmp_path):
+    sf.write(tmp_path / "talk.wav", recording(16_000, 1, 1.0), 16_000, subtype="FLOAT")
+    wanted, most = denoiser.load("best").enhance(sf.read(tmp_path / "talk.wav")[0], 16_000), 0
+    for number in range(5):  # on a busy machine the second thread now and then does not begin
+        page = visit("?threads=2")
+        clean(page, tmp_path / "talk.wav")
+        assert np.abs(saved(page, tmp_path / f"found{number}.wav") - wanted).max() < 1e-3
+        session = page.context.browser.new_browser_cdp_session()
+        targets = session.send("Target.getTargets", {"filter": [{}]})["targetInfos"]
+        most = max(most, sum(x["type"] == "worker" and "worker.js?threads=2" in x["url"] for x in targets))
+        if most >= 2:
+            break
+    assert most >= 2  # the page's own, and onnxruntime's
+
+
 @pytest.mark.parametrize("suffix", ["flac", "mp3", "ogg"])
 def test_packed_files_are_opened_at_their_own_rate(visit, tmp_path, suffix):
     sf.write(tmp_path / f"talk.{suffix}", recording(44_100, 1, 1.0), 44_100)
@@ -151,7 +166,7 @@ def test_the_page_works_by_keyboard_alone(visit, tmp_path):
     clean(page, tmp_path / "talk.wav")
     page.locator("#tab-file").focus()
     reached = []
-    for _ in range(9):
+    while reached[-1:] != ["download"] and len(reached) < 30:
         page.keyboard.press("Tab")
         reached.append(page.evaluate("document.activeElement.id"))
     wanted = ["file", "play", "position", "hear-after", "file-strength", "file-background", "download"]

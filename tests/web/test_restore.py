@@ -1,12 +1,14 @@
-"""Gaps that the page fills, against the same in Python."""
+"""Damage that the page finds and repairs, against the same in Python."""
 
 import numpy as np
 import pytest
 import soundfile as sf
 import soxr
+from signals import noisy, speechlike
 
 from wavelldm.data.voices import speak
-from wavelldm.light import denoiser, gaps, pitch, restorer
+from wavelldm.light import bend, clip, denoiser, gaps, pitch, restorer
+from wavelldm.light.find import find
 
 SR = 16_000
 LOST = (1.16, 1.28)  # seconds
@@ -139,3 +141,124 @@ def test_a_gap_is_marked_with_a_pointer_and_too_long_a_one_refused(visit, speech
     assert float(page.input_value("#gap-to")) == pytest.approx(0.8 * length, abs=0.02)
     page.click("#fill")
     assert "Mark 1 s at most" in page.inner_text("#file-message")
+
+
+def lossy(sr: int, seconds: float, seed: int) -> np.ndarray:
+    """(N,): speech in faint noise that loses pieces to silence, at once and faded, to a held value and to faint noise,
+    one of them across the windows in which the finder looks."""
+    wav = noisy(speechlike(seconds, sr, seed=seed), 20, seed=seed).astype(np.float32)
+    rng, fade = np.random.default_rng(seed), np.linspace(1, 0, sr // 500, dtype=np.float32)
+    for k, start in enumerate(np.arange(0.31, seconds - 0.4, 0.853)):
+        a, b = round(start * sr), round((start + rng.uniform(0.01, 0.3)) * sr)
+        if k % 4 == 1:
+            wav[a - len(fade) : a] *= fade
+            wav[b : b + len(fade)] *= fade[::-1]
+        wav[a:b] = (0, 0, wav[a], 1e-4 * rng.standard_normal(b - a))[k % 4]
+    return np.round(wav * 32_768).astype(np.float32) / 32_768
+
+
+FIND = (
+    "const rows = a.rows.map((row) => Float32Array.from(row));"
+    "return p.findDamage(a.sr, rows[0].length, rows.length,"
+    " async (from, count) => rows.map((row) => row.subarray(from, from + count)));"
+)
+
+
+@pytest.mark.parametrize(("sr", "seconds"), [(SR, 19.0), (44_100, 3.0), (8000, 9.0)])
+def test_damage_is_found_where_python_finds_it(parts, sr, seconds):
+    rows = np.stack([lossy(sr, seconds, 0), lossy(sr, seconds, 1).clip(-0.2, 0.15), speechlike(seconds, sr)])
+    rows = rows.astype(np.float32)
+    ours, theirs = parts(FIND, rows=rows, sr=sr), find(rows, sr)
+    assert [[tuple(gap) for gap in damage["gaps"]] for damage in ours] == [list(damage.gaps) for damage in theirs]
+    assert len(theirs[0].gaps) > seconds / 2 and theirs[2].gaps == ()
+    peaks = [damage["peaks"] for damage in ours]
+    assert peaks[0]["ceiling"] is peaks[2]["ceiling"] is theirs[0].ceiling is None
+    np.testing.assert_allclose(peaks[1]["ceiling"], theirs[1].ceiling, rtol=1e-6)
+    assert peaks[1]["curve"] is None
+
+
+def test_a_gate_is_no_loss_here_either(parts):
+    wav = speechlike(6.0, SR).astype(np.float32)
+    wav[np.abs(wav) < 2e-3] = 0
+    (ours,), (theirs,) = parts(FIND, rows=wav[None], sr=SR), find(wav[None], SR)
+    assert [tuple(gap) for gap in ours["gaps"]] == list(theirs.gaps)
+
+
+@pytest.mark.parametrize("sr", [SR, 44_100])
+def test_peaks_are_put_back_as_python_puts_them_back(parts, sr):
+    wav = speechlike(1.2, sr).astype(np.float32)
+    low, high = np.float32([-0.2]), np.float32([0.15])
+    wav = wav.clip(low, high)
+    wanted = clip.declip(wav[None], low, high, sr)[0]
+    found = parts(
+        "const row = Float32Array.from(a.wav), out = [];"
+        "for await (const block of p.declipped(a.sr, row.length, [{ ceiling: a.ends, curve: null }],"
+        " async (from, count) => [row.slice(from, from + count)])) out.push(...block[0]);"
+        "return out;",
+        wav=wav,
+        sr=sr,
+        ends=[float(low[0]), float(high[0])],
+    )
+    assert len(found) == len(wav) and np.abs(wanted - wav).max() > 0.02
+    assert np.abs(np.array(found) - wanted).max() < 1e-3
+
+
+BENT = {
+    "tanh": lambda x: 0.25 * np.tanh(x / 0.25),
+    "knee 3": lambda x: x / (1 + np.abs(x / 0.3) ** 3) ** (1 / 3),
+    "not at all": lambda x: x,
+}
+
+
+@pytest.mark.parametrize(("shape", "sr"), [("tanh", SR), ("knee 3", 44_100), ("not at all", SR)])
+def test_a_soft_overload_is_found_and_undone_as_python_does_it(parts, shape, sr):
+    clean = 2 * speechlike(2.5, sr)
+    wav = BENT[shape](clean).astype(np.float32)
+    (theirs,) = bend.find_curves(wav[None], sr)
+    ours, straight = parts(
+        "const row = Float32Array.from(a.wav), loudest = new p.Loudest(a.sr);"
+        "for (let at = 0; at < row.length; at += 5000) loudest.push(row.subarray(at, at + 5000));"
+        "const curve = loudest.curve(); return [curve, curve && [...p.straighten(row, curve)]];",
+        wav=wav,
+        sr=sr,
+    )
+    if shape == "not at all":
+        assert ours is theirs is None
+        return
+    assert ours["shape"] == theirs.shape
+    assert ours["ceiling"] == pytest.approx(theirs.ceiling, rel=1e-3)
+    assert ours["gain"] == pytest.approx(theirs.gain, abs=1e-3)
+    wanted = bend.straighten(wav[None], [theirs])[0]
+    assert np.abs(np.array(straight) - wanted).max() < 0.01 * np.abs(wanted).max()
+    assert np.abs(wanted - clean).max() < 0.5 * np.abs(wav - clean).max()
+
+
+def test_what_is_found_on_the_page_is_repaired(visit, tmp_path):
+    wav = 2 * np.stack([noisy(speechlike(4.0, SR, seed=c), 25, seed=c) for c in (0, 1)], axis=1)
+    lost = [slice(20_000, 22_000), slice(27_000, 27_600)]
+    for gap in lost:
+        wav[gap, 0] = 0
+    wav[:, 1] = wav[:, 1].clip(-0.5, 0.5)
+    sf.write(tmp_path / "talk.wav", wav, SR)
+    page = visit()
+    page.set_input_files("#file", tmp_path / "talk.wav")
+    page.wait_for_selector("#download:not([disabled])")
+    plain = saved(page, tmp_path / "plain.wav")
+    page.click("#restore")
+    page.wait_for_selector("#unfill:not([disabled])")
+    assert page.inner_text("#file-status").endswith("2 gaps are filled.")
+    assert "an overload took are put back" in page.inner_text("#file-status")
+    repaired = saved(page, tmp_path / "repaired.wav")
+    for gap in lost:
+        assert np.abs(plain[gap, 0]).max() < 0.3 * np.abs(repaired[gap, 0]).max()
+    assert (
+        np.abs(repaired[:, 1]).max() > 1.05 * np.abs(plain[:, 1]).max()
+        and sf.info(tmp_path / "repaired.wav").subtype == "FLOAT"
+    )
+    page.click("#restore")  # all is found already
+    page.wait_for_selector("#unfill:not([disabled])")
+    np.testing.assert_array_equal(saved(page, tmp_path / "again.wav"), repaired)
+    page.click("#unfill")
+    page.wait_for_selector("#unfill[disabled]")
+    page.wait_for_selector("#download:not([disabled])")
+    np.testing.assert_array_equal(saved(page, tmp_path / "plain-again.wav"), plain)

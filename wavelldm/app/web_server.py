@@ -26,6 +26,7 @@ KINDS = {
     ".png": "image/png",
     ".gz": "application/gzip",
     ".onnx": "application/octet-stream",
+    ".safetensors": "application/octet-stream",
 }
 HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
@@ -46,7 +47,7 @@ def served() -> dict[str, Path]:
     if not (PAGE / "index.html").is_file():
         raise WavelldmError("the browser app has not been built; run: make web")
     files = {f"/{path.name}": path for path in PAGE.iterdir() if path.suffix in KINDS}
-    files |= {f"/models/{path.name}": path for path in WEIGHTS.rglob("*.onnx")}
+    files |= {f"/models/{path.name}": path for path in WEIGHTS.iterdir() if path.suffix in (".onnx", ".safetensors")}
     return files | {"/": PAGE / "index.html", "/favicon.ico": PAGE / "icon-192.png"}
 
 

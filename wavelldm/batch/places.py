@@ -82,8 +82,10 @@ class Place:
             return stream.read()
 
     @contextmanager
-    def reading(self, name: str) -> Iterator[IO[bytes]]:
-        with self.files.open_input_stream(self.path(name)) as stream:
+    def reading(self, name: str, anywhere: bool = False) -> Iterator[IO[bytes]]:
+        """A stream from the beginning of a file to its end, or one that can be read anywhere."""
+        opening = self.files.open_input_file if anywhere else self.files.open_input_stream
+        with opening(self.path(name)) as stream:
             yield stream
 
     def write(self, name: str, data: bytes) -> None:

@@ -4,18 +4,21 @@ import csv
 import io
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from ..errors import DataError
+from ..light import tables
 from ..light.files import SUFFIXES
 from .places import OWN, Place, opened
 
 BYTES_A_SECOND = {".wav": 32_000, ".aiff": 32_000, ".aif": 32_000, ".w64": 32_000, ".au": 32_000, ".flac": 16_000}
 OTHERWISE = 8_000  # bytes a second of the other formats; a guess, for the order and the size of batches alone
 MANIFESTS = (".tsv", ".jsonl", ".json", ".parquet")
+AT_ONCE = 32  # tables whose columns are looked at together
 
 
 @dataclass(frozen=True)
@@ -44,11 +47,13 @@ def items_of(source: str, target: Place) -> list[Item]:
         place = Place((folder or ".") + mark + query)
         if not place.exists(name):
             raise DataError(f"{source} does not exist; check the path")
-        found = list(of_manifest(place, name)) if suffix != ".tar" else [shard_of(place, name, 0)]
+        shard = suffix == ".tar" or (suffix == ".parquet" and holds_sounds(place, name))
+        found = [shard_of(place, name, 0)] if shard else list(of_manifest(place, name))
     else:
         found = list(of_folder(place, wanted, target))
     if not found:
-        raise DataError(f"{source} holds no sound files ({', '.join(SUFFIXES)}) and no .tar shards; check the path")
+        kinds = ", ".join(SUFFIXES)
+        raise DataError(f"{source} holds no sound files ({kinds}) and no .tar or .parquet shards; check the path")
     seen: dict[str, str] = {}
     for item in found:
         if seen.setdefault(item.name, item.path) != item.path:
@@ -59,14 +64,32 @@ def items_of(source: str, target: Place) -> list[Item]:
 def of_folder(place: Place, wanted: str, target: Place) -> Iterator[Item]:
     """Sound files and shards in a folder and below; what a run wrote itself is not among them."""
     inside = target.root + "/" if target.files.equals(place.files) else None
+    found = []
     for name, size in place.listing():
         path, suffix = PurePosixPath(name), PurePosixPath(name).suffix.lower()
         if not path.match(wanted) or OWN in path.parts or (inside and place.path(name).startswith(inside)):
             continue
-        if suffix == ".tar":
-            yield shard_of(place, name, size)
-        elif suffix in SUFFIXES:
+        if suffix in (*SUFFIXES, ".tar", ".parquet"):
+            found.append((name, suffix, size))
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        look = [name for name, suffix, _ in found if suffix == ".parquet"]
+        held = dict(zip(look, pool.map(lambda name: holds_sounds(place, name), look)))
+    for name, suffix, size in found:
+        if suffix in SUFFIXES:
             yield Item(name, place.address, name, size / BYTES_A_SECOND.get(suffix, OTHERWISE))
+        elif suffix == ".tar" or held[name] is not False:  # the report names one that is broken
+            yield shard_of(place, name, size)
+
+
+def holds_sounds(place: Place, name: str) -> bool | None:
+    """Whether a Parquet file is a shard of sounds; None if it cannot be read."""
+    from pyarrow import ArrowException, parquet
+
+    try:
+        with place.reading(name, anywhere=True) as stream:
+            return tables.sound_column(parquet.read_schema(stream)) is not None
+    except (ArrowException, OSError):
+        return None
 
 
 def shard_of(place: Place, name: str, size: int) -> Item:
@@ -95,12 +118,11 @@ def rows_of(place: Place, name: str) -> Iterator[dict[str, Any]]:
     data, suffix = place.read(name), PurePosixPath(name).suffix.lower()
     where = f"{place.address}/{name}"
     if suffix == ".parquet":
-        import pyarrow
-        from pyarrow import parquet
+        from pyarrow import ArrowException, parquet
 
         try:
             yield from parquet.read_table(io.BytesIO(data)).to_pylist()
-        except pyarrow.ArrowException as error:
+        except ArrowException as error:
             raise DataError(f"{where} is no Parquet file ({str(error).splitlines()[0]}); write it again") from None
     elif suffix == ".tsv":
         yield from csv.DictReader(io.StringIO(data.decode()), delimiter="\t", quoting=csv.QUOTE_NONE)

@@ -14,15 +14,16 @@ import shutil
 import sys
 import tarfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..errors import AudioError, DataError, WavelldmError
-from ..light import files, shards
+from ..light import files, shards, tables
 from . import ledger, tasks
 from .places import Place
 from .sources import Item
@@ -30,7 +31,7 @@ from .tasks import SUFFIX, Answer, Job, Settings
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 LITTLE = 1 << 16  # bytes: a disk with less is full
-TOGETHER = 64  # clips of a shard that are worked on at a time
+TOGETHER = 64  # clips of a shard that are worked on at a time, at most
 
 
 class DiskFull(WavelldmError):
@@ -217,28 +218,28 @@ class Worker:
     # --- shards
 
     def shard(self, item: Item, scratch: Path, begins: Any, careful: bool) -> Iterator[dict[str, Any]]:
-        """A shard with its sounds worked on; all other members stay as they are. Bad samples are left out of it."""
+        """A shard with its sounds worked on; all else stays as it is. Bad samples are left out of it."""
         place, rows = Place(item.root), []
-        writes = SUFFIX[self.settings.task] != ""
-        with tarfile.open(scratch / "shard.tar", "w") as tar:
-            try:
-                with place.reading(item.path) as stream:
-                    found = shards.samples(stream, place.path(item.path))
-                    for group in grouped(found, 1 if careful else TOGETHER):
-                        rows += self.samples(item, group, scratch, tar, begins, careful)
-            except (DataError, OSError) as error:
-                if full(error, self.target):
-                    raise DiskFull(no_room(self.target)) from None
-                rows.append(self.row(item, error, None) | {"shard": item.name})
+        made, what, suffix = scratch / "shard", place.path(item.path), SUFFIX[self.settings.task]
+        table = PurePosixPath(item.path).suffix.lower() == ".parquet"
+        kind = partial(tables.Table, plain=suffix is not None) if table else shards.Tar
+        try:
+            with place.reading(item.path, anywhere=table) as stream, kind(stream, what, made) as shard:
+                for group in shard.groups(1 if careful else TOGETHER):
+                    rows += self.samples(item, group, scratch, shard, begins, careful)
+        except (DataError, OSError) as error:
+            if full(error, self.target):
+                raise DiskFull(no_room(self.target)) from None
+            rows.append(self.row(item, error, None) | {"shard": item.name})
         if not rows:
             rows.append(self.row(item, AudioError(f"{item.path} holds no sound files"), None) | {"shard": item.name})
-        if writes and any(row["error"] is None for row in rows):
-            sync(scratch / "shard.tar")
-            self.target.put(scratch / "shard.tar", item.name)
+        if suffix != "" and any(row["error"] is None for row in rows):
+            sync(made)
+            self.target.put(made, item.name)
         yield from rows
 
     def samples(
-        self, item: Item, group: list[shards.Sample], scratch: Path, tar: tarfile.TarFile, begins: Any, careful: bool
+        self, item: Item, group: list[shards.Sample], scratch: Path, shard: Any, begins: Any, careful: bool
     ) -> list[dict[str, Any]]:
         inside = scratch / "samples"
         inside.mkdir(exist_ok=True)
@@ -261,10 +262,10 @@ class Worker:
             rows.append(row)
             if row["error"] is None and made is not None:
                 i, key, parts = kept[one.name]
-                suffix = shards.key_and_suffix(PurePosixPath(out_name(one, self.settings)).name)[1]
+                suffix = PurePosixPath(out_name(one, self.settings)).suffix[1:]
                 ready[i] = key, {suffix: made.read_bytes(), **parts}
-        for i in sorted(ready):
-            shards.add(tar, ready[i])
+        if SUFFIX[self.settings.task] != "":
+            shard.add(ready)
         shutil.rmtree(inside, ignore_errors=True)
         return rows
 
@@ -274,17 +275,6 @@ class Worker:
         if row["error"] is not None:  # the name of a temporary file says nothing to anybody
             row["error"] = row["error"].replace(str(Path(one.root) / one.path), path)
         return row
-
-
-def grouped(found: Iterable[shards.Sample], size: int) -> Iterator[list[shards.Sample]]:
-    group: list[shards.Sample] = []
-    for sample in found:
-        group.append(sample)
-        if len(group) == size:
-            yield group
-            group = []
-    if group:
-        yield group
 
 
 def sync(path: Path) -> None:

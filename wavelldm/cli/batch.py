@@ -20,13 +20,13 @@ def add(commands: argparse._SubParsersAction) -> None:
         run_batch,
         "work on many files, on one machine or many",
         "Clean, compress or measure all files of a folder, of a manifest (TSV, JSONL as NeMo or Lhotse write it, "
-        "Parquet) or of WebDataset shards (.tar), with Ray Data. Source and target are folders of this machine or "
-        "addresses such as s3://bucket/folder. Target gets the same tree of files, and report.parquet with a row for "
-        "each. A run that was stopped or killed goes on with the same command, and does again only what was not done. "
-        "A bad file is named in the report, and the exit code is 1.",
+        "Parquet) or of shards (WebDataset's .tar, Parquet tables of sounds), with Ray Data. Source and target are "
+        "folders of this machine or addresses such as s3://bucket/folder. Target gets the same tree of files, and "
+        "report.parquet with a row for each. A run that was stopped or killed goes on with the same command, and does "
+        "again only what was not done. A bad file is named in the report, and the exit code is 1.",
         BATCH,
     )
-    sub.add_argument("source", help="a folder, a pattern in its last part, a manifest, or .tar shards")
+    sub.add_argument("source", help="a folder, a pattern in its last part, a manifest, or shards")
     sub.add_argument("target", help="a folder to write; a new one, or that of the run to go on with")
     sub.add_argument(
         "--task",

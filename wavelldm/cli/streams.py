@@ -2,7 +2,7 @@
 
 import struct
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -155,6 +155,11 @@ def cleaned(begin: Begin, source: BinaryIO) -> tuple[int, int, Iterator[np.ndarr
 def denoise(begin: Begin, source: BinaryIO, sink: BinaryIO) -> None:
     """Clean what comes from `source`, and write it to `sink` as 16-bit WAV."""
     sr, channels, blocks = cleaned(begin, source)
+    write(sink, sr, blocks, channels)
+
+
+def write(sink: BinaryIO, sr: int, blocks: Iterable[np.ndarray], channels: int = 1) -> None:
+    """Blocks (C, n) as a 16-bit WAV stream, each as it comes."""
     sink.write(header(sr, channels))
     sink.flush()
     for block in blocks:

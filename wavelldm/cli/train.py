@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from ..data.corpora import Material
 
 DATA = (
-    "The data are folders of clean speech, a manifest, or, if none are given, the embedded corpus. Ctrl-C saves; the "
-    "same command goes on where it stopped."
+    "The data are folders of clean speech (or of its shards, .tar or .parquet), a manifest, or, if none are given, the "
+    "embedded corpus. Ctrl-C saves; the same command goes on where it stopped."
 )
 ABOUT = (
     f"Train a network. {DATA} First the codec, then the diffusion over its latents, then perhaps a mask network that "

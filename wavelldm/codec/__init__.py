@@ -1,7 +1,8 @@
 """The codec: recordings to codes and back.
 
 Read `model` first (the whole codec and its config), then `fsq` (the quantiser), `decoders` and `pulse` (three
-decoders), `losses` and `search`; `container` is the .wll file, `compress` files of any length."""
+decoders), `losses`, `search` and `look` (better codes); `container` is the .wll file, `compress` files of any
+length, `talk` a codec that streams (the packets stand in `light.packets`)."""
 
 from .compress import compress_file, decompress_file
 from .model import Codec, CodecConfig

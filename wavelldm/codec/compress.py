@@ -21,6 +21,7 @@ from ..nn.layers import Conv1d, ConvTranspose1d
 from ..progress import progress_bar
 from . import container
 from .container import BLOCK_FRAMES, Header
+from .look import Looks, looks_of
 from .model import Codec
 from .search import search
 
@@ -51,7 +52,7 @@ def _reach(module: nn.Module, step: float) -> float:
 def encoder_margin(codec: Codec) -> int:
     """Frames on either side beyond which nothing changes a frame's codes (a safe bound)."""
     mel = codec.config.mel
-    return math.ceil((_reach(codec.encoder, mel.hop) + codec.past + mel.hop) / codec.hop)
+    return math.ceil((_reach(codec.encoder, mel.hop) + codec.past + mel.hop) / codec.hop) + codec.config.ahead
 
 
 def decoder_margin(codec: Codec) -> int:
@@ -64,17 +65,24 @@ def decoder_margin(codec: Codec) -> int:
 
 @torch.no_grad()
 def encode_blocks(
-    codec: Codec, blocks: Iterable[Tensor], codebooks: int | None = None, steps: int = 0
+    codec: Codec,
+    blocks: Iterable[Tensor],
+    codebooks: int | None = None,
+    looks: Looks | None = None,
+    steps: int = 0,
 ) -> Iterator[Tensor]:
-    """wav blocks (C, any) at the codec's rate -> blocks of codes (C, K, up to 512), searched for in `steps` steps."""
+    """wav blocks (C, any) at the codec's rate -> blocks of codes (C, K, up to 512), corrected by `looks`, searched for
+    in `steps` steps."""
     done, device = 0, next(codec.parameters()).device
     for wav, before, count in windows(blocks, codec.hop, encoder_margin(codec), BLOCK_FRAMES):
         rows = []
         for channel in wav.to(device)[:, None, None]:  # one after the other, to save memory
-            if steps:
-                rows.append(search(codec, channel, steps, codebooks, done - before)[..., before : before + count])
+            new, first = slice(before, before + count), done - before
+            if looks or steps:
+                start = looks.numbers(codec, channel, codebooks, first) if looks else None
+                rows.append(search(codec, channel, steps, codebooks, first, start)[..., new])
             else:
-                z = codec.encode(channel, codec.sr)[..., before : before + count]  # (1, D, count)
+                z = codec.encode(channel, codec.sr)[..., new]  # (1, D, count)
                 rows.append(codec.quantise(z)[1][:, :codebooks])
         yield torch.cat(rows)
         done += count
@@ -144,11 +152,13 @@ def compress_file(
     codebooks: int | None = None,
     force: bool = False,
     progress: bool = True,
+    quick: bool = False,
     steps: int = 0,
 ) -> Result:
     """Code a sound file with the first `codebooks` codebooks (default: all) and write it as .wll.
 
-    `steps`: of the search for better codes, see `search`.
+    The encoder corrects its codes where looks ship for this codec (see `look`), unless it should be `quick`. `steps`:
+    of the search for better codes, see `search`.
     """
     _apart(source, target)
     facts, most = files.info(source), codec.quantiser.codebooks
@@ -157,7 +167,7 @@ def compress_file(
         raise WavelldmError(f"this codec has 1 to {most} codebooks, not {codebooks}; choose one of these numbers")
     if steps < 0:
         raise WavelldmError(f"a search takes 0 steps (none) or more, not {steps}")
-    seen = 0
+    seen, looks = 0, None if quick else looks_of(codec)
     rates = codec.sr, codec.hop, facts.sr
     header = Header(codec.name, identity(codec), *rates, facts.channels, 0, codebooks, codec.config.levels)
     with progress_bar(show=progress, total=facts.frames, desc="compressing", unit="sample", unit_scale=True) as bar:
@@ -169,7 +179,7 @@ def compress_file(
                 yield block
                 bar.update(block.shape[1])
 
-        codes = encode_blocks(codec, resample_blocks(blocks(), facts.sr, codec.sr), codebooks, steps)
+        codes = encode_blocks(codec, resample_blocks(blocks(), facts.sr, codec.sr), codebooks, looks, steps)
         header = container.write(target, header, codes, lambda: seen, force)
     return Result(header, header.frames)
 
@@ -189,7 +199,7 @@ def decompress_file(
     _apart(source, target)
     header, blocks = container.read(source)
     codec = codec or weights.load(header.model, Codec, device)
-    if identity(codec) != header.weights:
+    if header.weights not in (identity(codec), *codec.reads):
         raise WavelldmError(
             f"{source} was made with other weights ({header.model}, {header.weights}) than these "
             f"({codec.name}, {identity(codec)}); give the same ones with --model"

@@ -20,7 +20,7 @@ Then one block for every 512 frames (the last may be shorter):
 
 A body is the C channels, one after the other, each but the last preceded by its length (4 bytes). Written as 1,
 `coded`, each channel is what `entropy.Counts` makes of its FSQ digits, with counts that go on from block to block.
-Where that would be longer, as in white noise, the block is written as 0, `plain`: `entropy.pack` of the codes frame
+Where that would be longer, as in white noise, the block is written as 0, `plain`: `packets.pack` of the codes frame
 by frame, log2(entries) bits each; the counts then start anew.
 """
 
@@ -37,6 +37,7 @@ from torch import Tensor
 
 from ..audio.files import writing
 from ..errors import WavelldmError
+from ..light.packets import pack, unpack
 from .fsq import code_to_digits, digits_to_code
 
 MAGIC, VERSION = b"wll\0", 1
@@ -100,29 +101,6 @@ def learn(counts: list, digit: int) -> None:
     counts[digit] += INCREMENT
     if counts[digit] > MAX_COUNT:
         counts[:] = [(c + 1) // 2 for c in counts]
-
-
-def pack(numbers: list, base: int) -> bytes:
-    """Whole numbers below `base` -> bytes, as the digits of one large number: log2(base) bits each, rounded up."""
-    state = 0
-    for number in reversed(numbers):
-        state = state * base + number
-    return state.to_bytes(packed_size(len(numbers), base), "little")
-
-
-def unpack(data: bytes, count: int, base: int) -> list:
-    """The inverse of `pack`. Raises ValueError if the bytes hold anything else."""
-    state, numbers = int.from_bytes(data, "little"), []
-    for _ in range(count):
-        state, number = divmod(state, base)
-        numbers.append(number)
-    if state or len(data) != packed_size(count, base):
-        raise ValueError("bits are left over")
-    return numbers
-
-
-def packed_size(count: int, base: int) -> int:
-    return ((base**count - 1).bit_length() + 7) // 8  # bytes
 
 
 @dataclass(frozen=True)

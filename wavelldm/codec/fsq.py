@@ -197,3 +197,18 @@ def random_keep(batch: int, codebooks: int, share: float = 0.5, generator: torch
     any_number = torch.randint(1, codebooks + 1, (batch,), generator=generator)
     dropped = torch.rand(batch, generator=generator) < share
     return torch.where(dropped, any_number, codebooks)
+
+
+def random_losses(batch: int, frames: int, most: float, generator: torch.Generator | None = None) -> Tensor:
+    """Which frames get lost on their way, (B, T): in every second item none, else a share of them between 0 and `most`.
+
+    A chain of two states, as in Gilbert (1960): a gap ends after each of its frames with chance one half, so gaps are
+    two frames long in the mean."""
+    share = most * torch.rand(batch, generator=generator) * (torch.rand(batch, generator=generator) < 0.5)  # (B,)
+    begins = 0.5 * share / (1 - share).clamp_min(0.01)
+    draws = torch.rand(frames, batch, generator=generator)
+    lost, rows = draws[0] < share, []
+    for draw in draws:
+        rows.append(lost)
+        lost = torch.where(lost, draw < 0.5, draw < begins)
+    return torch.stack(rows, dim=1)

@@ -154,7 +154,7 @@ def pulse_decode(codec: Codec, z_q: Tensor, wav: Tensor, number: Tensor | None =
     logits, gains = head.parts(codec.upsampler(z_q))
     with torch.autocast(wav.device.type, enabled=False):
         right = pitch.candidates(wav.device)[path]
-        guess = pitch.hertz(logits)
+        guess = head.f0(logits, gains)
         far = voiced & ((guess / right).log2().abs() > NEAR)
         f0 = torch.where(far, right, guess).detach()
         if number is None:
@@ -182,10 +182,17 @@ def listening_distances(decoded: Tensor, wav: Tensor, sr: int, mels: Iterable[Lo
         }
 
 
+def pulse_distances_of(
+    codec: Codec, z_q: Tensor, wav: Tensor, mels: Iterable[LogMel], number: Tensor | None = None
+) -> tuple[Tensor, dict]:
+    """What the pulse decoder makes of z_q (B, D, T), (B, 1, N), and its five distances of PULSE_WEIGHTS from wav
+    (B, 1, N): see `pulse_decode` and `listening_distances`."""
+    decoded, missed = pulse_decode(codec, z_q, wav, number)
+    return decoded, {"pitch": missed, **listening_distances(decoded, wav, codec.sr, mels)}
+
+
 def pulse_distances(
     codec: Codec, z_q: Tensor, wav: Tensor, mels: Iterable[LogMel], number: Tensor | None = None
 ) -> dict:
-    """What the pulse decoder makes of z_q (B, D, T) against wav (B, 1, N): the five distances of PULSE_WEIGHTS, see
-    `pulse_decode` and `listening_distances`."""
-    decoded, missed = pulse_decode(codec, z_q, wav, number)
-    return {"pitch": missed, **listening_distances(decoded, wav, codec.sr, mels)}
+    """The distances alone."""
+    return pulse_distances_of(codec, z_q, wav, mels, number)[1]

@@ -39,7 +39,8 @@ class CodecConfig:
     decoder_depth: int = 6  # ConvNeXt blocks (istft, source)
     polish: int = 0  # steps of Griffin-Lim that make the head's phases fit its magnitudes (istft)
     upsample: tuple = (8, 8, 2, 2, 2)  # rates that multiply to the mel hop (hifigan)
-    causal: bool = False  # no look-ahead, so that it can stream
+    causal: bool = False  # no look-ahead, so that it can stream ...
+    ahead: int = 0  # ... but for so many latent frames in the encoder
 
     @property
     def sr(self) -> int:
@@ -128,11 +129,13 @@ class Codec(nn.Module):
     `decode_finish` what `decode` does. What comes out then lags `latency` samples behind what went in."""
 
     Config = CodecConfig
-    name, hash = "untrained", None  # set by weights.load
+    name, hash, reads = "untrained", None, ()  # set by weights.load
 
     def __init__(self, config: CodecConfig):
         super().__init__()
         c = self.config = config
+        if c.ahead and not c.causal:
+            raise WavelldmError(f"ahead={c.ahead} is for codecs that stream; build it with causal=True, or ahead=0")
         if len(c.depths) != len(c.dims):
             raise WavelldmError(f"depths {c.depths} and dims {c.dims} differ in number; give every encoder stage both")
         self.sr, self.hop, self.causal = c.sr, c.hop, c.causal
@@ -147,7 +150,7 @@ class Codec(nn.Module):
 
     @property
     def latency(self) -> int:
-        return self.hop + self.decoder.delay  # samples, when streaming
+        return (1 + self.config.ahead) * self.hop + self.decoder.delay  # samples, when streaming
 
     def frames(self, length: int) -> int:
         return -(-length // self.hop)  # latent frames for `length` samples
@@ -161,11 +164,16 @@ class Codec(nn.Module):
                 "put channels into the batch"
             )
 
-    def _features(self, wav: Tensor) -> Tensor:
+    def spectrogram(self, wav: Tensor) -> Tensor:
         """wav -> mel (B, M, F), counted from silence (-2.5) to magnitude one (2.5): for speech about mean 0, deviation
-        1. With `pitch_input`, below it how well each pitch fits: (B, M + S, F)."""
+        1."""
+        return 2.5 - 5 * self.mel(wav, self.sr) / math.log(self.config.mel.floor)
+
+    def _features(self, wav: Tensor) -> Tensor:
+        """wav -> what the encoder sees: the mel; with `pitch_input`, below it how well each pitch fits (B, M + S,
+        F)."""
         with torch.autocast(wav.device.type, enabled=False):
-            mel = 2.5 - 5 * self.mel(wav.float(), self.sr) / math.log(self.config.mel.floor)
+            mel = self.spectrogram(wav.float())
             if not self.config.pitch_input:
                 return mel
             return torch.cat([mel, pitch.scores(wav.float(), self.sr, self.config.mel.hop, self.causal)], dim=1)
@@ -175,7 +183,8 @@ class Codec(nn.Module):
         self._check(wav, sr)
         if wav.shape[-1] == 0:
             raise AudioError("there are no samples to encode; give at least one")
-        return self.encoder(self._features(F.pad(wav, (0, -wav.shape[-1] % self.hop))))
+        ahead = self.config.ahead
+        return self.encoder(self._features(F.pad(wav, (0, -wav.shape[-1] % self.hop + ahead * self.hop))))[..., ahead:]
 
     def quantise(self, z: Tensor, keep: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """z (B, D, T) of the encoder -> z_q (B, D, T), codes (B, Q, T); `keep` (B,) as in `fsq.random_keep`. Of a z_q
@@ -232,13 +241,15 @@ class Codec(nn.Module):
         return Coded(self.decode(z_q, wav.shape[-1]), z, z_q, codes)
 
     def initial_encoder_state(self, batch: int) -> tuple:
-        """Samples that the next frame needs, the encoder's own state, and samples of the frame that is not yet full."""
-        return self.encoder[0].weight.new_zeros(batch, 1, self.past), self.encoder.initial_state(batch), 0
+        """Samples that the next frame needs, the encoder's own state, samples of the frame that is not yet full, and
+        frames that lie before the beginning."""
+        before = self.encoder[0].weight.new_zeros(batch, 1, self.past)
+        return before, self.encoder.initial_state(batch), 0, self.config.ahead
 
     def encode_step(self, wav: Tensor, state: tuple) -> tuple[Tensor, tuple]:
         """The next block (B, 1, any), at the codec's rate -> z (B, D, frames complete by now), state."""
         self._check(wav, self.sr)
-        before, layers, filled = state
+        before, layers, filled, drop = state
         filled = (filled + wav.shape[-1]) % self.hop
         wav = torch.cat([before, wav], dim=-1)
         hop = self.config.mel.hop
@@ -247,11 +258,13 @@ class Codec(nn.Module):
         if new:
             features = self._features(wav[..., : self.past + new * hop])[..., self.past // hop :]
         z, layers = self.encoder.step(features, layers)
-        return z, (wav[..., new * hop :], layers, filled)
+        return z[..., drop:], (wav[..., new * hop :], layers, filled, max(0, drop - z.shape[-1]))
 
     def encode_finish(self, state: tuple) -> Tensor:
-        """The last frame, filled up with zeros: (B, D, 1), or (B, D, 0) where the blocks ended with a frame."""
-        return self.encode_step(state[0].new_zeros(state[0].shape[0], 1, -state[2] % self.hop), state)[0]
+        """The frames still to come, filled up with zeros: (B, D, ahead) where the blocks ended with a frame, else one
+        more."""
+        rest = -state[2] % self.hop + self.config.ahead * self.hop
+        return self.encode_step(state[0].new_zeros(state[0].shape[0], 1, rest), state)[0]
 
     def initial_decoder_state(self, batch: int) -> tuple:
         return self.upsampler.initial_state(batch), self.decoder.initial_state(batch)

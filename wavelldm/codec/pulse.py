@@ -16,6 +16,9 @@ from ..nn.layers import Chain, ChannelNorm, Conv1d, ConvNeXtBlock
 
 BANDS = 80  # points of an envelope, evenly spaced on the mel scale
 TABLE = 256  # frames of noise, which repeat
+TONELESS = 7  # of the candidates, from the lowest on (60 to 65 Hz): where there is no pitch, one of them is taken
+VOICE = 150.0, 1000.0  # Hz; where the pulses stand out from the noise here, there is a voice
+CLEAR, WEIGHT = 0.9, 6.0  # how far they stand out, in nats, before it counts, and how much each further nat counts
 
 
 def mel_interpolation(bands: int, bins: int, sr: int) -> Tensor:
@@ -23,6 +26,12 @@ def mel_interpolation(bands: int, bins: int, sr: int) -> Tensor:
     mel = torch.log1p(torch.linspace(0, sr / 2, bins) / 700)
     place = mel / mel[-1] * (bands - 1)
     return (1 - (place - torch.arange(bands)[:, None]).abs()).clamp_min(0)
+
+
+def mel_points_between(low: float, high: float, sr: int) -> Tensor:
+    """Numbers of the points of an envelope between two frequencies in Hz."""
+    hertz = [700 * math.expm1(i / (BANDS - 1) * math.log1p(sr / 2 / 700)) for i in range(BANDS)]
+    return torch.tensor([i for i, f in enumerate(hertz) if low < f < high])
 
 
 def phase_type(device: torch.device) -> torch.dtype:
@@ -72,6 +81,7 @@ class PulseDecoder(nn.Module):
         nn.init.constant_(self.gains.bias, -4.0)
         bank = mel_interpolation(BANDS, self.n_fft // 2 + 1, sr)
         self.register_buffer("interpolation", bank, persistent=False)  # (bands, bins)
+        self.register_buffer("voice", mel_points_between(*VOICE, sr), persistent=False)  # numbers of bands
         self.register_buffer("window", hann(self.n_fft, self.n_fft).sqrt(), persistent=False)
         table = torch.randn(TABLE * hop, generator=torch.Generator().manual_seed(0))
         self.register_buffer("noise", torch.cat([table, table[: self.n_fft]]), persistent=False)
@@ -88,6 +98,13 @@ class PulseDecoder(nn.Module):
         """(B, D, T) -> its envelopes, compressed, and how likely each pitch is (B, 2 * bands + S, T)."""
         logits, gains = self.parts(x)
         return torch.cat([(POWER * gains).exp(), logits.softmax(1)], dim=1)
+
+    def f0(self, logits: Tensor, gains: Tensor) -> Tensor:
+        """(B, S, T), (B, 2 * bands, T) -> Hz (B, T): the likeliest pitch, where the envelopes have a say in whether
+        there is one. A vowel whose pulses ran at the lowest pitch would sound hoarse."""
+        pulses, noise = (torch.logsumexp(2 * x[:, self.voice], dim=1) / 2 for x in gains.chunk(2, dim=1))  # (B, T)
+        less = WEIGHT * (pulses - noise - CLEAR).clamp_min(0)
+        return pitch.hertz(torch.cat([logits[:, :TONELESS] - less[:, None], logits[:, TONELESS:]], dim=1))
 
     def turns(self, f0: Tensor, before: Tensor | None = None) -> Tensor:
         """Phase in the middle of each frame, in turns (B, T); `before`: pitch and phase of the frame before,
@@ -134,7 +151,7 @@ class PulseDecoder(nn.Module):
         that overlap must agree on them; the state carries them on."""
         number, phase = state
         logits, gains = self.parts(x)
-        f0 = pitch.hertz(logits)
+        f0 = self.f0(logits, gains)
         turns = self.turns(f0)
         turns = (turns + (phase - turns[:, before])[:, None]) % 1.0
         where = torch.arange(f0.shape[1], device=f0.device) + (number - before)
@@ -152,7 +169,7 @@ class PulseDecoder(nn.Module):
         out, count = tail[:, :0], y.shape[-1]
         if count:
             logits, gains = self._parts(y)
-            f0 = pitch.hertz(logits)
+            f0 = self.f0(logits, gains)
             turns = self.turns(f0, before)
             frames = self.frames(f0, turns, gains, torch.arange(count, device=x.device) + number)
             total = overlap_add(frames, self.hop) + F.pad(tail, (0, count * self.hop))

@@ -15,18 +15,25 @@ from .pulse import PulseDecoder
 LEARNING_RATE = 0.05  # of Adam, falling to zero on a straight line
 
 
-def search(codec: Codec, wav: Tensor, steps: int, codebooks: int | None = None, first: int = 0) -> Tensor:
-    """wav (B, 1, N) at the codec's rate -> codes (B, K, T). `first`: the number of the first frame in the recording."""
+def check_pulsed(codec: Codec) -> None:
     if not isinstance(codec.decoder, PulseDecoder):
         raise WavelldmError(
             "codes can be searched only for a codec with the pulse decoder, such as voice16k; leave the search out"
         )
+
+
+def search(
+    codec: Codec, wav: Tensor, steps: int, codebooks: int | None = None, first: int = 0, start: Tensor | None = None
+) -> Tensor:
+    """wav (B, 1, N) at the codec's rate -> codes (B, K, T). `first`: the number of the first frame in the recording;
+    `start`: numbers (B, T, G * d) to begin with, by default the encoder's."""
+    check_pulsed(codec)
     quantiser = codec.quantiser
     count = codebooks or quantiser.codebooks
     keep = torch.full((len(wav),), count, device=wav.device)
     mels = MelLoss(codec.sr).to(wav.device).mels
     with torch.no_grad():
-        u = quantiser.projected(codec.encode(wav, codec.sr))  # (B, T, G * d)
+        u = quantiser.projected(codec.encode(wav, codec.sr)) if start is None else start  # (B, T, G * d)
     number = first + torch.arange(u.shape[1], device=wav.device)
     with torch.enable_grad():
         u = u.clone().requires_grad_()

@@ -96,3 +96,25 @@ def frame_classes(wav: Tensor, sr: int, hop: int) -> Tensor:
     classes[(crossings > HISS_RATE) | (centre > BRIGHT_HZ)] = FRICATIVE
     classes[level < SILENT_DB] = SILENCE
     return classes
+
+
+def change_rate(codes: Tensor) -> Tensor:
+    """Share of frames whose code differs from that of the frame before, for each codebook: (..., Q, T) -> (Q,)."""
+    return flip_rate(codes[..., 1:], codes[..., :-1])
+
+
+def frame_phonemes(marks: Sequence[tuple[float, str]], frames: int, rate: float) -> list[str]:
+    """Where phonemes begin, [(second, phoneme), ...] -> the phoneme in the middle of each frame, without stress marks;
+    before the first one and in pauses an empty string."""
+    begins = torch.tensor([second for second, _ in marks], dtype=torch.double)
+    middles = (torch.arange(frames, dtype=torch.double) + 0.5) / rate
+    which = torch.searchsorted(begins, middles, right=True).tolist()
+    names = ["", *(phoneme.strip("ˈˌ") for _, phoneme in marks)]
+    return [names[k] for k in which]
+
+
+def given_before(digits: Tensor) -> float:
+    """Entropy in bits of a digit if that of the frame before is known, H(now, before) - H(before): (T,) of integers."""
+    size = int(digits.max()) + 1
+    pairs, before = digits[1:] * size + digits[:-1], digits[:-1]
+    return float(entropy(pairs[None], size * size) - entropy(before[None], size))

@@ -44,9 +44,10 @@ class Session:
         return choices.get(self.profile, choices["cpu"])
 
     def done(self) -> None:
-        """In the last cell: print how long the notebook took."""
-        seconds = time.time() - self.began
-        print(f"{self.name}: {seconds / 60:.1f} minutes in profile '{self.profile}' on {self.device.type}")
+        """In the last cell: print how long the notebook took, and how much of that the processor worked for it."""
+        took, worked = (time.time() - self.began) / 60, time.process_time() / 60
+        where = f"profile '{self.profile}' on {self.device.type}"
+        print(f"{self.name}: {took:.1f} minutes in {where}, {worked:.1f} of them computing")
 
 
 def profile() -> str:

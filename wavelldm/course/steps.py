@@ -6,7 +6,6 @@ notebook runs past a step that is still open. Where a result is wrong in a known
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,23 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import WavelldmError
+from .step import Step, some
+from .steps_late import LATE
 
 CLOSE = 1e-4  # of the largest value
-
-
-@dataclass(frozen=True)
-class Step:
-    """One step: what it should do, arguments to try it on, and for each hint a function that errs in that way.
-    `seen` says what is compared, as a list: the answer alone, or more, such as its gradients."""
-
-    right: Callable
-    arguments: Callable[[torch.Generator], list[tuple]]
-    slips: dict[str, Callable]
-    seen: Callable[..., list] = lambda answer, *_: [answer]
-
-
-def some(g: torch.Generator, *shape: int) -> Tensor:
-    return torch.randn(*shape, generator=g)
 
 
 def spectra(g: torch.Generator, *shape: int) -> Tensor:
@@ -47,6 +33,55 @@ def deep_filter(seen: Tensor, weights: Tensor) -> Tensor:
 def flow_step(x: Tensor, end: Tensor, t: float, then: float) -> Tensor:
     """From place t of the straight line to `then`, if the line ends at `end`."""
     return x + (then - t) / (1 - t) * (end - x)
+
+
+def signal_to_noise(clean: Tensor, noisy: Tensor) -> Tensor:
+    """Energy of the clean sound over that of what was added to it, in dB."""
+    return 10 * torch.log10(clean.square().sum() / (noisy - clean).square().sum())
+
+
+def with_magnitudes(found: Tensor, magnitudes: Tensor) -> Tensor:
+    """The phases of `found` (..., complex) under the wanted magnitudes (Griffin and Lim 1984)."""
+    return torch.polar(magnitudes, found.angle())
+
+
+def noise_gain(speech_power: float, noise_power: float, snr_db: float) -> float:
+    """The factor for the noise that brings a mixture to this signal-to-noise ratio."""
+    return math.sqrt(speech_power / noise_power * 10 ** (-snr_db / 10))
+
+
+def phase_in_turns(f0: Tensor, sr: int, hop: int) -> Tensor:
+    """f0 (B, T) in Hz -> the phase in the middle of each frame, in turns (B, T): 0 at first, then the mean of two
+    neighbouring pitches times the time between them."""
+    steps = (f0[:, 1:] + f0[:, :-1]).double() / 2 * hop / sr
+    return F.pad(steps.cumsum(1), (1, 0)) % 1
+
+
+def on_the_circle(turns: Any, *_: Any) -> list:
+    """Whole turns do not count: the cosine and the sine of what is left."""
+    angle = 2 * math.pi * plain(turns).double()
+    return [angle.cos(), angle.sin()]
+
+
+def mutual_information(joint: Tensor) -> Tensor:
+    """joint (A, B), probabilities that add up to 1 -> what one of the two tells about the other, in bits."""
+    alone = joint.sum(1, keepdim=True) * joint.sum(0, keepdim=True)
+    return torch.where(joint > 0, joint * (joint / alone).log2(), 0.0).sum()
+
+
+def chances(g: torch.Generator, *shape: int) -> Tensor:
+    x = torch.rand(*shape, generator=g)
+    return x / x.sum()
+
+
+def better_magnitudes(size: Tensor, mel: Tensor, bank: Tensor) -> Tensor:
+    """size (bins, F), mel (M, F), bank (M, bins): an update of Lee and Seung (2001, eq. 4) to bank @ size = mel."""
+    return size * (bank.T @ mel) / (bank.T @ (bank @ size)).clamp_min(1e-20)
+
+
+def with_a_gap(bank: Tensor) -> Tensor:
+    """The first bin lies in no band."""
+    return F.pad(bank[:, 1:], (1, 0))
 
 
 def straight_through(x: Tensor, rounded: Tensor) -> Tensor:
@@ -103,6 +138,117 @@ STEPS = {
                 s, w.conj()
             ),
             "this multiplies one frame only; add up all K of them": lambda s, w: w[0] * s[: w.shape[1]],
+        },
+    ),
+    "signal-to-noise ratio": Step(
+        signal_to_noise,
+        lambda g: [(some(g, 1, 50), 3 * some(g, 1, 50)), (some(g, 20), some(g, 20))],
+        {
+            "the noise is what was added: noisy - clean": lambda s, y: (
+                10 * torch.log10(s.square().sum() / y.square().sum())
+            ),
+            "the other way round: the signal stands above": lambda s, y: -signal_to_noise(s, y),
+            "for energies it is 10 log10; 20 is for amplitudes": lambda s, y: 2 * signal_to_noise(s, y),
+            "energy is a sum of squares, so square before you add": lambda s, y: (
+                10 * torch.log10(s.abs().sum() / (y - s).abs().sum())
+            ),
+            "this is the natural logarithm; decibels take log10": lambda s, y: signal_to_noise(s, y) * math.log(10),
+            "this is the ratio itself; decibels are 10 times its log10": lambda s, y: (
+                10 ** (signal_to_noise(s, y) / 10)
+            ),
+        },
+    ),
+    "phases kept": Step(
+        with_magnitudes,
+        lambda g: [(spectra(g, 5, 4), some(g, 5, 4).abs()), (spectra(g, 1, 3), some(g, 1, 3).abs())],
+        {
+            "these are still the magnitudes that were found; put the wanted ones in their place": lambda z, m: z,
+            "the magnitudes of both are multiplied; first divide by the found ones, or use the angle alone": (
+                lambda z, m: m * z
+            ),
+            "the phases have turned round: no conjugate": lambda z, m: with_magnitudes(z, m).conj(),
+            "this has no phases; the result is complex": lambda z, m: m,
+            "only the phases are left; multiply with the magnitudes": lambda z, m: z / z.abs(),
+            "the real part alone has lost half of the phase": lambda z, m: with_magnitudes(z, m).real,
+        },
+    ),
+    "gain of the noise": Step(
+        noise_gain,
+        lambda g: [(0.02, 0.5, 10.0), (0.3, 0.1, -5.0), (1.0, 2.0, 0.0)],
+        {
+            "this is a ratio of powers; the samples are multiplied by its root": lambda s, n, snr: (
+                noise_gain(s, n, snr) ** 2
+            ),
+            "a higher SNR needs less noise: mind the sign": lambda s, n, snr: noise_gain(s, n, -snr),
+            "the powers stand the wrong way round: loud speech allows loud noise": lambda s, n, snr: noise_gain(
+                n, s, snr
+            ),
+            "the noise has a power of its own; divide by it": lambda s, n, snr: noise_gain(s, 1.0, snr),
+            "powers take 10 ** (dB / 10); 20 is for amplitudes, and the root comes on top": lambda s, n, snr: (
+                noise_gain(s, n, snr / 2)
+            ),
+            "this is 10 ** (-dB / 10) as an amplitude: 15 dB become 30": lambda s, n, snr: noise_gain(s, n, 2 * snr),
+        },
+    ),
+    "phase in turns": Step(
+        phase_in_turns,
+        lambda g: [
+            (100 + 100 * torch.rand(2, 6, generator=g), 16_000, 256),
+            (torch.tensor([[110.0, 220.0, 90.0]]), 8_000, 64),
+        ],
+        {
+            "the first frame has the phase 0; the steps lie between frames": lambda f0, sr, hop: (
+                ((f0.double() * hop / sr).cumsum(1)) % 1
+            ),
+            "between two frames the pitch moves; take the mean of both, not the later one": lambda f0, sr, hop: F.pad(
+                (f0[:, 1:].double() * hop / sr).cumsum(1), (1, 0)
+            ),
+            "between two frames the pitch moves; take the mean of both, not the earlier one": lambda f0, sr, hop: F.pad(
+                (f0[:, :-1].double() * hop / sr).cumsum(1), (1, 0)
+            ),
+            "each frame continues the one before; add the steps up": lambda f0, sr, hop: F.pad(
+                (f0[:, 1:] + f0[:, :-1]).double() / 2 * hop / sr, (1, 0)
+            ),
+            "the phase is counted in turns, not in radians": lambda f0, sr, hop: F.pad(
+                ((f0[:, 1:] + f0[:, :-1]).double() * math.pi * hop / sr).cumsum(1), (1, 0)
+            ),
+            "a frame lasts hop / sr seconds; Hz times seconds are turns": lambda f0, sr, hop: F.pad(
+                ((f0[:, 1:] + f0[:, :-1]).double() / 2 / sr).cumsum(1), (1, 0)
+            ),
+        },
+        on_the_circle,
+    ),
+    "mutual information": Step(
+        mutual_information,
+        lambda g: [(chances(g, 3, 4),), (torch.tensor([[0.5, 0.0], [0.25, 0.25]]),)],
+        {
+            "these are nats; for bits take log2": lambda joint: mutual_information(joint) * math.log(2),
+            "the ratio stands upside down": lambda joint: -mutual_information(joint),
+            "this is the entropy of both together; compare with what independent ones would have": lambda joint: (
+                torch.special.entr(joint).sum() / math.log(2)
+            ),
+            "weigh each logarithm with its probability": lambda joint: (
+                torch.where(joint > 0, joint / (joint.sum(1, keepdim=True) * joint.sum(0, keepdim=True)), 1.0).log2()
+            ).sum(),
+        },
+    ),
+    "magnitudes of a mel": Step(
+        better_magnitudes,
+        lambda g: [
+            (some(g, 9, 4).abs(), some(g, 3, 4).abs(), with_a_gap(some(g, 3, 9).abs())),
+            (some(g, 5, 1).abs(), some(g, 2, 1).abs(), some(g, 2, 5).abs()),
+        ],
+        {
+            "the wanted stands above, the present below": lambda x, mel, bank: (
+                x * (bank.T @ (bank @ x)) / (bank.T @ mel).clamp_min(1e-20)
+            ),
+            "each bin is multiplied by the ratio; this is the ratio alone": lambda x, mel, bank: (
+                (bank.T @ mel) / (bank.T @ (bank @ x)).clamp_min(1e-20)
+            ),
+            "below stands the mel of the present magnitudes, brought back to the bins: B^T (B |X|)": (
+                lambda x, mel, bank: x * (bank.T @ mel)
+            ),
+            "bring both back to the bins by B^T, then divide": lambda x, mel, bank: x * (bank.T @ (mel / (bank @ x))),
         },
     ),
     "step of a flow": Step(
@@ -209,6 +355,8 @@ STEPS = {
         },
     ),
 }
+
+STEPS |= LATE
 
 
 def plain(x: Any) -> Tensor:

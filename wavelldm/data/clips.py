@@ -4,8 +4,10 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,8 @@ import torch
 from torch import Tensor
 
 from ..audio import files
-from ..errors import DataError
+from ..errors import AudioError, DataError
+from ..light import tables
 from ..paths import data_home
 from ..progress import progress_bar
 from .corpora import Item
@@ -21,24 +24,50 @@ from .corpora import Item
 SILENT = 1e-8  # mean square (-80 dB): files below are never drawn
 
 
-def _decode(item: Item, sr: int) -> np.ndarray:
-    """int16 (C, N): one row, or clean and noisy. If a peak exceeds full scale, all rows are scaled down alike."""
-    if item.member:
-        return _whole([_from_shard(item, sr)])
+def _decode(item: Item, sr: int, data: bytes | None = None) -> np.ndarray:
+    """int16 (C, N): one row, or clean and noisy. If a peak exceeds full scale, all rows are scaled down alike. `data`:
+    the file, of a sound in a shard."""
+    if data is not None:
+        with tempfile.NamedTemporaryFile(suffix=Path(item.member).suffix) as file:
+            file.write(data)
+            file.flush()
+            try:
+                return _whole([files.load(file.name, sr, mono=True)[0]])
+            except AudioError as error:
+                raise AudioError(str(error).replace(file.name, f"{item.path}/{item.member}")) from None
     rows = [files.load(path, sr, mono=True)[0] for path in (item.path, item.noisy) if path is not None]
     if abs(rows[0].shape[-1] - rows[-1].shape[-1]) > 0.01 * sr:
         raise DataError(f"{item.path} and {item.noisy} differ in length by over 10 ms; they are not the same utterance")
     return _whole(rows)
 
 
-def _from_shard(item: Item, sr: int) -> Tensor:
-    """A sound (1, N) that lies in a tar file."""
-    first, size = item.span
-    with open(item.path, "rb") as shard, tempfile.NamedTemporaryFile(suffix=Path(item.member).suffix) as file:
-        shard.seek(first)
-        file.write(shard.read(size))
-        file.flush()
-        return files.load(file.name, sr, mono=True)[0]
+def _read(items: list[Item]) -> Iterator[bytes | None]:
+    """The bytes of each item that lies in a shard; None of one that is a file."""
+    for path, group in groupby(items, lambda item: item.path):
+        group = list(group)
+        if not group[0].member:
+            yield from (None for _ in group)
+        elif path.suffix.lower() == ".parquet":
+            with tables.Table(path, str(path)) as table:
+                yield from table.sounds([item.span[0] for item in group])
+        else:
+            with open(path, "rb") as shard:
+                for item in group:
+                    shard.seek(item.span[0])
+                    yield shard.read(item.span[1])
+
+
+def _decoded(items: list[Item], sr: int) -> Iterator[np.ndarray]:
+    """All items decoded, in order, by some threads; few are read ahead."""
+    threads = min(8, os.cpu_count() or 1)
+    with ThreadPoolExecutor(threads) as pool:
+        ahead: deque[Future] = deque()
+        for item, data in zip(items, _read(items)):
+            ahead.append(pool.submit(_decode, item, sr, data))
+            if len(ahead) > 2 * threads:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
 
 
 def _whole(rows: list[Tensor]) -> np.ndarray:
@@ -62,9 +91,10 @@ class Clips:
         if len({item.noisy is None for item in self.items}) > 1:
             raise DataError("recorded pairs and single files do not mix in one list; load them one after the other")
         self.channels = 1 if self.items[0].noisy is None else 2
-        sources = [p for item in self.items for p in (item.path, item.noisy) if p is not None]
+        sources = [(p, item.member) for item in self.items for p in (item.path, item.noisy) if p is not None]
         try:
-            marks = [(str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns) for p in sources]
+            facts = {p: (str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns) for p, _ in sources}
+            marks = [(*facts[p], member) if member else facts[p] for p, member in sources]
         except FileNotFoundError as error:
             raise DataError(f"{error.filename} is missing; restore it or list the folder again") from None
         name = hashlib.sha256(json.dumps([1, sr, self.channels, marks]).encode()).hexdigest()[:20]
@@ -104,12 +134,11 @@ class Clips:
     def _build(self, index: Path) -> None:
         lengths, power = [], []
         with files.writing(self.path, force=True) as part, open(part, "wb") as file:
-            with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-                decoded = pool.map(_decode, self.items, [self.sr] * len(self.items))
-                for rows in progress_bar(decoded, desc="decoding", total=len(self), unit="file"):
-                    file.write(rows.tobytes())
-                    lengths.append(rows.shape[1])
-                    power.append(float(np.mean((rows[0] / 32768.0) ** 2)))
+            decoded = _decoded(self.items, self.sr)
+            for rows in progress_bar(decoded, desc="decoding", total=len(self), unit="file"):
+                file.write(rows.tobytes())
+                lengths.append(rows.shape[1])
+                power.append(float(np.mean((rows[0] / 32768.0) ** 2)))
         with files.writing(index, force=True) as part:
             part.write_text(json.dumps({"lengths": lengths, "power": power}))
 

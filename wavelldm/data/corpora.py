@@ -15,6 +15,7 @@ from torch import Tensor
 from ..audio import files
 from ..audio.files import sound_files
 from ..errors import DataError
+from ..light import tables
 from . import voices
 
 VALID_SPEAKERS = ("p226", "p287")  # of VoiceBank's 28: held out of training, as is common
@@ -30,16 +31,22 @@ class Item:
     label: str = ""  # the speaker, or the kind of noise
     split: str = "train"  # or "valid", "test"
     member: str = ""  # of a shard: the sound's name in it,
-    span: tuple[int, int] = (0, 0)  # and its first byte and how many there are
+    span: tuple[int, int] = (0, 0)  # and its first byte and how many there are; of a table the first and number of rows
 
 
 # --- readers
 
 
 def folder(path: str | Path) -> list[Item]:
-    """Every sound file in a folder and below, or every sound in its .tar shards; the label is the folder it lies in."""
-    if tars := sorted(Path(path).rglob("*.tar")):
-        return [item for tar in tars for item in in_shard(tar)]
+    """Every sound file in a folder and below, or every sound in its .tar and .parquet shards, or in one shard. The
+    label is the folder it lies in; of a table with a column for speakers, the speaker."""
+    path = Path(path)
+    shards = [path] if path.is_file() else sorted(path.rglob("*"))
+    tars = [shard for shard in shards if shard.suffix.lower() == ".tar"]
+    tables = [shard for shard in shards if shard.suffix.lower() == ".parquet"]
+    found = [item for tar in tars for item in in_shard(tar)] + [item for table in tables for item in in_table(table)]
+    if found:
+        return found
     return [Item(file, label=str(Path(stem).parent)) for stem, file in sound_files(path).items()]
 
 
@@ -52,6 +59,15 @@ def in_shard(path: Path) -> list[Item]:
         raise DataError(f"{path} is no whole tar file ({error}); copy it again") from None
     sounds = [(name, span) for name, span in found if Path(name).suffix.lower() in files.SUFFIXES]
     return [Item(path, label=str(Path(name).parent), member=name, span=span) for name, span in sounds]
+
+
+def in_table(path: Path) -> list[Item]:
+    """The sounds in a Parquet table; none if it holds something else."""
+    if tables.sound_column(tables.schema(path)) is None:
+        return []
+    with tables.Table(path, str(path)) as table:
+        found = list(table.listing())
+    return [Item(path, label=who or str(Path(name).parent), member=name, span=(row, 1)) for row, name, who in found]
 
 
 def paired(clean: str | Path, noisy: str | Path) -> list[Item]:
@@ -120,9 +136,12 @@ def _of_split(items: list[Item], split: str, where: str | Path) -> list[Item]:
 
 
 def hold_out(items: list[Item], share: float = 0.1) -> tuple[list[Item], list[Item]]:
-    """Set a share aside, always the same -> train, valid. By whole labels (speakers), if there are enough of them."""
-    by_label = len({item.label for item in items}) >= 1 / share
-    group = {item: item.label if by_label else item.path.name for item in items}
+    """Set a share aside, always the same -> train, valid. By whole labels (speakers), if there are enough of them, else
+    by whole files, else by the sounds in them."""
+    ways = [[item.label for item in items], [item.path.name for item in items]]
+    ways.append([item.path.name + item.member for item in items])
+    names = next((way for way in ways if len(set(way)) >= 1 / share), ways[-1])
+    group = dict(zip(items, names))
     order = sorted(set(group.values()), key=lambda name: hashlib.sha256(name.encode()).digest())
     held = set(order[: max(1, round(share * len(order)))])
     train = [item for item in items if group[item] not in held]

@@ -423,9 +423,12 @@ def render(scene: Scene, generator: Generator, seconds: float = 4.0) -> np.ndarr
     return (x * min(1.0, 0.95 / (np.abs(x).max() + 1e-9))).astype(np.float32)
 
 
-def example(seed: int, index: int, new: bool = False, seconds: float = 4.0) -> tuple[np.ndarray, str, Scene]:
-    """The scene number `index` of a seed: samples, caption, and what it is. `new`: of what is held out."""
+def example(
+    seed: int, index: int, new: bool = False, seconds: float = 4.0, relation: str | None = None
+) -> tuple[np.ndarray, str, Scene]:
+    """The scene number `index` of a seed: samples, caption, and what it is. `new`: of what is held out; `relation`: how
+    many events, and how they are related, as in `Scene`."""
     generator = np.random.default_rng([seed, index, int(new)])
-    scene = draw(generator, new)
+    scene = draw(generator, new, relation)
     words = caption(scene, generator, new)
     return render(scene, generator, seconds), words, scene

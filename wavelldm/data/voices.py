@@ -76,19 +76,31 @@ class Espeak:
         why = said[-1] if said else "without a word"
         raise DataError(f"espeak-ng stopped ({why}); reinstall it: pip install --force-reinstall espeakng-loader")
 
-    def say(self, text: str, voice: str, rate: int, pitch: int, sr: int) -> Tensor:
-        """Text -> wav (1, N). espeak works at 22,050 Hz, so there is nothing above 11 kHz at any `sr`."""
+    def _answer(self, text: str, voice: str, rate: int, pitch: int) -> tuple[Tensor, list]:
+        """What the process says -> wav (1, n) at its own rate, and where each phoneme begins: [sample, phoneme]."""
         with suppress(BrokenPipeError):  # `_number` reports the reason
             self.process.stdin.write(json.dumps([text, voice, int(rate), int(pitch)]).encode() + b"\n")
             self.process.stdin.flush()
         count = self._number()
+        samples = np.frombuffer(self.process.stdout.read(2 * max(0, count)), np.int16)
+        marks = json.loads(self.process.stdout.read(self._number()))
         if count < 0:
             raise DataError(f"espeak-ng has no voice '{voice}'; name a language and a variant, such as en-us+f3")
-        samples = np.frombuffer(self.process.stdout.read(2 * count), np.int16)
         wav = torch.from_numpy(samples / np.float32(32768))[None]  # (1, n)
         if count == 0 or not wav.any():
             raise DataError(f"espeak-ng finds nothing to say in {text!r}; give it some words")
+        return wav, marks
+
+    def say(self, text: str, voice: str, rate: int, pitch: int, sr: int) -> Tensor:
+        """Text -> wav (1, N). espeak works at 22,050 Hz, so there is nothing above 11 kHz at any `sr`."""
+        wav, _ = self._answer(text, voice, rate, pitch)
         return shorten_pauses(resample(wav, self.sr, sr), sr)
+
+    def say_phonemes(self, text: str, voice: str, rate: int, pitch: int, sr: int) -> tuple[Tensor, list]:
+        """Text -> wav (1, N) with its pauses as they are, and [(second, phoneme), ...]: where each begins, in IPA. A
+        pause is an empty phoneme."""
+        wav, marks = self._answer(text, voice, rate, pitch)
+        return resample(wav, self.sr, sr), [(sample / self.sr, phoneme) for sample, phoneme in marks]
 
 
 def speak(text: str, voice: str = "en-us", rate: int = 165, pitch: int = 50, sr: int = 16_000) -> Tensor:

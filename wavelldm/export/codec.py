@@ -42,10 +42,12 @@ def overlapping(wav: Tensor, hop: int, size: int) -> Tensor:
 class CodecGraph(nn.Module):
     """What both graphs share."""
 
+    live = False  # frame by frame, see `talk`
+
     def __init__(self, codec: Codec):
         super().__init__()
         c = self.config = codec.config
-        if not isinstance(codec.decoder, PulseDecoder) or c.causal or c.strides or not c.pitch_input:
+        if not isinstance(codec.decoder, PulseDecoder) or c.causal != self.live or c.strides or not c.pitch_input:
             raise WavelldmError("only a codec of the kind of voice16k can be exported")
         self.hop, self.quantiser = codec.hop, codec.quantiser
         sizes = torch.tensor(c.levels)
@@ -81,7 +83,11 @@ class CodecEncoder(CodecGraph):
         return self.encoder(features)
 
     def forward(self, wav: Tensor) -> Tensor:
-        u = self.quantiser.projected(self.latent(wav))  # (1, T, G * d)
+        return self.codes(self.latent(wav))
+
+    def codes(self, z: Tensor) -> Tensor:
+        """z (1, D, T) -> codes (1, Q, T)."""
+        u = self.quantiser.projected(z)  # (1, T, G * d)
         fsq, d = self.quantiser.fsq, len(self.config.levels)
         bounded = fsq.bound(u.view(1, -1, self.config.groups, d))
         place = (bounded.clamp(-1, 1) + 1) / 2 * (fsq.size - 1)
@@ -93,6 +99,11 @@ class CodecEncoder(CodecGraph):
         m = self.config.mel
         side = (m.n_fft - m.hop) // 2
         frames = overlapping(F.pad(wav[None], (side, side), mode="reflect")[0, 0], m.hop, m.n_fft)
+        return self.bands(frames)
+
+    def bands(self, frames: Tensor) -> Tensor:
+        """frames (T, n_fft) -> their mel (T, M)."""
+        m = self.config.mel
         real, imag = transform(frames * self.window, m.n_fft, self.numbers)
         mel = (real.square() + imag.square()).sqrt() @ self.bank
         return 2.5 - 5 * mel.clamp_min(m.floor).log() / math.log(m.floor)
@@ -110,6 +121,11 @@ class CodecEncoder(CodecGraph):
         (a, b), (c, d) = (transform(x, n_fft, self.numbers) for x in (frames[:, :window], frames))
         lags = span - window + 1
         common = back(a * c + b * d, a * d - b * c, n_fft, self.numbers, lags)
+        return self.scores(frames, common)
+
+    def scores(self, frames: Tensor, common: Tensor) -> Tensor:
+        """frames (T, span), and their products with themselves at each lag (T, lags) -> (T, S)."""
+        window, lags = pitch.layout(self.config.sr)[0], common.shape[1]
         energy = F.pad(frames.square().cumsum(-1), (1, 0))
         later = (energy[:, window : window + lags] - energy[:, :lags]).clamp_min(0)
         difference = (later[:, :1] + later - 2 * common).clamp_min(0)
@@ -129,24 +145,29 @@ class CodecDecoder(CodecGraph):
         self.decoder = codec.decoder
         self.register_buffer("numbers", torch.arange(codec.decoder.n_fft, dtype=torch.float32))
         hop = codec.decoder.hop
-        self.register_buffer("noise", codec.decoder.noise[: (TABLE + 1) * hop].view(TABLE + 1, hop).contiguous())
+        noise = codec.decoder.noise[: (TABLE + 1) * hop].view(TABLE + 1, hop)
+        self.register_buffer("noise", noise.half().float())  # so that a file holds it in 16 bits: -70 dB
 
     def silence(self) -> tuple[Tensor, ...]:
         return (torch.zeros(1, self.quantiser.codebooks, 12, dtype=torch.long),)
 
     def forward(self, codes: Tensor) -> Tensor:
+        return self.sound(self.latent(codes))
+
+    def latent(self, codes: Tensor) -> Tensor:
+        """codes (1, Q, T) -> z (1, D, T)."""
         fsq = self.quantiser.fsq
         codes = codes.transpose(1, 2)  # (1, T, Q)
         digits = torch.div(codes.clamp(min=0)[..., None], self.basis, rounding_mode="floor") % self.levels
         vectors = (digits.float() * (2 / (fsq.size - 1)) - 1) * (codes >= 0)[..., None].float()  # (1, T, Q, d)
         z = torch.cat([out(vectors[:, :, g]) for g, out in enumerate(self.quantiser.project_out)], dim=-1)
-        return self.sound(z.transpose(1, 2))
+        return z.transpose(1, 2)
 
     def sound(self, z: Tensor) -> Tensor:
         """z (1, D, T) -> wav (1, T * hop)."""
         net = self.decoder
         logits, gains = net.parts(z)
-        f0 = pitch.hertz(logits)  # (1, T)
+        f0 = net.f0(logits, gains)  # (1, T)
         frames, hop = self.frames(f0, gains), net.hop  # (T, n_fft)
         halves = frames.reshape(-1, 2, hop)
         total = F.pad(halves[:, 0], (0, 0, 0, 1)) + F.pad(halves[:, 1], (0, 0, 1, 0))  # (T + 1, hop)

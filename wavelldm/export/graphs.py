@@ -6,8 +6,8 @@
 `Whole` a recording at once. All take samples and give samples of one channel, with the weights of a `MaskNet`.
 
 Nothing here is new to `denoise/mask.py` and `denoise/chain.py`, and the results are equal. But a small graph is fast
-where its nodes are few: channels lie first as convolutions want them, constants are merged, and a complex product is
-`real * z + imag * turned(z)` of both parts at once.
+where its nodes are few: constants are merged, and a complex product is `real * z + imag * turned(z)` of both parts at
+once. Channels lie first as convolutions want them; of a single frame, last as the recurrence wants them.
 """
 
 import math
@@ -59,6 +59,31 @@ class FrequencyMix(nn.Module):
         return x + self.norm(self.mix @ y + self.mix_bias)
 
 
+class FrameMix(nn.Module):
+    """The same of a single frame, x (F, C) -> the same. Both mixtures of bands are one product: what the convolution's
+    k-th tap takes from the k-th neighbour, `far` takes from there."""
+
+    def __init__(self, block: Block):
+        super().__init__()
+        bands = len(block.far.weight)
+        self.register_buffer("taps", block.near.weight.detach()[:, 0, 0].T.contiguous()[:, None])  # (5, 1, C)
+        self.register_buffer("near_bias", block.near.bias.detach())
+        self.register_buffer("itself", torch.eye(bands))
+        self.far, self.mix, self.norm = block.far, block.mix, block.norm
+
+    def matrices(self) -> tuple[Tensor, Tensor]:
+        """(F, 5 * F), and what is added (F, C). A graph computes them as it is loaded."""
+        far, bands = self.far.weight + self.itself, len(self.itself)
+        padded = F.pad(far, (2, 2))
+        both = torch.cat([padded[:, 4 - k : 4 - k + bands] for k in range(5)], dim=1)
+        return both, far.sum(1, keepdim=True) * self.near_bias + self.far.bias[:, None]
+
+    def forward(self, x: Tensor) -> Tensor:
+        both, bias = self.matrices()
+        y = F.silu(both @ (x * self.taps).flatten(0, 1) + bias)
+        return x + self.norm(y @ self.mix.weight.T + self.mix.bias)
+
+
 def across(norm: nn.LayerNorm) -> nn.LayerNorm:
     """A norm over (bands, channels) as one over (channels, bands)."""
     turned_over = nn.LayerNorm(norm.normalized_shape[::-1], norm.eps)
@@ -103,12 +128,13 @@ class Recurrence(nn.Module):
 class Graph(nn.Module):
     """What all graphs of a mask network share. T frames that are answered, two of them over each other."""
 
-    single = False  # one frame at a time: fewer nodes
     axes = {}  # of those inputs that may have any length, the axis
 
-    def __init__(self, net: MaskNet):
+    def __init__(self, net: MaskNet, single: bool = False):
+        """`single`: one frame at a time, with fewer nodes."""
         super().__init__()
-        c = self.config = net.config
+        c, self.single = net.config, single
+        self.config = c
         if c.latent_dim or c.n_fft != 2 * c.hop:
             raise WavelldmError(
                 "only a mask network without a guide, whose frames lie half over each other, can be exported"
@@ -122,12 +148,13 @@ class Graph(nn.Module):
         self.first = nn.Conv2d(3 * sees, w // 2, (1, 5), (1, 2), (0, 2))
         self.first.weight.data, self.first.bias.data = net.first.weight.data[:, order], net.first.bias.data
         self.second, self.up = net.second, net.up
-        self.norm = across(net.norm)
-        self.mixes = nn.ModuleList(FrequencyMix(block) for block in net.blocks)
+        turn = (lambda norm: norm) if single else across
+        self.norm = turn(net.norm)
+        self.mixes = nn.ModuleList((FrameMix if single else FrequencyMix)(block) for block in net.blocks)
         self.there = nn.ModuleList(Recurrence(block.gru, "_l0") for block in net.blocks)
         self.back = nn.ModuleList(Recurrence(block.gru, "_l0_reverse") for block in net.blocks if c.both_ways)
         self.outs = nn.ModuleList(block.out for block in net.blocks)
-        self.norms = nn.ModuleList(across(block.norm_time) for block in net.blocks)
+        self.norms = nn.ModuleList(turn(block.norm_time) for block in net.blocks)
         # rows: three of the mask; real, then imaginary parts of the filter in the order of time, 0 for the frame itself
         taps, ahead = c.taps, c.ahead
         real = [3 + taps - 1 - i for i in range(taps)] + [-1] + [3 + 2 * taps + i for i in range(ahead)]
@@ -148,7 +175,7 @@ class Graph(nn.Module):
         """wav (1, (T + 1) * hop) -> (2, T, bins): real and imaginary part."""
         halves = wav.reshape(-1, self.config.hop)  # (T + 1, hop)
         frames = torch.cat([halves[:-1], halves[1:]], dim=1)  # (T, n_fft)
-        return torch.stack((frames @ self.bases()[0]).chunk(2, dim=1))
+        return (frames @ self.bases()[0]).unflatten(1, (2, -1)).transpose(0, 1)
 
     def features(self, spec: Tensor) -> Tensor:
         """spec (2, T, bins) -> (3, T, bands): what MaskNet.features gives."""
@@ -190,29 +217,30 @@ class Graph(nn.Module):
             mask, weights = rows[:3] @ self.bins, (rows[3:] * self.reach) @ self.bins  # (R, T, bins)
         else:
             mask, weights = rows[:3] @ self.bins, rows[3:, :, : c.low]
-        size = torch.sigmoid(mask[0])  # (T, bins)
-        real, imag = size * (1 + mask[1]), size * mask[2]
+        size = torch.sigmoid(mask[:1])  # (1, T, bins)
+        real, imag = size * (1 + mask[1:2]), size * mask[2:]
         rotated = turned(seen)
         now = slice(c.taps, c.taps + 1) if self.single else slice(c.taps, seen.shape[1] - c.ahead)
         alone = real * seen[:, now] + imag * rotated[:, now]  # (2, T, bins)
         bins = weights.shape[-1]
         near, far = (self.windows(z[..., :bins], half) for z in (seen, rotated))  # (2, half, T, bins)
-        others = size[:, :bins] * (weights[:half] * near + weights[half:] * far).sum(1)
+        others = size[..., :bins] * (weights[:half] * near + weights[half:] * far).sum(1)
         if bins < real.shape[-1]:
             others = F.pad(others, (0, real.shape[-1] - bins))
         gain = (real.square() + imag.square()).sqrt()
         if strength is None:
-            return alone + others, gain[:, -c.n_fft // 8 :].mean(1).clamp(max=1)
+            return alone + others, gain[0, :, -c.n_fft // 8 :].mean(1).clamp(max=1)
         less = strength.clamp(max=1.0)
-        factor, turn = gain.clamp_min(1e-4) ** (strength - 1), (less - 1) * torch.atan2(imag, real)
+        angle = (imag / (gain + real).clamp_min(1e-12)).atan()  # half of it
+        factor, turn = gain.clamp_min(1e-4) ** (strength - 1), (2 * less - 2) * angle
         kept = alone + less * others
         cleaned = (factor * turn.cos()) * kept + (factor * turn.sin()) * turned(kept)
-        top = (gain * factor)[:, -c.n_fft // 8 :].mean(1).clamp(max=1)
+        top = (gain * factor)[0, :, -c.n_fft // 8 :].mean(1).clamp(max=1)
         return cleaned, top
 
     def frames(self, spec: Tensor) -> Tensor:
         """spec (2, T, bins) -> windowed frames in halves (T, 2, hop)."""
-        return (torch.cat([spec[0], spec[1]], dim=1) @ self.bases()[1]).reshape(-1, 2, self.config.hop)
+        return (spec.transpose(0, 1).flatten(1) @ self.bases()[1]).reshape(-1, 2, self.config.hop)
 
 
 class Stream(Graph):
@@ -226,12 +254,12 @@ class Stream(Graph):
     outputs = ("cleaned", "top", "past_out", "spec_out", "features_out", "recurrent_out", "tail_out")
 
     def __init__(self, net: MaskNet, chunk: int = 1):
-        super().__init__(net)
+        super().__init__(net, single=chunk == 1)
         if net.config.both_ways or net.config.ahead != 1:
             raise WavelldmError(
                 "this network hears far ahead, so it cannot answer while somebody speaks; choose base16k"
             )
-        self.chunk, self.single = chunk, chunk == 1
+        self.chunk = chunk
 
     def silence(self) -> tuple[Tensor, ...]:
         """The inputs of a first call."""
@@ -264,24 +292,41 @@ class Stream(Graph):
         first = inside[:1]
 
         def run(i: int, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-            if self.single:
-                y = self.there[i](x, state)
-                return y, y
             one = self.there[i](x[:1], state)  # a frame before the first leaves no trace
             others = self.there[i](x[1:], one * first)
             return torch.cat([one, others]), others[-1:]
 
-        rows, after = self.estimate(known, recurrent, run)
         if self.single:
+            rows, after = self.estimate_one(known, recurrent)
             after = after * first
+        else:
+            rows, after = self.estimate(known, recurrent, run)
         cleaned, top = self.filtered(rows, seen, strength)
-        weight = inside[:, None, None]
-        both = torch.stack([self.frames(cleaned) * weight, self.square * weight])  # (2, T, 2, hop)
-        late = tail if self.single else torch.cat([tail[:, None], both[:, :-1, 1]], dim=1).flatten(1)
-        total = both[:, :, 0].flatten(1) + late  # (2, T * hop)
-        wav = total[:1] / total[1:].clamp_min(1e-3)
+        if self.single:
+            both = torch.cat([self.frames(cleaned), self.square[None]]) * inside  # (2, 2, hop): sound and window
+            total, late = both[:, 0] + tail, both[:, 1]  # (2, hop)
+        else:
+            weight = inside[:, None, None]
+            both = torch.stack([self.frames(cleaned) * weight, self.square * weight])  # (2, T, 2, hop)
+            total = both[:, :, 0].flatten(1) + torch.cat([tail[:, None], both[:, :-1, 1]], dim=1).flatten(1)
+            late = both[:, -1, 1]
+        wav = total[:1] / total[1:].clamp_min(1e-3)  # (1, T * hop)
         count, hop = self.chunk, self.config.hop
-        return wav, top, sound[:, -hop:], seen[:, count:], known[:, count:], after, both[:, -1, 1]
+        return wav, top, sound[:, -hop:], seen[:, count:], known[:, count:], after, late
+
+    def estimate_one(self, features: Tensor, recurrent: Tensor) -> tuple[Tensor, Tensor]:
+        """As `estimate`, of a single frame: features (3, sees, bands) -> rows (R, 1, bands), states."""
+        one = F.silu(self.first(features.reshape(1, -1, 1, self.config.bands)))  # (1, w / 2, 1, bands / 2)
+        x = two = self.norm(self.second(one).flatten(0, 2).T)  # (F, C): bands / 4 by w
+        after = []
+        for mix, there, out, norm, state in zip(self.mixes, self.there, self.outs, self.norms, recurrent.split(1)):
+            x = mix(x)
+            y = there(x[None], state).flatten(0, 1)  # (F, C)
+            after.append(y)
+            x = x + norm(y @ out.weight.T + out.bias)
+        x = torch.cat([x, two], dim=1).T[None, :, None]  # (1, 2 * w, 1, bands / 4)
+        x = torch.cat([F.silu(self.up(x)), one], dim=1)
+        return self.last(x).reshape(-1, 1, self.config.bands), torch.cat(after).unflatten(0, (len(after), -1))
 
 
 class Recording(Graph):

@@ -10,7 +10,7 @@ so that the matrices of the Fourier transform lie in it.
 import contextlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -66,9 +66,15 @@ def plain(graph: Graph) -> Graph:
     graph.there, graph.back = (
         nn.ModuleList(Steps(net, graph.single) for net in nets) for nets in (graph.there, graph.back)
     )
-    matrices = graph.bases()
-    graph.bases = lambda: matrices
+    graph.bases = always(graph.bases())
+    for mix in graph.mixes if graph.single else ():
+        mix.matrices = always(mix.matrices())
     return graph
+
+
+def always(found: tuple[Tensor, Tensor]) -> Callable[[], tuple[Tensor, Tensor]]:
+    """What gives the same each time, computed now."""
+    return lambda: found
 
 
 class Runner(light.Graph):

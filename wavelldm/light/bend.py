@@ -20,7 +20,7 @@ import numpy as np
 from ..errors import AudioError
 from .gaps import hann
 
-FRAME = 0.064  # seconds
+FRAME = 0.064  # seconds, about: a power of two samples
 FRAMES = 300  # the loudest, that are looked at: at most
 LOUD = 0.1  # of the energy of the loudest frame, at least: quieter ones are hardly bent
 FLOOR = 1e-4  # of the peak: what is quieter than that in a bin may be rounding to 16 bits
@@ -68,7 +68,7 @@ class Loudest:
     """The loudest frames of one channel that comes in blocks: all that is needed to find its curve."""
 
     def __init__(self, sr: int):
-        self.size = round(FRAME * sr)
+        self.size = 2 ** round(math.log2(FRAME * sr))
         self.waiting, self.frames = np.zeros(0, np.float32), np.zeros((0, self.size), np.float32)
 
     def push(self, wav: np.ndarray) -> None:

@@ -22,7 +22,7 @@ from .find import Damage, Finder
 from .gaps import HOP, SR
 from .levels import active_power
 from .resample import Resampler
-from .restorer import BLOCK, FILLER, MARGIN, Peaks, Repair, Restorer, at_rate, headroom, inside, wanted
+from .restorer import BLOCK, MARGIN, Peaks, Repair, Restorer, at_rate, headroom, inside, wanted
 from .run import SHIPPED, facts_of, run_by_onnx
 
 BEST, LIVE = "studio16k", "base16k"  # what runs when nobody asks for another: for recordings, and for streams
@@ -68,22 +68,24 @@ class Stage:
         self.made = -self.side  # samples: the first frame reaches back beyond the beginning
         self.top = None  # of the last frame
         self.held = np.zeros(0, np.float32)
-        ramp = np.arange(1, self.facts.hop + 1, dtype=np.float32) / self.facts.hop
-        self.ramps = np.stack([1 - ramp, ramp])
+        self.ramp = np.arange(1, self.facts.hop + 1, dtype=np.float32) / self.facts.hop
 
     def push(self, wav: np.ndarray, last: bool = False) -> np.ndarray:
         self.received += len(wav)
         self.held = np.concatenate([self.held, wav])
         parts = list(self.answers(last))
-        sound = np.concatenate([self.held[:0], *(part for part, _ in parts)])
-        tops = np.concatenate([self.held[:0], *(top for _, top in parts)])
+        sound, tops = (
+            parts[0] if len(parts) == 1 else map(np.concatenate, zip(*parts)) if parts else (self.ramp[:0],) * 2
+        )
         if not len(tops):
             return np.zeros((2, 0), np.float32)
         points = np.concatenate([tops[:1] if self.top is None else self.top, tops])
         self.top = tops[-1:]
-        gains = (points[:-1, None] * self.ramps[0] + points[1:, None] * self.ramps[1]).reshape(-1)
+        tracks = np.empty((2, len(sound)), np.float32)
+        tracks[0] = sound
+        tracks[1] = (points[:-1, None] + (points[1:] - points[:-1])[:, None] * self.ramp).ravel()
         skipped = min(max(0, -self.made), len(sound))
-        tracks = np.stack([sound, gains])[:, skipped:]
+        tracks = tracks[:, skipped:]
         self.made += len(sound)
         return tracks[:, : self.received - self.made + tracks.shape[1]] if last else tracks
 
@@ -98,6 +100,7 @@ class StreamStage(Stage):
     def __init__(self, graph: Graph, strength: float):
         super().__init__(graph, strength)
         self.held = np.zeros(self.side, np.float32)
+        self.all = np.ones(self.facts.chunk, np.float32)
 
     def answers(self, last: bool) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         f, size, end = self.facts, self.facts.hop * self.facts.chunk, math.inf
@@ -109,12 +112,14 @@ class StreamStage(Stage):
         while len(self.held) >= f.hop + size:
             if self.frames == 0:
                 self.states["past"] = self.held[None, : f.hop]
-            numbers = self.frames - f.ahead + np.arange(f.chunk)  # of the frames that are answered
-            inside = ((numbers >= 0) & (numbers < end)).astype(np.float32)
+            inside, early, first = self.all, 0, self.frames - f.ahead  # of the frames that are answered
+            if first < 0 or first + f.chunk > end:
+                numbers = first + np.arange(f.chunk)
+                inside = ((numbers >= 0) & (numbers < end)).astype(np.float32)
+                early = int((numbers < 0).sum())
             sound = self.held[None, f.hop : f.hop + size]
             wav, tops = self.graph(self.states, sound=sound, inside=inside, strength=self.strength)
             self.held, self.frames = self.held[size:], self.frames + f.chunk
-            early = int((numbers < 0).sum())
             yield wav[early * f.hop :], tops[early:]
 
 
@@ -436,8 +441,8 @@ def shipped(name: str) -> Denoiser:
 
 
 def names() -> list[str]:
-    """Of the denoisers that ship as graphs."""
-    return sorted(path.stem for path in SHIPPED.glob("*.onnx") if path.name != FILLER)
+    """Of the denoisers that ship as graphs; what is part of something else has a dash in its name."""
+    return sorted(path.stem for path in SHIPPED.glob("*.onnx") if "-" not in path.stem)
 
 
 def knows(name: str) -> bool:

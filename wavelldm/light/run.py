@@ -30,12 +30,14 @@ class Facts:
     licence: str = ""
     hash: str = ""  # of the weights it was made from
     chunk: int = 1  # frames of one call
+    weights: tuple[str, ...] = ()  # files beside it, in which they lie
 
 
 def facts_of(metadata: dict[str, str], path: str | Path) -> Facts:
     try:
-        facts = Facts(**json.loads(metadata["wavelldm"]))
-    except (KeyError, TypeError, ValueError):
+        found = json.loads(metadata["wavelldm"])
+        facts = Facts(**found | {"weights": tuple(found.get("weights", ()))})
+    except (AttributeError, KeyError, TypeError, ValueError):
         raise WavelldmError(
             f"{path} is no graph of this program, or of another version; write one with wavelldm export"
         ) from None

@@ -4,11 +4,13 @@ first dot are one sample. Written bytes depend on the contents alone."""
 import io
 import tarfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import IO
 
 from ..errors import DataError
 
 Sample = tuple[str, dict[str, bytes]]  # its key, with folders; suffix without the first dot -> contents
+MOST = 1 << 24  # bytes of samples that are held at a time
 
 
 def key_and_suffix(name: str) -> tuple[str, str]:
@@ -44,3 +46,33 @@ def add(tar: tarfile.TarFile, sample: Sample) -> None:
         member = tarfile.TarInfo(f"{key}.{suffix}")
         member.size = len(data)
         tar.addfile(member, io.BytesIO(data))
+
+
+class Tar:
+    """A shard that is read in groups of samples, and written again with others in their place."""
+
+    def __init__(self, source: IO[bytes], what: str, target: Path):
+        self.found, self.tar = samples(source, what), tarfile.open(target, "w")
+
+    def __enter__(self) -> "Tar":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.tar.close()
+
+    def groups(self, size: int) -> Iterator[list[Sample]]:
+        """`size` samples at a time, or fewer large ones."""
+        group, held = [], 0
+        for sample in self.found:
+            group.append(sample)
+            held += sum(map(len, sample[1].values()))
+            if len(group) == size or held > MOST:
+                yield group
+                group, held = [], 0
+        if group:
+            yield group
+
+    def add(self, ready: dict[int, Sample]) -> None:
+        """Write samples in the order of their numbers."""
+        for i in sorted(ready):
+            add(self.tar, ready[i])

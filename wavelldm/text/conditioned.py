@@ -29,7 +29,7 @@ class TextDiffusionConfig:
     size: int = 24  # channels of the latent
     patch: int = 4  # places that become one token
     width: int = 128
-    depth: int = 6  # blocks, an even number
+    depth: int = 8  # blocks, an even number
     heads: int = 4
     text: int = 96  # channels of the tokens' vectors
     joint: int = 128  # of the whole caption's

@@ -22,6 +22,7 @@ from ..progress import progress_bar
 MEL = MELS["audioldm2"]
 RECIPE = 2  # raise it whenever the same seed gives other scenes
 SECONDS = (4.0, 4.0, 4.0, 2.0, 4.0, 7.0)  # lengths of scenes, in turn
+PAIRS = ("with", "then", "with", "with", "then")  # relations of scenes with two events, in turn
 AT_ONCE = 64  # log-mels that are computed in one batch
 PARTS = 4  # of a long recording
 
@@ -87,21 +88,25 @@ def collect(pairs: Iterator[tuple[np.ndarray, object]], new: bool = False) -> Ca
     return found
 
 
-def synthesised(count: int, seed: int, new: bool = False, seconds: tuple = SECONDS) -> Captioned:
-    """So many scenes of a seed. They are kept in the data folder, as making them takes longer than learning them."""
+def synthesised(
+    count: int, seed: int, new: bool = False, seconds: tuple = SECONDS, relations: tuple = (None,)
+) -> Captioned:
+    """So many scenes of a seed. They are kept in the data folder, as making them takes longer than learning them.
+    `relations`: of their events, in turn; None leaves it to chance."""
     lengths = "-".join(f"{s:g}" for s in seconds)
-    path = data_home() / f"scenes-{count}-seed{seed}-{'new-' * new}{lengths}s-v{RECIPE}.pt"
+    only = "" if relations == (None,) else "".join(f"{r or 'any'}-" for r in relations)
+    path = data_home() / f"scenes-{count}-seed{seed}-{'new-' * new}{only}{lengths}s-v{RECIPE}.pt"
     abouts: dict[int, list] = {}
     for i in range(count):
         generator = np.random.default_rng([seed, i, int(new)])
         frames = round(seconds[i % len(seconds)] * MEL.sr) // MEL.hop
-        abouts.setdefault(frames, []).append(scenes.draw(generator, new))
+        abouts.setdefault(frames, []).append(scenes.draw(generator, new, relations[i % len(relations)]))
     if path.is_file():
         return Captioned(torch.load(path, weights_only=True), abouts, new)
 
     def pairs() -> Iterator:
         for i in progress_bar(range(count), desc="scenes", unit="scene"):
-            wav, _, scene = scenes.example(seed, i, new, seconds[i % len(seconds)])
+            wav, _, scene = scenes.example(seed, i, new, seconds[i % len(seconds)], relations[i % len(relations)])
             yield wav, scene
 
     found = collect(pairs(), new)

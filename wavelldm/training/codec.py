@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..audio.stft import POWER, stft
-from ..codec.fsq import random_keep
+from ..codec.fsq import random_keep, random_losses
 from ..codec.losses import (
     LOSS_WEIGHTS,
     PULSE_WEIGHTS,
@@ -28,8 +28,10 @@ from ..data.corpora import Corpus
 from ..data.degrade import Degradation
 from ..data.loader import batches, valid_pairs
 from ..errors import WavelldmError
+from ..weights import load
 from . import parallel
-from .loop import Task
+from .loop import Task, adopt
+from .net2net import backwards
 from .options import CUTTING, HalfOptions, option
 
 CONTINUOUS = 0.15  # share of items decoded from z itself, so that the decoder also knows continuous latents
@@ -44,6 +46,9 @@ HELD_OUT = 48  # crops to validate on, twice as long as those to train on
 class CodecOptions(HalfOptions):
     critics: int = option(0, "width of the critics MPD and MSD: 32 as in the papers, 0 for none", least=0)
     add_random_cutting: bool = option(False, CUTTING)
+    lost: float = option(
+        0.0, "the decoder learns to go on where frames are missing: at most this share, in half of the crops", least=0
+    )
 
 
 def spread_loss(u: Tensor) -> Tensor:
@@ -89,6 +94,11 @@ class CodecTask(Task):
             self.networks["critics"] = Critics(options.critics).to(device)
             self.groups["critics"] = ["critics"]
 
+    def start_from(self, name: str) -> None:
+        """Begin with weights of the same sizes; a causal codec also with those of one that looks ahead."""
+        model, other = self.networks["model"], load(name, Codec)
+        adopt(model, backwards(other) if model.causal and not other.causal else other, name)
+
     def read(self, corpus: Corpus) -> None:
         o = self.options
         cutting = 0.5 if o.add_random_cutting else 0.0
@@ -132,6 +142,9 @@ class CodecTask(Task):
         with half:
             z = codec.encode(wav, self.sr)
             z_q = torch.where(chance.to(self.device) < CONTINUOUS, z.float(), codec.quantise(z, keep)[0])
+            if self.options.lost:
+                (lost,) = parallel.share((random_losses(whole_batch, z.shape[-1], self.options.lost),))
+                z_q = z_q.masked_fill(lost[:, None].to(self.device), 0.0)  # as if no codebook had arrived
             decoded = None
             if self.polished:
                 parts = self.magnitudes(codec, z_q, wav)

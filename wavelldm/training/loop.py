@@ -7,8 +7,12 @@ together, see parallel.py.
 import copy
 import csv
 import math
+import os
 import pickle
+import shutil
 import signal
+import sys
+import sysconfig
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, nullcontext
@@ -286,6 +290,7 @@ def fit(task: Task, plan: Plan, folder: str | Path, progress: bool = True) -> di
     if (folder / "last.pt").exists():
         step, best = resume(folder / "last.pt", task, optimisers, average)
     if task.options.compile:
+        check_compiler(task.device)
         for network in task.networks.values():
             compiled(network)
     parallel.wait()  # nobody writes while another one still reads
@@ -406,6 +411,17 @@ def update(optimiser: torch.optim.Optimizer, rate: float, clip: float) -> None:
 COMPILER = "inductor"  # what torch.compile makes the networks faster with
 
 
+def check_compiler(device: torch.device) -> None:
+    """On a CPU inductor writes C++ that it compiles for Python."""
+    if COMPILER != "inductor" or device.type != "cpu":
+        return
+    compiler = os.environ.get("CXX", {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++"))
+    header = Path(sysconfig.get_path("include")) / "Python.h"
+    for there, what in ((shutil.which(compiler), f"the C++ compiler {compiler}"), (header.exists(), str(header))):
+        if not there:
+            raise WavelldmError(f"--compile needs {what}, which is not there; install it, or leave --compile out")
+
+
 def compiled(network: nn.Module) -> None:
     """Compile the parts of a network, each on its own: many tasks call the parts rather than the whole."""
     for part in network.children():
@@ -425,9 +441,16 @@ def adopt(model: nn.Module, other: nn.Module, name: str) -> None:
         ) from None
 
 
-def write_weights(task: Task, plan: Plan, folder: str | Path, name: str, eight_bits: bool = False) -> Path | None:
+def write_weights(
+    task: Task,
+    plan: Plan,
+    folder: str | Path,
+    name: str,
+    eight_bits: bool = False,
+    six_bits: tuple[str, ...] = (),
+) -> Path | None:
     """The averaged model of best.pt -> FOLDER/NAME.safetensors, which `weights.load` takes. None if nothing was
-    validated."""
+    validated. `eight_bits`, `six_bits`: see `weights.save`."""
     folder = Path(folder)
     if parallel.rank() > 0 or not (folder / "best.pt").exists():
         return None
@@ -436,4 +459,5 @@ def write_weights(task: Task, plan: Plan, folder: str | Path, name: str, eight_b
     numbers = {k: v for k, v in asdict(task.options).items() if not isinstance(v, str)}
     facts = {"steps": best["step"], "score": round(best["score"], 4), "seed": task.seed}
     facts |= {"plan": asdict(plan), "options": numbers}
-    return save(folder / name, model, needs=task.needs, force=True, eight_bits=eight_bits, **facts)
+    rounding = {"eight_bits": eight_bits, "six_bits": six_bits}
+    return save(folder / name, model, needs=task.needs, force=True, **rounding, **facts)

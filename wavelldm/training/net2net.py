@@ -3,14 +3,19 @@
 
 More channels: each stands several times, and whatever reads it shares its weight unevenly among the copies, so that
 their gradients differ. More blocks, taps of the filter, frames ahead, bands that it covers, the way back through time,
-or a guide: they add nothing yet.
+or a guide: they add nothing yet. And a codec that looks both ways begins a causal one: see `backwards`.
 """
 
+import copy
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from ..codec.model import Codec
 from ..denoise.mask import MaskNet
 from ..errors import WavelldmError
+from ..nn.layers import Conv1d
 
 UNEVEN = 0.3  # how far the shares of two copies lie from one half
 
@@ -89,3 +94,15 @@ def widen_from(model: MaskNet, other: MaskNet, name: str = "the other network") 
                 value.zero_()  # what a new block adds
             elif key in missing and key == "reach":
                 value[ours.low :] = 0  # bands that had no filter
+
+
+@torch.no_grad()
+def backwards(codec: Codec) -> Codec:
+    """A copy of a codec whose convolutions look back alone once they are padded as causal ones: what looked at the
+    frame itself becomes the last weight, what looked back comes before it, what looked ahead is gone."""
+    codec = copy.deepcopy(codec)
+    for layer in codec.modules():
+        if isinstance(layer, Conv1d) and layer.stride[0] == 1:
+            weight, ahead = layer.weight, layer.extra - layer.extra // 2
+            layer.weight.copy_(F.pad(weight, (ahead, 0))[..., : weight.shape[-1]])
+    return codec

@@ -10,9 +10,10 @@ So that the sum is the same, random numbers are drawn for the whole batch, and e
 """
 
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from datetime import timedelta
 from typing import TypeVar
@@ -32,8 +33,9 @@ TURN: ContextVar[tuple[int, int]] = ContextVar("TURN", default=(0, 1))  # which 
 PATIENCE = timedelta(days=1)  # how long the others wait while the first decodes or encodes a corpus
 ASKED: list[float] = []  # when we were asked to stop, by Ctrl-C or SIGTERM
 LEAVE = 10.0  # seconds after which who was asked to stop leaves without the others; torchrun kills after 30
-GONE = "another process failed or hangs; look at what it wrote last, and start the same command again"
 POLL = 2e-4  # seconds between two looks whether a message is through
+BEAT, SILENT = 0.5, 3.0  # seconds between two signs of life of a process, and without one until it counts as gone
+STORE: list[dist.Store] = []  # where the processes leave words for each other: torchrun keeps it
 
 
 @contextmanager
@@ -50,13 +52,58 @@ def joined(device: str | None = None) -> Iterator[torch.device]:
         ours = check_device(f"cuda:{os.environ.get('LOCAL_RANK', 0)}")
     if ours.type == "cuda":
         torch.cuda.set_device(ours)
-    if several:
-        dist.init_process_group("nccl" if ours.type == "cuda" else "gloo", timeout=PATIENCE)
-    try:
+    if not several:
         yield ours
+        return
+    store, its_rank, size = next(dist.rendezvous("env://"))
+    backend = "nccl" if ours.type == "cuda" else "gloo"
+    dist.init_process_group(backend, store=store, rank=its_rank, world_size=size, timeout=PATIENCE)
+    STORE[:] = [dist.PrefixStore("wavelldm", store)]
+    try:
+        with signs_of_life():
+            yield ours
+    except BaseException as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        with suppress(Exception):  # whoever is first to know tells all
+            STORE[0].compare_set("failed", "", f"the process of rank {its_rank} failed: {reason}")
+        raise
     finally:
-        if dist.is_initialized():
-            dist.destroy_process_group()
+        STORE.clear()
+        dist.destroy_process_group()
+
+
+@contextmanager
+def signs_of_life() -> Iterator[None]:
+    """Within it we count up in the store, once in a while: who hangs or is dead does not."""
+    over, store = threading.Event(), STORE[0]
+
+    def beat() -> None:
+        with suppress(Exception):  # the store is gone: the others will notice
+            while not over.wait(BEAT):
+                store.add(f"alive{rank()}", 1)
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def gone() -> WavelldmError:
+    """What to say when the others do not answer: who failed, as it said itself, or as its silence tells."""
+    told = "another process failed or hangs"
+    with suppress(Exception):
+        store, everyone = STORE[0], range(world())
+        if not store.check(["failed"]):
+            before = [store.add(f"alive{i}", 0) for i in everyone]
+            time.sleep(SILENT)
+            silent = [str(i) for i in everyone if store.add(f"alive{i}", 0) == before[i]]
+            if silent:
+                store.compare_set("failed", "", f"the process of rank {' and '.join(silent)} died or hangs")
+        told = store.get("failed").decode()
+    return WavelldmError(f"{told.rstrip('.')}; the same command goes on from the last step that was saved")
 
 
 def world() -> int:
@@ -142,17 +189,22 @@ def drawing(size: int, turn: int = 0, turns: int = 1) -> Iterator[None]:
 
 
 def add_up(x: Tensor) -> None:
-    """x becomes the sum over all processes. Waits in Python, which hears signals: where another process hangs, one that
-    was asked to stop does not hang with it."""
-    work = dist.all_reduce(x, async_op=True)
-    while not work.is_completed():
-        if ASKED and time.monotonic() - ASKED[0] > LEAVE:
-            raise WavelldmError(GONE)
-        time.sleep(POLL)
+    """x becomes the sum over all processes."""
+    done(lambda: dist.all_reduce(x, async_op=True))
+
+
+def done(begin: Callable[[], dist.Work]) -> None:
+    """Do something together. Waits in Python, which hears signals: where another process hangs, one that was asked to
+    stop does not hang with it."""
     try:
+        work = begin()
+        while not work.is_completed():
+            if ASKED and time.monotonic() - ASKED[0] > LEAVE:
+                raise gone()
+            time.sleep(POLL)
         work.wait()
     except RuntimeError as error:
-        raise WavelldmError(GONE) from error
+        raise gone() from error
 
 
 def mean_of_all(x: Tensor) -> Tensor:
@@ -196,4 +248,4 @@ def in_turn(make: Callable[[], T]) -> T:
 
 def wait() -> None:
     if world() > 1:
-        dist.barrier()
+        done(lambda: dist.barrier(async_op=True))

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field, replace
 
 from ..audio.mel import MELS
+from ..codec.look import LooksConfig
 from ..codec.model import CodecConfig
 from ..denoise.mask import MaskConfig
 from ..denoise.segan import SeganConfig
@@ -36,6 +37,7 @@ class Preset:
     autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
     latent: SpeechLatentConfig = field(default_factory=SpeechLatentConfig)
     filler: FillerConfig = field(default_factory=FillerConfig)
+    looks: LooksConfig = field(default_factory=LooksConfig)
 
 
 PRESETS = {
@@ -55,6 +57,7 @@ PRESETS = {
         AutoencoderConfig(width=24, depth=1),
         SpeechLatentConfig(size=16, encoder_width=32, encoder_depth=1, width=48, depth=2),
         FillerConfig(size=16, width=48, dilations=(1, 2, 0, 1), heads=2),
+        LooksConfig(48, looks=2, width=24, depth=1, seen=8, memory=8),
     ),
     "base16k": Preset(
         "base16k",
@@ -87,6 +90,9 @@ PRESETS["ladder"] = replace(
     vae=VAEConfig(),
     refinement=RefinementConfig(),
     autoencoder=AutoencoderConfig(follow=0.5),
+)
+PRESETS["voice16k-live"] = replace(
+    PRESETS["voice16k"], name="voice16k-live", codec=replace(PRESETS["voice16k"].codec, causal=True, ahead=1)
 )
 PRESETS["wave48k"] = replace(
     PRESETS["base16k"], name="wave48k", waveform=WaveConfig(sr=48_000, resolutions=(768, 1536, 3072))

@@ -36,6 +36,7 @@ class Recipe:
     legs: tuple[Leg, ...]
     hours: float
     eight_bits: bool = False  # the weights are kept in bytes
+    six_bits: tuple[str, ...] = ()  # words in the names of those that use fewer values, see `weights.save`
     start: str | None = None  # weights that the first leg begins with
 
 
@@ -48,7 +49,22 @@ def _codec() -> Recipe:
         Leg("voice2", 15_000, {"lr": 7e-4, "warmup": 300, "valid_every": 1000}, options=options, seed=1),
         Leg("voice3", 19_500, {"lr": 8e-4, "warmup": 300, "valid_every": 1000}, options=options, seed=2),
     )
-    return Recipe("voice16k", legs, hours=2.5)
+    return Recipe("voice16k", legs, hours=2.5, eight_bits=True, six_bits=("widen", "narrow", "decoder"))
+
+
+def _live() -> Recipe:
+    """Causal, begun as `voice16k`."""
+    options = {"batch_size": 4, "seconds": 1.024, "lost": 0.3}
+    plan = {"lr": 8e-4, "warmup": 300, "valid_every": 1000}
+    return Recipe(
+        "voice16k-live", (Leg("live", 34_000, plan, options=options),), hours=1.7, eight_bits=True, start="voice16k"
+    )
+
+
+def _looks() -> Recipe:
+    """The weights that ship began with 1,500 steps from 1.5e-3 on a cosine of their own."""
+    plan = {"lr": 1.2e-3, "warmup": 100, "ema": 0.995, "valid_every": 200}
+    return Recipe("voice16k", (Leg("looks", 3_000, plan),), hours=0.7, eight_bits=True)
 
 
 def _mask() -> Recipe:
@@ -69,7 +85,7 @@ def _mask() -> Recipe:
         leg(6, 2_900, 8, 6, 96, 4, 0, 8, lr=8e-4, warmup=100, final=0.01, valid_every=400),
         leg(7, 8_000, 11, 6, 96, 4, 1, 8, lr=8e-4, warmup=100, final=0.01, valid_every=500),
     )
-    return Recipe("base16k", legs, hours=18.0)
+    return Recipe("base16k", legs, hours=18.0, eight_bits=True)
 
 
 def _studio() -> Recipe:
@@ -129,7 +145,8 @@ def _filler() -> Recipe:
 
 
 RECIPES = {  # network -> name -> recipe
-    "codec": {"shipped": _codec()},
+    "codec": {"shipped": _codec(), "shipped-live": _live()},
+    "looks": {"shipped": _looks()},
     "diffusion": {"shipped": _diffusion()},
     "mask": {"shipped": _mask(), "shipped-studio": _studio()},
     "latent": {"shipped": _latent()},
@@ -144,7 +161,7 @@ RECIPES = {  # network -> name -> recipe
         "shipped-words": _ladder("words", "ladder-words", 1_200, 1.28, eight_bits=True),
     },
     "refinement": {"shipped": _ladder("refinement", "ladder", 2_500, 1.28, vae="ladder-vae")},
-    "autoencoder": {"shipped": _ladder("autoencoder", "ladder", 4_500, 2.0)},
+    "autoencoder": {"shipped": _ladder("autoencoder", "ladder", 4_500, 2.0, eight_bits=True)},
 }
 
 
@@ -177,7 +194,7 @@ def follow(
         if result["stopped"]:
             break
         start = Path(folder) / leg.folder / f"{weights_name(network, sizes.name)}.safetensors"
-        write_weights(task, plan, start.parent, start.stem, recipe.eight_bits)
+        write_weights(task, plan, start.parent, start.stem, recipe.eight_bits, recipe.six_bits)
         parallel.wait()  # the other processes read it
     return result
 

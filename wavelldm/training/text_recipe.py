@@ -19,7 +19,7 @@ from ..text.htsat import HTSATConfig
 from ..text.latent import SoundVAE, SoundVAEConfig
 from ..weights import load
 from . import loop
-from .captioned import Captioned, folder, joined, labelled, synthesised
+from .captioned import PAIRS, Captioned, folder, joined, labelled, synthesised
 from .contrastive import PairOptions, PairTask
 from .sound_latent import SoundVAEOptions, SoundVAETask
 from .text2audio import Frozen, TextDiffusionOptions, TextDiffusionTask, latents_of
@@ -31,6 +31,7 @@ CAPTIONS = 8000  # that the byte-pair encoding is learnt on
 class Data:
     scenes: int = 16_000
     valid: int = 240
+    pairs: int = 12_000  # more scenes, of two events each, for the diffusion alone
     manifest: str = ""  # recordings with labels, beside the scenes
     folder: str = ""  # instead of them
 
@@ -57,7 +58,7 @@ class Stages:
     pair: Stage = Stage(1600, 1e-3, 64)
     vae: Stage = Stage(11_000, 2e-3, 16)
     decoder: Stage = Stage(500, 5e-4, 16)  # of the VAE, once its encoder is fixed
-    diffusion: Stage = Stage(16_000, 1.5e-3, 32)
+    diffusion: Stage = Stage(30_000, 1.5e-3, 32)
 
 
 @dataclass(frozen=True)
@@ -145,6 +146,13 @@ def sounds_of(data: Data, seed: int) -> tuple[Captioned, Captioned]:
     return (joined(train, labelled(data.manifest)) if data.manifest else train), valid
 
 
+def with_pairs(sounds: Captioned, data: Data, seed: int) -> Captioned:
+    """The same sounds, and scenes of two events beside them: what is hardest to make from words."""
+    if data.folder or not data.pairs:
+        return sounds
+    return joined(sounds, synthesised(data.pairs, seed + 3, relations=PAIRS))
+
+
 def halves(sounds: Captioned) -> tuple[Captioned, Captioned]:
     """Every tenth sound is held out."""
     train, valid = Captioned(), Captioned()
@@ -193,5 +201,5 @@ def follow(recipe: TextRecipe, output: str | Path | None = None, device: torch.d
     options = TextDiffusionOptions(stages.diffusion.batch_size)
     task = TextDiffusionTask(sizes, Frozen(pair), options, device, r.seed)
     task.needs = {"pair": pair, "vae": vae}
-    task.read_latents(latents_of(vae, train), latents_of(vae, valid))
+    task.read_latents(latents_of(vae, with_pairs(train, r.data, r.seed)), latents_of(vae, valid))
     return trained(task, stages.diffusion, "diffusion")[0]

@@ -17,6 +17,7 @@ export interface Facts {
   codebooks: number; // of a codec, and ...
   levels: number[]; // ... how many values each number of a code has
   hash: string; // of the weights it was made from
+  weights: string[]; // files beside it, in which they lie
 }
 
 /** The metadata of an ONNX file: field 14 of its outermost message holds pairs of a key (1) and a value (2). */

@@ -2,6 +2,7 @@
 import { decoded } from "./decode";
 import { explain, Stopped } from "./errors";
 import { clock, draw, element, save, say, scale, sliders } from "./page";
+import type { Gap } from "./restore";
 import { transport } from "./transport";
 import type { FromWorker, ToWorker } from "./worker";
 import type { Wav } from "./wav";
@@ -21,7 +22,7 @@ export function fileTab(): void {
   let result: Wav | null = null;
   const ask = (message: ToWorker): void => {
     if (!worker) {
-      worker = new Worker("worker.js", { type: "module" });
+      worker = new Worker(`worker.js${location.search}`, { type: "module" }); // ?threads=2: on two threads
       worker.onmessage = ({ data }: MessageEvent<FromWorker>) => answer(data);
       worker.onerror = () => stop("The cleaning stopped by itself. Reload the page and try again.");
     }
@@ -31,7 +32,9 @@ export function fileTab(): void {
   const marks = ["gap-from", "gap-to"].map((id) => element<HTMLInputElement>(id));
   const fillButton = element<HTMLButtonElement>("fill");
   const unfill = element<HTMLButtonElement>("unfill");
-  let gaps: [number, number][] = []; // seconds: stretches that were lost, and are filled
+  const restoreButton = element<HTMLButtonElement>("restore");
+  let gaps: Gap[] = []; // that are filled
+  let source: Wav | null = null; // what is cleaned: the recording, or the same with its peaks put back
   let plain: Wav | null = null; // cleaned, nothing filled
   const controls = transport("", panel);
   const settings = sliders("file", (final) => final && wav && clean());
@@ -45,7 +48,7 @@ export function fileTab(): void {
     element("working").hidden = !working;
     progress(0);
     download.disabled = working || !result;
-    unfill.disabled = working || !gaps.length;
+    unfill.disabled = working || (!gaps.length && source === wav);
     marked();
   }
 
@@ -54,7 +57,8 @@ export function fileTab(): void {
     const [from, to] = marks.map((field) => Number(field.value));
     const length = wav ? wav.frames / wav.sr : 0;
     const right = to > from && from >= 0 && to <= length;
-    fillButton.disabled = !right || !plain || !element("working").hidden;
+    restoreButton.disabled = !plain || !element("working").hidden;
+    fillButton.disabled = !right || restoreButton.disabled;
     for (const place of panel.querySelectorAll<HTMLElement>(".mark")) {
       place.hidden = !right;
       place.style.left = `${(100 * from) / length}%`;
@@ -64,12 +68,33 @@ export function fileTab(): void {
 
   /** Fills all gaps in what was cleaned, or takes the fillings out. */
   function fill(): void {
-    if (!plain || !wav) return;
+    if (!plain || !source) return;
     job++;
     say("file-message", "");
     busy(true);
-    say("file-status", gaps.length ? "Filling" : "Taking fillings out");
-    ask({ kind: "fill", job, wav: plain, noisy: wav, gaps });
+    say("file-status", gaps.length ? "Filling" : "Taking repairs out");
+    ask({ kind: "fill", job, wav: plain, noisy: source, gaps });
+  }
+
+  /** Looks for what was lost. */
+  function find(): void {
+    if (!wav) return;
+    job++;
+    say("file-message", "");
+    busy(true);
+    say("file-status", "Looking for damage");
+    ask({ kind: "find", job, wav });
+  }
+
+  const overlapping = (a: Gap): boolean =>
+    gaps.some((b) => a.from < b.to && a.to > b.from && (a.channel ?? b.channel) === (b.channel ?? a.channel));
+
+  /** What was done, in a sentence. */
+  function done(): string {
+    const back = "Peaks that an overload took are put back; the result holds floats, as they pass full scale.";
+    const peaks = source === wav ? [] : [back];
+    const filled = gaps.length === 1 ? ["One gap is filled."] : gaps.length ? [`${gaps.length} gaps are filled.`] : [];
+    return [...peaks, ...filled].join(" ");
   }
 
   /** Ends what the worker does. */
@@ -98,7 +123,7 @@ export function fileTab(): void {
         progress(done);
       });
       if (mine !== job) return;
-      [wav, name, plain, gaps] = [found, file.name, null, []];
+      [wav, source, name, plain, gaps] = [found, found, file.name, null, []];
       for (const field of marks) [field.value, field.max] = ["", (found.frames / found.sr).toFixed(3)];
       withResult(null);
       for (const id of ["scale-before", "scale-after"]) scale(element(id), found.sr);
@@ -117,12 +142,12 @@ export function fileTab(): void {
   }
 
   function clean(): void {
-    if (!wav) return;
+    if (!source) return;
     job++;
     say("file-message", "");
     busy(true);
     say("file-status", "Cleaning");
-    ask({ kind: "file", job, wav, ...settings() });
+    ask({ kind: "file", job, wav: source, ...settings() });
   }
 
   function answer(data: FromWorker): void {
@@ -139,15 +164,27 @@ export function fileTab(): void {
       busy(false);
       if (first) controls.choose("after");
       draw(element<HTMLCanvasElement>("picture-after"), data.picture);
-      say("file-status", `Cleaned in ${data.seconds.toFixed(1)} s.`);
+      say("file-status", done() || `Cleaned in ${data.seconds.toFixed(1)} s.`);
       if (gaps.length) fill();
+    } else if (data.kind === "found" && wav) {
+      const fresh = data.gaps.filter((gap) => !overlapping(gap));
+      gaps = [...gaps, ...fresh];
+      if (source === wav && data.peaks.some(({ ceiling, curve }) => ceiling ?? curve)) {
+        say("file-status", "Putting peaks back");
+        return ask({ kind: "declip", job, wav, peaks: data.peaks });
+      }
+      if (fresh.length) return fill();
+      busy(false);
+      say("file-status", done() || "No gap and no overload is found.");
+    } else if (data.kind === "declipped") {
+      source = data.wav;
+      clean();
     } else if (data.kind === "filled" && wav) {
       withResult(data.wav);
       busy(false);
       controls.choose("after");
       draw(element<HTMLCanvasElement>("picture-after"), data.picture);
-      const many = gaps.length === 1 ? "One gap is filled." : `${gaps.length} gaps are filled.`;
-      say("file-status", gaps.length ? many : "All fillings are out.");
+      say("file-status", done() || "All repairs are out.");
       for (const field of marks) field.value = "";
       marked();
     }
@@ -156,18 +193,22 @@ export function fileTab(): void {
   for (const field of marks) field.addEventListener("input", marked);
   fillButton.addEventListener("click", () => {
     const [from, to] = marks.map((field) => Number(field.value));
+    const gap = { from, to };
     if (to - from > LONGEST) {
       return say("file-message", `A gap of ${(to - from).toFixed(2)} s cannot be filled. Mark ${LONGEST} s at most.`);
     }
-    if (gaps.some(([a, b]) => from < b && to > a)) {
-      return say("file-message", "A part of this is filled already. Take fillings out, or mark another stretch.");
+    if (overlapping(gap)) {
+      return say("file-message", "A part of this is filled already. Take repairs out, or mark another stretch.");
     }
-    gaps.push([from, to]);
+    gaps.push(gap);
     fill();
   });
+  restoreButton.addEventListener("click", find);
   unfill.addEventListener("click", () => {
-    gaps = [];
-    fill();
+    const again = source !== wav;
+    [gaps, source] = [[], wav];
+    if (again) clean();
+    else fill();
   });
   for (const canvas of panel.querySelectorAll<HTMLCanvasElement>("canvas.time")) {
     const secondsAt = (event: PointerEvent): number => {

@@ -1,4 +1,4 @@
-/** A graph that `wavelldm export --streaming` wrote, run by onnxruntime in WebAssembly on one thread. */
+/** A graph that `wavelldm export --streaming` wrote, run by onnxruntime in WebAssembly. */
 import * as ort from "onnxruntime-web/wasm";
 import { Sentence } from "./errors";
 import { factsOf, type Facts } from "./facts";
@@ -25,6 +25,9 @@ const SIMD = new Uint8Array([
   0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 10, 1, 8, 0, 65, 0, 253, 15, 253, 98, 11,
 ]);
 
+/** One, or as many as the address of the worker names; they share memory, so the page must be isolated. */
+const THREADS = crossOriginIsolated ? Number(new URLSearchParams(location.search).get("threads") ?? 1) : 1;
+
 let runtime: Promise<void> | null = null;
 
 function ready(): Promise<void> {
@@ -33,7 +36,7 @@ function ready(): Promise<void> {
       throw new Sentence("This browser has no WebAssembly SIMD. Update it, or use a current Chrome, Edge or Firefox.");
     }
     ort.env.wasm.wasmBinary = await unpacked(await fetched("ort.wasm.gz"));
-    ort.env.wasm.numThreads = 1;
+    ort.env.wasm.numThreads = THREADS;
     ort.env.logLevel = "error";
   })();
   runtime.catch(() => (runtime = null)); // another try may succeed
@@ -51,8 +54,13 @@ export class Graph {
     const file = new Uint8Array(await response.arrayBuffer());
     const name = url.split("/").pop() ?? url;
     const facts = factsOf(file, name);
+    const beside = (facts.weights ?? []).map(async (path) => {
+      const found = await fetched(url.replace(/[^/]*$/, path));
+      return { path, data: new Uint8Array(await found.arrayBuffer()) };
+    });
+    const externalData = await Promise.all(beside);
     try {
-      return new Graph(facts, await ort.InferenceSession.create(file, { graphOptimizationLevel: "all" }));
+      return new Graph(facts, await ort.InferenceSession.create(file, { graphOptimizationLevel: "all", externalData }));
     } catch (error) {
       const reason = String(error).split("\n")[0].slice(0, 120);
       throw new Sentence(`${name} cannot be run by this browser (${reason}). Reload the page, or use another browser.`);

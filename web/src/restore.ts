@@ -29,6 +29,13 @@ const RMS = 0.05; // level at which the network hears everything
 const UNIT = Math.sqrt(384) * RMS; // magnitude of a bin of white noise at that level
 const DEEP = -7; // dB of speech against noise: below, the network would invent speech
 
+/** A stretch that was lost, in seconds; without a channel, in all of them. */
+export interface Gap {
+  from: number;
+  to: number;
+  channel?: number;
+}
+
 const WINDOW = Float64Array.from({ length: N_FFT }, (_, i) => 0.5 - 0.5 * Math.cos((2 * Math.PI * i) / N_FFT));
 
 interface Spectrum {

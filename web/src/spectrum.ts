@@ -35,6 +35,64 @@ export function fft(re: Float32Array | Float64Array, im: Float32Array | Float64A
   }
 }
 
+/** The same for sizes with no factor above 5: mixed radices. */
+export class Fourier {
+  private readonly factors: number[] = [];
+  private readonly cos: Float64Array;
+  private readonly sin: Float64Array;
+  private readonly re: Float64Array;
+  private readonly im: Float64Array;
+
+  constructor(private readonly n: number) {
+    let rest = n;
+    for (const factor of [2, 3, 5]) for (; rest % factor === 0; rest /= factor) this.factors.push(factor);
+    const angle = (k: number): number => (2 * Math.PI * k) / n;
+    this.cos = Float64Array.from({ length: n }, (_, k) => Math.cos(angle(k)));
+    this.sin = Float64Array.from({ length: n }, (_, k) => -Math.sin(angle(k)));
+    [this.re, this.im] = [new Float64Array(n), new Float64Array(n)];
+  }
+
+  /** In place. */
+  run(re: Float64Array, im: Float64Array): void {
+    this.part(re, im, this.n, 1, 0, 0, 0);
+    re.set(this.re);
+    im.set(this.im);
+  }
+
+  /** Every `stride`-th of the numbers from `from` on, `size` of them, transformed to the place `to`. */
+  private part(
+    re: Float64Array,
+    im: Float64Array,
+    size: number,
+    stride: number,
+    from: number,
+    to: number,
+    level: number,
+  ): void {
+    if (size === 1) {
+      [this.re[to], this.im[to]] = [re[from], im[from]];
+      return;
+    }
+    const p = this.factors[level];
+    const m = size / p;
+    for (let q = 0; q < p; q++) this.part(re, im, m, stride * p, from + q * stride, to + q * m, level + 1);
+    const { cos, sin, n } = this;
+    const [x, y] = [new Float64Array(p), new Float64Array(p)];
+    for (let u = 0; u < m; u++) {
+      for (let q = 0; q < p; q++) [x[q], y[q]] = [this.re[to + u + q * m], this.im[to + u + q * m]];
+      for (let r = 0; r < p; r++) {
+        let [a, b] = [x[0], y[0]];
+        for (let q = 1, w = 0; q < p; q++) {
+          w = (w + stride * (u + r * m)) % n;
+          a += x[q] * cos[w] - y[q] * sin[w];
+          b += x[q] * sin[w] + y[q] * cos[w];
+        }
+        [this.re[to + u + r * m], this.im[to + u + r * m]] = [a, b];
+      }
+    }
+  }
+}
+
 export interface Picture {
   columns: number;
   bands: number;

@@ -1,11 +1,13 @@
 /** The thread that does the work: files, and the network of the live chain. One job at a time. */
 import { GAUGES } from "./chain";
-import { explain } from "./errors";
+import { declipped } from "./clip";
+import { explain, Stopped } from "./errors";
 import type { Facts } from "./facts";
 import { Graph } from "./graph";
+import { findDamage, type Peaks } from "./find";
 import { activePower, levelOf } from "./levels";
 import { divisor, Resampler } from "./resample";
-import { AROUND, CHUNK, fill, HOP, SR } from "./restore";
+import { AROUND, CHUNK, fill, HOP, SR, type Gap } from "./restore";
 import { Ring } from "./ring";
 import { joined, Session, stageOf, type Stage } from "./session";
 import { Painter, type Picture } from "./spectrum";
@@ -14,7 +16,9 @@ import type { Wiring } from "./worklet";
 
 export type ToWorker =
   | { kind: "file"; job: number; wav: Wav; strength: number; background: number }
-  | { kind: "fill"; job: number; wav: Wav; noisy: Wav; gaps: [number, number][] } // in seconds
+  | { kind: "find"; job: number; wav: Wav }
+  | { kind: "declip"; job: number; wav: Wav; peaks: Peaks[] }
+  | { kind: "fill"; job: number; wav: Wav; noisy: Wav; gaps: Gap[] }
   | { kind: "encode"; job: number; wav: Wav }
   | { kind: "decode"; job: number; codes: Int32Array }
   | { kind: "live"; wiring: Wiring; sr: number; buffer: number; strength: number; background: number }
@@ -26,6 +30,8 @@ export type FromWorker =
   | { kind: "looked"; job: number; picture: Picture }
   | { kind: "progress"; job: number; done: number }
   | { kind: "cleaned"; job: number; wav: Wav; picture: Picture; seconds: number }
+  | { kind: "found"; job: number; gaps: Gap[]; peaks: Peaks[] }
+  | { kind: "declipped"; job: number; wav: Wav }
   | { kind: "filled"; job: number; wav: Wav; picture: Picture }
   | { kind: "encoded"; job: number; wav: Wav; picture: Picture; codes: Int32Array; facts: Facts }
   | { kind: "decoded"; job: number; wav: Wav; picture: Picture }
@@ -96,42 +102,79 @@ async function clean(wav: Wav, strength: number, background: number, mine: numbe
   post({ kind: "cleaned", job, wav: await writer.finish(), picture: painter.picture, seconds });
 }
 
-/** Fills gaps of a cleaned recording. Only what is near them is read, and replaced. */
-async function fillGaps(cleaned: Wav, noisy: Wav, gaps: [number, number][], mine: number): Promise<void> {
+/** Reads blocks of a recording for a job that may be stopped. */
+const blocksOf = (wav: Wav, mine: number) => async (from: number, count: number): Promise<Float32Array[]> => {
+  await pause();
+  if (mine !== job) throw new Stopped();
+  post({ kind: "progress", job, done: from / wav.frames });
+  return read(wav, from, count);
+};
+
+/** Looks for what is damaged in each channel. */
+async function find(wav: Wav, mine: number): Promise<void> {
+  const { sr, frames, channels } = wav;
+  const found = await findDamage(sr, frames, channels, blocksOf(wav, mine));
+  const gaps = found.flatMap((damage, channel) =>
+    damage.gaps.map(([a, b]) => ({ from: a / sr, to: b / sr, channel })),
+  );
+  post({ kind: "found", job, gaps, peaks: found.map(({ peaks }) => peaks) });
+}
+
+/** Puts peaks back that an overload took. They pass full scale, so the result holds floats. */
+async function declip(wav: Wav, peaks: Peaks[], mine: number): Promise<void> {
+  const { sr, frames, channels, coding } = wav;
+  const writer = new Writer(sr, channels, coding === "float64" ? coding : "float32");
+  for await (const block of declipped(sr, frames, peaks, blocksOf(wav, mine))) await writer.add(block);
+  post({ kind: "declipped", job, wav: await writer.finish() });
+}
+
+/** Fills gaps of a cleaned recording. Only what is near them is read, and replaced. Those near each other go together. */
+async function fillGaps(cleaned: Wav, noisy: Wav, gaps: Gap[], mine: number): Promise<void> {
   const net = await graph("restore16k-filler");
-  const { sr } = cleaned;
+  const { sr, frames, channels } = cleaned;
   const unit = sr / divisor(sr, SR); // samples after which the moments of both rates meet again
+  const groups: { c: number; chunk: number; own: [number, number][]; all: [number, number][] }[] = [];
+  for (let c = 0; c < channels; c++) {
+    const all = gaps
+      .filter(({ channel }) => channel === undefined || channel === c)
+      .map(({ from, to }): [number, number] => [Math.round(from * sr), Math.min(frames, Math.round(to * sr))])
+      .sort((x, y) => x[0] - y[0]);
+    for (const gap of all) {
+      const chunk = Math.floor(Math.floor((gap[0] * SR) / sr / HOP) / CHUNK);
+      const last = groups.at(-1);
+      if (last?.c === c && last.chunk === chunk) last.own.push(gap);
+      else groups.push({ c, chunk, own: [gap], all });
+    }
+  }
   let wav = cleaned;
-  for (const [g, [from, to]] of gaps.entries()) {
-    const [a, b] = [Math.round(from * sr), Math.min(wav.frames, Math.round(to * sr))];
-    const chunk = Math.floor(Math.floor((a * SR) / sr / HOP) / CHUNK);
+  for (const [g, { c, chunk, own, all }] of groups.entries()) {
     const first = Math.floor((Math.max(0, chunk * CHUNK - AROUND) * HOP * sr) / SR / unit) * unit;
     const end = Math.ceil(((chunk + 1) * CHUNK + AROUND) * HOP * (sr / SR));
     const block = await read(wav, first, end - first);
-    const other = await read(noisy, first, end - first);
-    const low = (rows: Float32Array[]): Float32Array[] => new Resampler(sr, SR, rows.length).through(rows, true);
-    const [clean, rough] = [low(block), low(other)];
-    const lost = new Uint8Array(clean[0].length);
-    lost.fill(1, Math.floor(((a - first) * SR) / sr), Math.ceil(((b - first) * SR) / sr));
-    const changes: Float32Array[] = [];
-    for (const [c, row] of clean.entries()) {
-      const made = await fill(net, Float64Array.from(row), Float64Array.from(rough[c]), lost);
-      changes.push(row.map((x, i) => (lost[i] ? made[i] - x : 0)));
-      post({ kind: "progress", job, done: (g + (c + 1) / clean.length) / gaps.length });
-      await pause();
-      if (mine !== job) return;
-    }
-    const wide = new Resampler(SR, sr, changes.length).through(changes, true);
-    const fresh = block.map((row, c) => row.map((x, i) => x + (wide[c][i] ?? 0)));
-    const width = WIDTHS[wav.coding] * wav.channels;
+    const low = (rows: Float32Array[]): Float32Array => new Resampler(sr, SR).through([rows[c]], true)[0];
+    const [row, rough] = [low(block), low(await read(noisy, first, end - first))];
+    const marked = (list: [number, number][]): Uint8Array => {
+      const mask = new Uint8Array(row.length);
+      const place = (x: number): number => Math.max(0, ((x - first) * SR) / sr);
+      for (const [a, b] of list) mask.fill(1, Math.floor(place(a)), Math.ceil(place(b)));
+      return mask;
+    };
+    const chosen = marked(own);
+    const made = await fill(net, Float64Array.from(row), Float64Array.from(rough), marked(all));
+    const [change] = new Resampler(SR, sr).through([row.map((x, i) => (chosen[i] ? made[i] - x : 0))], true);
+    block[c] = block[c].map((x, i) => x + (change[i] ?? 0));
+    const width = WIDTHS[wav.coding] * channels;
     const [begin, rest] = [wav.start + first * width, wav.start + (first + block[0].length) * width];
     const { blob } = wav;
-    const parts = [blob.slice(0, begin), bytes(fresh, wav.coding), blob.slice(rest)];
+    const parts = [blob.slice(0, begin), bytes(block, wav.coding), blob.slice(rest)];
     wav = { ...wav, blob: new Blob(parts, { type: "audio/wav" }) };
+    post({ kind: "progress", job, done: (g + 1) / groups.length });
+    await pause();
+    if (mine !== job) return;
   }
-  const painter = new Painter(sr, wav.frames);
+  const painter = new Painter(sr, frames);
   const size = Math.round(SECONDS * sr);
-  for (let at = 0; at < wav.frames; at += size) painter.add(await read(wav, at, size), at + size >= wav.frames);
+  for (let at = 0; at < frames; at += size) painter.add(await read(wav, at, size), at + size >= frames);
   post({ kind: "filled", job, wav, picture: painter.picture });
 }
 
@@ -249,11 +292,13 @@ async function stream(wiring: Wiring, sr: number, buffer: number): Promise<void>
   }
 }
 
-self.onmessage = async ({ data }: MessageEvent<ToWorker>): Promise<void> => {
+const heard = async ({ data }: MessageEvent<ToWorker>): Promise<void> => {
   if ("job" in data) job = data.job;
   const mine = job;
   try {
     if (data.kind === "file") await clean(data.wav, data.strength, data.background, mine);
+    else if (data.kind === "find") await find(data.wav, mine);
+    else if (data.kind === "declip") await declip(data.wav, data.peaks, mine);
     else if (data.kind === "fill") await fillGaps(data.wav, data.noisy, data.gaps, mine);
     else if (data.kind === "encode") await encode(data.wav);
     else if (data.kind === "decode") await decode(data.codes);
@@ -267,6 +312,10 @@ self.onmessage = async ({ data }: MessageEvent<ToWorker>): Promise<void> => {
       await stream(data.wiring, data.sr, data.buffer);
     }
   } catch (error) {
+    if (error instanceof Stopped) return;
     post({ kind: "error", job: mine, sentence: explain(error) });
   }
 };
+
+// onnxruntime's own threads load this file too, and listen for themselves
+if (!self.name.startsWith("em-pthread")) self.onmessage = heard;

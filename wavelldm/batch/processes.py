@@ -1,0 +1,98 @@
+"""The processes that a process started, as Linux tells in /proc; elsewhere none are found.
+
+As a program it is a guard: it waits until the process at the other end of its standard input has ended, however that
+came about, and then ends what Ray has left behind.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+Known = dict[int, int]  # the number of a process -> when it began: numbers come again, both together do not
+
+
+def table() -> dict[int, tuple[int, int, str]]:
+    """Every process: its parent, when it began, and its state."""
+    found = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            fields = path.read_text().rpartition(")")[2].split()
+            found[int(path.parent.name)] = int(fields[1]), int(fields[19]), fields[0]
+    return found
+
+
+def family(pid: int) -> Known:
+    """The living processes that a process started, and those that these started."""
+    processes, found = table(), [pid]
+    for one in found:
+        found += [child for child, (parent, *_) in processes.items() if parent == one]
+    return {one: processes[one][1] for one in found[1:] if processes[one][2] not in "ZX"}
+
+
+def alive(known: Known) -> Known:
+    """Those that have not ended."""
+    processes = table()
+    return {
+        pid: began
+        for pid, began in known.items()
+        if pid in processes and processes[pid][1] == began and processes[pid][2] not in "ZX"
+    }
+
+
+def words_of(pid: int) -> list[str]:
+    """The command that a process was started with."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
+    except OSError:
+        return []
+
+
+def end(known: Known, patience: float) -> None:
+    """Wait until all have ended; those that have not after `patience` seconds are killed."""
+    deadline = time.monotonic() + patience
+    while left := alive(known):
+        if time.monotonic() > deadline:
+            for pid in left:
+                with suppress(OSError):
+                    os.kill(pid, signal.SIGKILL)
+            return
+        time.sleep(0.05)
+
+
+def files_of(pid: int) -> Iterator[str]:
+    """The files and sockets that a process has open."""
+    with suppress(OSError):
+        for link in os.scandir(f"/proc/{pid}/fd"):
+            with suppress(OSError):
+                yield os.readlink(link)
+
+
+def of_session(folder: str) -> Known:
+    """Ray's workers and helpers that have a file of its session open."""
+    return {
+        pid: began
+        for pid, (_, began, _) in table().items()
+        if "".join(words_of(pid)).startswith("ray::") and any(name.startswith(f"{folder}/") for name in files_of(pid))
+    }
+
+
+@contextmanager
+def guarded(folder: str) -> Iterator[None]:
+    """If this process is killed within it, Ray's session in this folder ends too: some of Ray's helpers would need a
+    minute to see that they are alone, and now and then one never does."""
+    command = [sys.executable, "-I", "-S", __file__, folder]
+    guard = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True)
+    try:
+        yield
+    finally:
+        guard.communicate()
+
+
+if __name__ == "__main__":
+    sys.stdin.read()
+    end(of_session(sys.argv[1]), 3.0)
