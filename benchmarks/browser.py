@@ -1,9 +1,10 @@
 """The browser app beside PyTorch and onnxruntime: the same recording through all three, and an hour of it.
 
-python benchmarks/browser.py [--hours 1] [--no-hour]
+python benchmarks/browser.py [--hours 1] [--no-hour] [--threads 2]
 
 Needs Chromium and `pip install playwright`. Writes wavelldm/course/browser.csv and browser.png, which notebook 19
-shows, and a section of benchmarks/README.md. `--hours`: how long the file is whose memory is watched.
+shows, and sections of benchmarks/README.md. `--hours`: how long the file is whose memory is watched. `--threads`:
+times the page on one thread and on so many, and writes nothing; it needs as many free cores.
 """
 
 import argparse
@@ -42,7 +43,7 @@ MB = 1e6
 
 
 @contextmanager
-def opened(folder: Path) -> Iterator[Page]:
+def opened(folder: Path, threads: int = 1) -> Iterator[Page]:
     """The page in a browser that keeps its files in `folder`, as a user's does; a private window has no disk."""
     program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if program is None:
@@ -54,7 +55,7 @@ def opened(folder: Path) -> Iterator[Page]:
         )
         page = context.new_page()
         page.set_default_timeout(0)
-        page.goto(server.address)
+        page.goto(f"{server.address}?threads={threads}")
         yield page
         context.close()
         server.shutdown()
@@ -68,20 +69,22 @@ def renderers(page: Page) -> dict[int, float]:
     return {row["id"]: row["cpuTime"] for row in info if row["type"] == "renderer"}
 
 
-def by_browser(page: Page, path: Path) -> tuple[np.ndarray, float]:
-    """A file through the page -> the cleaned samples (1, N), and CPU seconds of a second run, when all is loaded."""
+def by_browser(page: Page, path: Path) -> tuple[np.ndarray, float, float]:
+    """A file through the page -> the cleaned samples (1, N), and the CPU and wall seconds of a second run, when all is
+    loaded: of some, the least."""
     page.set_input_files("#file", path)
     page.wait_for_selector("#download:not([disabled])")
     took = []
     for strength in ("0.95", "1") * TRIES:
-        before = renderers(page)
+        before, began = renderers(page), time.perf_counter()
         page.locator("#file-strength").fill(strength)
         page.wait_for_selector("#working:not([hidden])")
         page.wait_for_selector("#working", state="hidden")
-        took.append(sum(renderers(page).values()) - sum(before.values()))
+        wall = time.perf_counter() - began
+        took.append((sum(renderers(page).values()) - sum(before.values()), wall))
     with page.expect_download() as download:
         page.click("#download")
-    return sf.read(download.value.path(), dtype="float32", always_2d=True)[0].T, min(took)
+    return sf.read(download.value.path(), dtype="float32", always_2d=True)[0].T, *map(min, zip(*took))
 
 
 def timed(run: Callable[[], np.ndarray]) -> tuple[np.ndarray, float]:
@@ -113,7 +116,7 @@ def compare(page: Page, folder: Path) -> list[dict]:
         "onnxruntime": (timed(lambda: lean.enhance(noisy.numpy(), SR)), size_of("onnxruntime")),
     }
     runtime = sum((PAGE / name).stat().st_size for name in ("ort.wasm.gz", "worker.js", "main.js")) / MB
-    ways["browser"] = (by_browser(page, path), runtime)
+    ways["browser"] = (by_browser(page, path)[:2], runtime)
     (reference, _), _ = ways["PyTorch"]
     rows = []
     for name, ((wav, took), size) in ways.items():
@@ -123,19 +126,33 @@ def compare(page: Page, folder: Path) -> list[dict]:
     return rows
 
 
+def by_threads(numbers: list[int]) -> None:
+    """What the page needs on some numbers of threads."""
+    _, noisy = demo.clip(SR)
+    noisy, first = noisy[0].repeat(REPEATS).numpy(), None
+    for threads in numbers:
+        with tempfile.TemporaryDirectory() as name, opened(Path(name) / "profile", threads) as page:
+            sf.write(Path(name) / "noisy.wav", noisy, SR, subtype="FLOAT")
+            wav, *took = by_browser(page, Path(name) / "noisy.wav")
+        cpu, wall = (seconds * SR / len(noisy) for seconds in took)
+        first = wav if first is None else first
+        print(f"{threads} threads: {wall:.3f} s and {cpu:.3f} CPU s per s; differs by {np.abs(wav - first).max():.0e}")
+
+
 def picture(noisy: np.ndarray, found: dict[str, np.ndarray], rows: list[dict]) -> None:
     """Spectrograms of the clip, and below them what each way costs."""
     shown = slice(0, noisy.shape[1] // REPEATS)
-    figure = plt.figure(figsize=(12, 4.6), layout="constrained")
-    axes = figure.subplot_mosaic("AAABBBCCCDDD;EEEEFFFFGGGG", height_ratios=(1.6, 1))
-    for key, (name, wav) in zip("ABCD", {"noisy": noisy, **found}.items(), strict=True):
-        plots.spectrogram(axes[key], torch.from_numpy(wav[:, shown]), SR, name)
+    figure = plt.figure(figsize=(12, 5.2), layout="constrained")
+    above, below = figure.subfigures(2, 1, height_ratios=(1.4, 1))
+    difference_axes, *bars = below.subplots(1, 3)
+    for ax, (name, wav) in zip(above.subplots(1, 4), {"noisy": noisy, **found}.items(), strict=True):
+        plots.spectrogram(ax, torch.from_numpy(wav[:, shown]), SR, name)
     difference = np.abs(found["browser"] - found["PyTorch"])[0, shown]
-    axes["E"].plot(np.arange(len(difference)) / SR, difference, color=plots.INK, lw=0.5)
-    axes["E"].set(title="browser minus PyTorch", xlabel="s", yscale="log", ylim=(1e-9, 1e-2))
-    axes["E"].axhline(1e-3, color=plots.ACCENT)
+    difference_axes.plot(np.arange(len(difference)) / SR, difference, color=plots.INK, lw=0.5)
+    difference_axes.set(title="browser minus PyTorch", xlabel="s", yscale="log", ylim=(1e-9, 1e-2))
+    difference_axes.axhline(1e-3, color=plots.ACCENT)
     titles = {"runtime_mb": "size of the runtime in MB", "cpu_s_per_s": "CPU s per s of sound"}
-    for ax, (key, title) in zip((axes["F"], axes["G"]), titles.items()):
+    for ax, (key, title) in zip(bars, titles.items()):
         values = [row[key] for row in rows]
         ax.barh([row["way"] for row in rows], values, color=plots.ACCENT, log=key == "runtime_mb")
         for i, value in enumerate(values):
@@ -191,8 +208,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--hours", type=float, default=1.0, help="length of the long file (default: 1)")
     parser.add_argument("--no-hour", action="store_true", help="leaves out the long file")
+    parser.add_argument("--threads", type=int, help="times the page on one thread and on so many")
     args = parser.parse_args()
     torch.set_num_threads(1)
+    if args.threads:
+        return by_threads([1, args.threads])
     with tempfile.TemporaryDirectory() as name, opened(Path(name) / "profile") as page:
         rows = compare(page, Path(name))
         with open(OUT / "browser.csv", "w", newline="") as file:
@@ -222,15 +242,21 @@ def report(rows: list[dict], long: list[dict], version: str) -> None:
         "time, the least of some runs.",
         "\n".join(table),
     ]
-    if long:
-        head = ["file", "length", "MB", *(f"{10 * k} %" for k in range(10))]
-        table = [line(head), "| --- " + "| ---: " * (len(head) - 1) + "|"]
-        for row in long:
-            cells = [f"{row['tenths'][k]:.0f}" if k in row["tenths"] else "" for k in range(10)]
-            table.append(line([row["file"], row["length"], f"{row['mb']:.0f}", *cells]))
-        text += ["Memory of the page in MB while it cleans a long file, by how much is done:", "\n".join(table)]
-    text.append(made_by("browser.py", None, *([] if long else ["--no-hour"])) + ".")
+    text.append(made_by("browser.py", None, "--no-hour") + ".")
     write_section("browser", "\n\n".join(text))
+    if not long:
+        return
+    head = ["file", "length", "MB", *(f"{10 * k} %" for k in range(10))]
+    table = [line(head), "| --- " + "| ---: " * (len(head) - 1) + "|"]
+    for row in long:
+        cells = [f"{row['tenths'][k]:.0f}" if k in row["tenths"] else "" for k in range(10)]
+        table.append(line([row["file"], row["length"], f"{row['mb']:.0f}", *cells]))
+    text = [
+        "Memory of all processes of the browser in MB while the page cleans a long file, by how much is done:",
+        "\n".join(table),
+        made_by("browser.py", None) + ".",
+    ]
+    write_section("browser-hour", "\n\n".join(text))
 
 
 if __name__ == "__main__":

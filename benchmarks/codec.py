@@ -29,6 +29,7 @@ from wavelldm import plots, weights
 from wavelldm.audio import files
 from wavelldm.audio.mel import mel_to_wav
 from wavelldm.codec import compress
+from wavelldm.codec.look import looks_of
 from wavelldm.codec.model import Codec
 from wavelldm.codec.pulse import PulseDecoder
 from wavelldm.codec.search import search
@@ -75,9 +76,9 @@ def opus(wav: np.ndarray, kbits: float):
 def systems(codecs: dict) -> dict:
     """name -> function from wav (1, 1, N) to decoded (N,) and bits per second (None: not a code)."""
 
-    def coded(codec, k):
+    def coded(codec, k, **how):
         def run(wav):
-            codes = codec.quantise(codec.encode(wav, SR))[1][:, :k]
+            codes = torch.cat(list(compress.encode_blocks(codec, [wav[0]], k, **how)), dim=2)
             return codec.codes_to_wav(codes, wav.shape[-1]), codec.config.bitrate(k)
 
         return run
@@ -87,13 +88,12 @@ def systems(codecs: dict) -> dict:
 
     rows = {}
     for name, codec in codecs.items():
-        count = codec.quantiser.codebooks
-        rows |= {f"{name}, {k} of {count} codebooks": coded(codec, k) for k in range(1, count + 1)}
+        count, looks = codec.quantiser.codebooks, looks_of(codec)
+        rows |= {f"{name}, {k} of {count} codebooks": coded(codec, k, looks=looks) for k in range(1, count + 1)}
+        if looks:
+            rows[f"{name}, {count} of {count} codebooks, quick"] = coded(codec, count)
         if isinstance(codec.decoder, PulseDecoder):
-            rows[f"{name}, {count} of {count} codebooks, searched"] = lambda wav, codec=codec: (
-                codec.codes_to_wav(search(codec, wav, STEPS), wav.shape[-1]),
-                codec.config.bitrate(),
-            )
+            rows[f"{name}, {count} of {count} codebooks, searched"] = coded(codec, count, looks=looks, steps=STEPS)
         rows[f"{name}, not rounded"] = from_latent(codec, codec.quantiser.unrounded)
         rows[f"{name}, latent itself"] = from_latent(codec, lambda z: z)
     for kbits in (6, 8, 12):
@@ -154,12 +154,15 @@ def speed(codec, seconds: float = 10.0, repeats: int = 9) -> tuple:
     return seconds / encode, seconds / decode, seconds / (encode + decode)
 
 
-def search_cost(codec, seconds: float = 5.0) -> float:
-    """CPU seconds of the search per second of sound."""
+def search_cost(codec, seconds: float = 5.0) -> tuple:
+    """CPU seconds of the looks, and of the search, per second of sound."""
     wav = 0.1 * torch.randn(1, 1, int(seconds * SR), generator=torch.Generator().manual_seed(0))
-    began = time.process_time()
+    began, looks = time.process_time(), looks_of(codec)
+    if looks:
+        looks.numbers(codec, wav)
+    between = time.process_time()
     search(codec, wav, STEPS)
-    return (time.process_time() - began) / seconds
+    return (between - began) / seconds, (time.process_time() - between) / seconds
 
 
 def hour(name: str) -> tuple:
@@ -171,12 +174,13 @@ def hour(name: str) -> tuple:
 import re, resource, sys, time
 from pathlib import Path
 import torch
-from wavelldm import compress, weights
+from wavelldm import weights
+from wavelldm.codec import Codec, compress_file, decompress_file
 torch.set_num_threads(1)
 codec = weights.load({name!r}, Codec)
 began = time.process_time()
-compress.compress_file("hour.flac", "hour.wll", codec, progress=False)
-compress.decompress_file("hour.wll", "hour.wav", codec, progress=False)
+compress_file("hour.flac", "hour.wll", codec, progress=False, quick=True)
+decompress_file("hour.wll", "hour.wav", codec, progress=False)
 took, status = time.process_time() - began, Path("/proc/self/status")
 if status.exists():
     peak = int(re.search(r"VmHWM:\\s+(\\d+)", status.read_text())[1]) / 1000
@@ -202,11 +206,13 @@ def picture(table: dict, names: list, path: Path) -> None:
             points = sorted(
                 (r["bits"] / 1000, r[score])
                 for n, r in table.items()
-                if n.startswith(family + ",") and r["bits"] and "searched" not in n
+                if n.startswith(family + ",") and r["bits"] and not n.endswith(("searched", "quick"))
             )
             ax.plot(*zip(*points), "o-", color=colour, label=family)
-            if found := next((r for n, r in table.items() if n.startswith(family + ",") and "searched" in n), None):
-                ax.plot(found["bits"] / 1000, found[score], "*", ms=11, color=colour, label=f"{family}, searched")
+            for how, mark in (("quick", "s"), ("searched", "*")):
+                mine = [r for n, r in table.items() if n.startswith(family + ",") and n.endswith(how)]
+                for found in mine:
+                    ax.plot(found["bits"] / 1000, found[score], mark, ms=9, color=colour, label=f"{family}, {how}")
         for name, style in ((f"{names[0]}, latent itself", ":"), (GRIFFIN_LIM, "--")):
             ax.axhline(table[name][score], ls=style, color=plots.SOFT, label=name)
         ax.set(xlabel="kbit/s", ylabel=label, xlim=(0, None))
@@ -257,7 +263,7 @@ def facts(name: str, codec, items, everything) -> tuple[list, int]:
         ", ".join(f"{perplexity:,.0f}" for _, perplexity, _ in books),
         f"{stored(codec, items) / 1000:.2f} of {codec.config.bitrate() / 1000:.2f}",
         f"{encode:.0f}, {decode:.0f}, {both:.0f}",
-        f"{search_cost(codec):.1f}" if isinstance(codec.decoder, PulseDecoder) else "",
+        "{:.2f}, {:.1f}".format(*search_cost(codec)) if isinstance(codec.decoder, PulseDecoder) else "",
         f"{3600 / took:.0f}",
         f"{memory:.0f} MB",
     ], books[0][2]
@@ -271,8 +277,8 @@ FACTS = (
     "perplexity of the codebooks",
     "kbit/s in .wll files, entropy-coded, header and all",
     "× real time, one CPU thread: encoding, decoding, both",
-    f"CPU s per s of sound, one thread: `--search {STEPS}`",
-    "× real time, one hour from file to file and back",
+    f"CPU s per s of sound, one thread: looks, `--search {STEPS}`",
+    "× real time, one hour from file to file and back, `--quick`",
     "most memory for that hour",
 )
 
@@ -305,8 +311,9 @@ def report(args, codecs: dict, items, everything, rows) -> str:
     text = f"""## Codec
 
 {len(items)} held-out clips of {source(args.manifest)}, the same for every system,
-in one run. Opus bits are those of its packets, without Ogg's pages. "Searched": `--search {STEPS}`, at the same
-bitrate. "Not rounded": through the quantiser's bottleneck, without rounding. "Latent itself": without the quantiser.
+in one run. Opus bits are those of its packets, without Ogg's pages. "Quick": `--quick`, the encoder's first codes,
+without its looks. "Searched": `--search {STEPS}`, at the same bitrate. "Not rounded": through the quantiser's
+bottleneck, without rounding. "Latent itself": without the quantiser.
 {judges.REACH}
 
 {scored(rows)}

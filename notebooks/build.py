@@ -94,6 +94,13 @@ def write_syllabus() -> None:
     readme.write_text(before + begin + syllabus() + end + rest.split(end)[1])
 
 
+def write_map() -> None:
+    """The README's picture of which notebook needs which."""
+    from wavelldm.course import overview
+
+    overview.needs().savefig(ROOT / "docs" / "prerequisites.png")
+
+
 def execute(notebook, folder: Path, timeout: int, profile: str):
     """Run all cells in a fresh kernel that starts in `folder`."""
     from nbclient import NotebookClient
@@ -178,6 +185,7 @@ def main() -> int:
         nbformat.write(notebook, path)
         print(f"{path.relative_to(ROOT)}: {time.time() - began:.0f} s, {path.stat().st_size / 1000:.0f} kB")
     write_syllabus()
+    write_map()
     return 0
 
 

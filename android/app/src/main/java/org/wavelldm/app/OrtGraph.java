@@ -7,12 +7,14 @@ import ai.onnxruntime.OrtException;
 import ai.onnxruntime.OrtSession;
 import ai.onnxruntime.TensorInfo;
 import android.content.Context;
-import java.io.ByteArrayOutputStream;
+import java.io.File;
 import java.io.IOException;
 import java.io.InputStream;
 import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
 import java.nio.FloatBuffer;
+import java.nio.file.Files;
+import java.nio.file.StandardCopyOption;
 import java.util.HashMap;
 import java.util.LinkedHashMap;
 import java.util.Map;
@@ -22,6 +24,7 @@ import org.wavelldm.core.Graph;
 /** The graph that ships, base16k.onnx among the assets, run by onnxruntime on one thread. */
 final class OrtGraph implements Graph, AutoCloseable {
     private static final String MODEL = "base16k.onnx";
+    private static final String WEIGHTS = "base16k-mask.safetensors"; // beside it
 
     private final OrtSession session;
     private final Facts facts;
@@ -36,7 +39,7 @@ final class OrtGraph implements Graph, AutoCloseable {
             OrtSession.SessionOptions options = new OrtSession.SessionOptions();
             options.setIntraOpNumThreads(1);
             options.setInterOpNumThreads(1);
-            session = environment.createSession(bytes(context), options);
+            session = environment.createSession(unpacked(context), options);
             facts = Facts.parse(session.getMetadata().getCustomMetadata().get("wavelldm"));
             inputs = shapes(session.getInputInfo());
             outputs = shapes(session.getOutputInfo());
@@ -58,15 +61,15 @@ final class OrtGraph implements Graph, AutoCloseable {
         }
     }
 
-    private static byte[] bytes(Context context) throws IOException {
-        try (InputStream source = context.getAssets().open(MODEL)) {
-            ByteArrayOutputStream all = new ByteArrayOutputStream();
-            byte[] part = new byte[1 << 16];
-            for (int n = source.read(part); n >= 0; n = source.read(part)) {
-                all.write(part, 0, n);
+    /** The path of the model: onnxruntime reads the weights from a file beside it. */
+    private static String unpacked(Context context) throws IOException {
+        File folder = context.getFilesDir();
+        for (String name : new String[] {MODEL, WEIGHTS}) {
+            try (InputStream source = context.getAssets().open(name)) {
+                Files.copy(source, new File(folder, name).toPath(), StandardCopyOption.REPLACE_EXISTING);
             }
-            return all.toByteArray();
         }
+        return new File(folder, MODEL).getPath();
     }
 
     private static Map<String, int[]> shapes(Map<String, NodeInfo> infos) {
