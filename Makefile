@@ -3,10 +3,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-# browsers, servers, clusters and notebooks have processes of their own, or deadlines: the others run side by side first
-BUSY := tests/app tests/batch tests/web tests/test_notebooks.py
-tested = $(BIN)/python -m pytest $(addprefix --ignore=,$(BUSY)) -n logical --maxprocesses 4 --dist loadfile || failed=1; \
-	$(BIN)/python -m pytest $(BUSY) $(1) || failed=1; exit $${failed:-0}
+# clusters have processes of their own, live sound has deadlines: the others run side by side first
+ALONE := tests/batch tests/web/test_live.py
+tested = $(BIN)/python -m pytest $(addprefix --ignore=,$(ALONE)) -n logical --maxprocesses 4 --dist loadgroup $(1) || failed=1; \
+	$(BIN)/python -m pytest $(ALONE) || failed=1; exit $${failed:-0}
 
 MANIFEST ?=
 TABLE := $(if $(MANIFEST),--manifest $(MANIFEST))

@@ -17,3 +17,10 @@ def playwright():
         pytest.fail("pages are tested with Playwright; install it: pip install playwright", pytrace=False)
     with sync_playwright() as found:
         yield found
+
+
+def pytest_collection_modifyitems(items: list) -> None:
+    """Side by side, tests of one file stay together, as they share what they set up; notebooks go one by one."""
+    for item in items:
+        if item.get_closest_marker("notebook") is None:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))

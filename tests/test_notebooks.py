@@ -11,9 +11,11 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import torch
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "notebooks"))
+USUAL = 0.25  # seconds, see slowness
 NOTEBOOKS = sorted((ROOT / "notebooks").rglob("[0-9]*.ipynb"))
 
 
@@ -36,7 +38,20 @@ def test_notebook_runs(path, tmp_path, monkeypatch):
     )
     errors = [o.text for o in outputs if o.output_type == "stream" and o.name == "stderr" and "Warning" in o.text]
     assert not errors, f"warnings in normal use: {errors[:1]}"
-    assert took < 60, f"{path.name} took {took:.0f} s in the quick profile"
+    assert took < 60 * slowness(), f"{path.name} took {took:.0f} s in the quick profile"
+
+
+def slowness() -> float:
+    """How many times longer a little work takes here and now than on two free cores of 2026; at least 1."""
+    x, weight = torch.ones(8, 64, 2048), torch.ones(64, 64, 5)
+    times = []
+    for _ in range(3):
+        began = time.perf_counter()
+        for _ in range(20):
+            torch.nn.functional.conv1d(x, weight).sum()
+        sum(i * i for i in range(3_000_000))
+        times.append(time.perf_counter() - began)
+    return max(1.0, sorted(times)[1] / USUAL)
 
 
 def test_a_saved_notebook_keeps_small_excerpts_that_sound_alike():
@@ -46,7 +61,6 @@ def test_a_saved_notebook_keeps_small_excerpts_that_sound_alike():
 
     import build
     import soundfile
-    import torch
     from signals import speechlike
 
     from wavelldm.course import notebook as course

@@ -78,6 +78,48 @@ def test_critics_hear_every_decoder_that_makes_sound(decoder):
         CodecTask(replace(preset("tiny").codec, polish=4), CodecOptions(critics=1))
 
 
+@pytest.fixture
+def looked(tmp_path):
+    """Looks for a tiny codec with the pulse decoder, by their path, and the codec's sizes."""
+    from wavelldm.codec.look import Looks, LooksConfig
+
+    config = replace(preset("tiny").codec, decoder="pulse", pitch_input=True)
+    torch.manual_seed(0)
+    looks = Looks(LooksConfig(latent_dim=config.latent_dim, looks=2, width=24, depth=1, seen=8, memory=8))
+    return str(weights.save(tmp_path / "looks", looks)), config
+
+
+def test_with_looks_the_decoder_alone_learns_and_its_sound_gets_better(looked, tmp_path):
+    name, config = looked
+    batch = crops(2, samples=4_096)
+    task = CodecTask(config, CodecOptions(looks=name, half=False))
+    task.with_data(lambda first: iter([batch] * 60), [batch])
+    model = task.networks["model"]
+    before, state = task.validate(model)["score"], {k: v.clone() for k, v in model.state_dict().items()}
+    result = loop.fit(task, loop.Plan(steps=40, lr=3e-3, warmup=5, valid_every=40, ema=0.5), tmp_path, progress=False)
+    assert result["best"] < 0.8 * before
+    for key, value in model.state_dict().items():
+        learns = key.startswith(("decoder.", "upsampler."))
+        assert torch.equal(value, state[key]) != (learns and value.is_floating_point()), key
+
+
+def test_corrected_codes_are_what_the_looks_give_when_a_file_is_written(looked):
+    from wavelldm.codec.look import Looks
+
+    name, config = looked
+    task, wav = CodecTask(config, CodecOptions(looks=name, half=False)), crops(2, samples=4_096)[1]
+    codec = task.networks["model"].eval()
+    z_q, number = task.corrected(codec, wav, None)
+    for i in range(len(wav)):
+        u = weights.load(name, Looks).numbers(codec, wav[i : i + 1], first=int(number[i, 0]))
+        torch.testing.assert_close(codec.quantiser.rounded(u)[0], z_q[i : i + 1], rtol=1e-4, atol=1e-4)
+
+
+def test_looks_are_for_the_pulse_decoder(looked):
+    with pytest.raises(WavelldmError, match="pulse decoder"):
+        CodecTask(preset("tiny").codec, CodecOptions(looks=looked[0]))
+
+
 def test_critics_and_codec_each_get_their_own_gradients():
     task = tiny(critics=1)
     for group, loss, _ in task.losses(crops()):

@@ -115,11 +115,11 @@ def test_a_worker_that_is_too_slow_gives_way_to_the_original_and_says_so(visit, 
 
 def test_overload_that_lasts_falls_back_without_clicks_and_comes_back(visit, live, sounds, tmp_path):
     """The devtools protocol slows the thread of the page, and refuses to slow a worker. So nine tenths of the worker's
-    time are taken from within, 90 ms in every 100, while the page runs at a twentieth of its speed."""
+    time are taken from within, 90 ms in every 100, while the page runs at a sixth of its speed."""
     page = started(visit, live, "20")
     page.wait_for_timeout(2000)
     devtools = page.context.new_cdp_session(page)
-    devtools.send("Emulation.setCPUThrottlingRate", {"rate": 20})
+    devtools.send("Emulation.setCPUThrottlingRate", {"rate": 6})
 
     def overload() -> None:
         page.workers[0].evaluate(

@@ -64,6 +64,34 @@ def end(known: Known, patience: float) -> None:
         time.sleep(0.05)
 
 
+def bury(known: Known) -> None:
+    """Those of our children that have ended leave the table of processes, too."""
+    for pid in known:
+        with suppress(OSError):
+            os.waitpid(pid, os.WNOHANG)
+
+
+SET, GET = 36, 37  # PR_SET_CHILD_SUBREAPER, PR_GET_CHILD_SUBREAPER
+
+
+@contextmanager
+def fostering() -> Iterator[None]:
+    """Within it a process below us whose parent ends becomes our child, and not that of the first process, so that
+    `family` still finds it."""
+    if sys.platform != "linux":
+        yield
+        return
+    import ctypes
+
+    library, before = ctypes.CDLL(None), ctypes.c_int()
+    library.prctl(GET, ctypes.byref(before), 0, 0, 0)
+    library.prctl(SET, 1, 0, 0, 0)
+    try:
+        yield
+    finally:
+        library.prctl(SET, before.value, 0, 0, 0)
+
+
 def files_of(pid: int) -> Iterator[str]:
     """The files and sockets that a process has open."""
     with suppress(OSError):

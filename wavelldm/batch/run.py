@@ -151,14 +151,15 @@ def has_token() -> bool:
 
 
 def of_ray() -> processes.Known:
-    """The processes of the Ray that we started: our children with its programs, and all that these started."""
+    """The processes of the Ray that we started: our children with its programs or titles, and all below them."""
     import ray
 
     ours = os.getpid()
     parents = processes.table()
     found: processes.Known = {}
     for pid in processes.family(ours):
-        if parents.get(pid, (0,))[0] == ours and any(ray.__path__[0] in word for word in processes.words_of(pid)):
+        words = processes.words_of(pid) if parents.get(pid, (0,))[0] == ours else []
+        if any(ray.__path__[0] in word or word.startswith("ray::") for word in words):
             found |= {pid: parents[pid][1]} | processes.family(pid)
     return found
 
@@ -188,6 +189,8 @@ def ray_ready(cluster: Cluster) -> Iterator[None]:
         knock(cluster.address)
         what = f"the Ray cluster at {cluster.address}"
     with ExitStack() as stack:
+        if cluster.address is None:
+            stack.enter_context(processes.fostering())
         try:
             with warnings.catch_warnings(), quietly(what):
                 warnings.simplefilter("ignore")
@@ -238,10 +241,12 @@ def shut_down() -> None:
         left = of_ray()
         with suppress(Exception):
             ray.shutdown()
+        left |= of_ray()  # what was being started
     try:
         processes.end(left, LEAVE)
     finally:  # Ctrl-C
         processes.end(left, 0.0)
+        processes.bury(left)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..audio.stft import POWER, stft
 from ..codec.fsq import random_keep, random_losses
+from ..codec.look import Looks
 from ..codec.losses import (
     LOSS_WEIGHTS,
     PULSE_WEIGHTS,
@@ -23,6 +24,7 @@ from ..codec.losses import (
     stft_loss,
 )
 from ..codec.model import Codec, CodecConfig
+from ..codec.pulse import TABLE
 from ..data.clips import Clips
 from ..data.corpora import Corpus
 from ..data.degrade import Degradation
@@ -35,6 +37,7 @@ from .net2net import backwards
 from .options import CUTTING, HalfOptions, option
 
 CONTINUOUS = 0.15  # share of items decoded from z itself, so that the decoder also knows continuous latents
+OWN = 0.25  # with looks: share of items decoded from the encoder's own codes, so that the quick way stays as good
 MAGNITUDES = {"bins": 4.0, "bands": 40.0}  # weights; about one over the variance of each in speech, bins a third of it
 DROPPED = 0.15  # share of items with fewer codebooks than there are
 SPREAD = 0.5  # weight of the spread loss beside those of PULSE_WEIGHTS
@@ -48,6 +51,9 @@ class CodecOptions(HalfOptions):
     add_random_cutting: bool = option(False, CUTTING)
     lost: float = option(
         0.0, "the decoder learns to go on where frames are missing: at most this share, in half of the crops", least=0
+    )
+    looks: str | None = option(
+        None, "the decoder alone learns, from codes that these looks corrected", str, metavar="WEIGHTS"
     )
 
 
@@ -88,6 +94,13 @@ class CodecTask(Task):
         if self.pulsed:
             self.weights = PULSE_WEIGHTS | PULSE_CRITICS | {"spread": SPREAD}
             self.score_weights = {k: v for k, v in PULSE_WEIGHTS.items() if k != "pitch"}
+        self.looks = load(options.looks, Looks, device).eval() if options.looks else None
+        if self.looks is not None:
+            if not self.pulsed:
+                raise WavelldmError("looks know the pulse decoder alone; train with decoder=pulse, or without looks")
+            model = self.networks["model"].requires_grad_(False)
+            for part in (model.upsampler, model.decoder):
+                part.requires_grad_(True)
         if options.critics and self.polished:
             raise WavelldmError("critics listen to the head's own phases; train with polish=0, or without critics")
         if options.critics:
@@ -128,6 +141,14 @@ class CodecTask(Task):
             mels = [(x.transpose(1, 2) @ codec.mel.bank).clamp_min(c.floor) ** POWER for x in (ours, real)]
         return {"bins": F.mse_loss(*sizes), "bands": F.mse_loss(*mels)}
 
+    @torch.no_grad()
+    def corrected(self, codec: Codec, wav: Tensor, keep: Tensor | None) -> tuple[Tensor, Tensor]:
+        """wav (B, 1, N) -> its z_q (B, D, T) after all looks, and each frame's place in the noise (B, T)."""
+        (number,) = parallel.share((torch.randint(TABLE, (len(wav) * parallel.parts()[1], 1)),))
+        number = (number + torch.arange(codec.frames(wav.shape[-1]))).to(self.device)
+        *_, heard = self.looks(codec, wav, keep, number)
+        return codec.quantiser.rounded(heard.u, keep)[0], number
+
     def losses(self, batch: tuple) -> Iterator:
         noisy, clean = (x.to(self.device) for x in batch)  # (B, 1, N)
         wav, whole_batch = clean, len(clean) * parallel.parts()[1]
@@ -140,8 +161,13 @@ class CodecTask(Task):
         )
         half = torch.autocast(self.device.type, torch.bfloat16, enabled=self.half)
         with half:
-            z = codec.encode(wav, self.sr)
-            z_q = torch.where(chance.to(self.device) < CONTINUOUS, z.float(), codec.quantise(z, keep)[0])
+            z, number = codec.encode(wav, self.sr), None
+            chance = chance.to(self.device)
+            quantised = codec.quantise(z, keep)[0]
+            if self.looks is not None:
+                corrected, number = self.corrected(codec, wav, keep)
+                quantised = torch.where(chance < CONTINUOUS + OWN, quantised, corrected)
+            z_q = torch.where(chance < CONTINUOUS, z.float(), quantised)
             if self.options.lost:
                 (lost,) = parallel.share((random_losses(whole_batch, z.shape[-1], self.options.lost),))
                 z_q = z_q.masked_fill(lost[:, None].to(self.device), 0.0)  # as if no codebook had arrived
@@ -149,7 +175,7 @@ class CodecTask(Task):
             if self.polished:
                 parts = self.magnitudes(codec, z_q, wav)
             elif self.pulsed:
-                decoded, missed = pulse_decode(codec, z_q, wav)
+                decoded, missed = pulse_decode(codec, z_q, wav, number)
                 parts = {"pitch": missed, "spread": spread_loss(codec.quantiser.projected(z))}
                 parts |= listening_distances(decoded, wav, self.sr, self.mel_loss.mels)
             else:
@@ -179,6 +205,10 @@ class CodecTask(Task):
         for _, wav in self.valid:
             wav = wav.to(self.device)
             coded = model(wav)
+            if self.looks is not None:
+                *_, heard = self.looks(model, wav)
+                z_q, codes_of = model.quantiser.rounded(heard.u)
+                coded = coded._replace(wav=model.decode(z_q, wav.shape[-1]), z_q=z_q, codes=codes_of)
             parts = self.distances(coded.wav, wav)
             if self.polished:
                 parts |= self.magnitudes(model, coded.z_q, wav)
