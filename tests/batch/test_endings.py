@@ -18,7 +18,6 @@ from wavelldm.batch import ledger, processes, run
 from wavelldm.batch.places import Place
 
 SOME = 30.0  # seconds after which nothing may be left
-MINUTE = 90.0  # the same where Ray's own helpers have to see that they are alone
 SOON = 60.0  # seconds in which a run that was asked to stop has ended
 LOOPBACK = ("0100007F", "00000000000000000000000001000000", "0000000000000000FFFF00000100007F")
 
@@ -63,8 +62,8 @@ def wait_for(what: Callable[[], object], driver: subprocess.Popen) -> None:
         time.sleep(0.02)
 
 
-def nothing_is_left(seen: processes.Known, patience: float = SOME) -> None:
-    deadline = time.monotonic() + patience
+def nothing_is_left(seen: processes.Known) -> None:
+    deadline = time.monotonic() + SOME
     while left := processes.alive(seen):
         assert time.monotonic() < deadline, {pid: processes.words_of(pid) for pid in left}
         time.sleep(0.1)
@@ -126,7 +125,7 @@ def test_a_run_that_ends_while_ray_starts_leaves_nothing(tmp_path, number):
         driver.send_signal(number)
         driver.communicate()
         assert driver.returncode != 0
-        nothing_is_left(seen, MINUTE if number == signal.SIGKILL else SOME)
+        nothing_is_left(seen)
 
 
 def test_a_start_that_fails_is_one_sentence_and_leaves_nothing(tmp_path):

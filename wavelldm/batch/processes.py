@@ -5,11 +5,12 @@ came about, and then ends what Ray has left behind.
 """
 
 import os
+import select
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -109,18 +110,52 @@ def of_session(folder: str) -> Known:
     }
 
 
+def of_ray(ours: int, programs: str) -> Known:
+    """The processes of the Ray that a process started: its children with Ray's programs, which lie in this folder, or
+    with Ray's titles, and all below them."""
+    parents = table()
+    found: Known = {}
+    for pid in family(ours):
+        words = words_of(pid) if parents.get(pid, (0,))[0] == ours else []
+        if any(programs in word or word.startswith("ray::") for word in words):
+            found |= {pid: parents[pid][1]} | family(pid)
+    return found
+
+
 @contextmanager
-def guarded(folder: str) -> Iterator[None]:
-    """If this process is killed within it, Ray's session in this folder ends too: some of Ray's helpers would need a
-    minute to see that they are alone, and now and then one never does."""
-    command = [sys.executable, "-I", "-S", __file__, folder]
-    guard = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True)
+def guarded(programs: str) -> Iterator[Callable[[str], None]]:
+    """If this process is killed within it, the Ray that it started ends too: some of Ray's helpers would need a minute
+    to see that they are alone, and now and then one never does. Gives what is to be told the folder of Ray's session,
+    as soon as that is known."""
+    command = [sys.executable, "-I", "-S", __file__, str(os.getpid())]
+    guard = subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        env={**os.environ, "PROGRAMS": programs},  # in its command they would make it look like one of Ray's
+    )
+
+    def tell(folder: str) -> None:
+        with suppress(OSError):
+            guard.stdin.write(f"{folder}\n".encode())
+            guard.stdin.flush()
+
     try:
-        yield
+        yield tell
     finally:
         guard.communicate()
 
 
-if __name__ == "__main__":
+def guard(ours: int, programs: str) -> None:
+    """Until Ray has started, look who belongs to it; then wait for the end of standard input."""
+    seen: Known = {}
+    while not select.select([0], [], [], 0.1)[0]:
+        seen |= of_ray(ours, programs)
+    folder = sys.stdin.readline().strip()
     sys.stdin.read()
-    end(of_session(sys.argv[1]), 3.0)
+    end(seen | (of_session(folder) if folder else {}), 3.0)
+
+
+if __name__ == "__main__":
+    guard(int(sys.argv[1]), os.environ["PROGRAMS"])

@@ -150,20 +150,6 @@ def has_token() -> bool:
     return named or (Path.home() / ".ray/auth_token").exists()
 
 
-def of_ray() -> processes.Known:
-    """The processes of the Ray that we started: our children with its programs or titles, and all below them."""
-    import ray
-
-    ours = os.getpid()
-    parents = processes.table()
-    found: processes.Known = {}
-    for pid in processes.family(ours):
-        words = processes.words_of(pid) if parents.get(pid, (0,))[0] == ours else []
-        if any(ray.__path__[0] in word or word.startswith("ray::") for word in words):
-            found |= {pid: parents[pid][1]} | processes.family(pid)
-    return found
-
-
 @contextmanager
 def ray_ready(cluster: Cluster) -> Iterator[None]:
     """Ray, started here for this machine alone (loopback, no dashboard, no statistics), or joined. If it was started
@@ -191,12 +177,13 @@ def ray_ready(cluster: Cluster) -> Iterator[None]:
     with ExitStack() as stack:
         if cluster.address is None:
             stack.enter_context(processes.fostering())
+            tell = stack.enter_context(processes.guarded(ray.__path__[0]))
         try:
             with warnings.catch_warnings(), quietly(what):
                 warnings.simplefilter("ignore")
                 begin(cluster, about)
             if cluster.address is None:
-                stack.enter_context(processes.guarded(ray._private.worker._global_node.get_session_dir_path()))
+                tell(ray._private.worker._global_node.get_session_dir_path())
             yield
         finally:
             shut_down()
@@ -238,10 +225,10 @@ def shut_down() -> None:
     import ray
 
     with deaf():
-        left = of_ray()
+        left = processes.of_ray(os.getpid(), ray.__path__[0])
         with suppress(Exception):
             ray.shutdown()
-        left |= of_ray()  # what was being started
+        left |= processes.of_ray(os.getpid(), ray.__path__[0])  # what was being started
     try:
         processes.end(left, LEAVE)
     finally:  # Ctrl-C
