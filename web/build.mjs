@@ -13,7 +13,10 @@ const MODELS = [
   "voice16k-decoder.onnx", "voice16k-encoder.onnx", "voice16k.safetensors",
 ];
 // are loaded, and kept, when somebody first wants them
-const LATER = ["restore16k-filler.onnx", "restore16k-filler.safetensors", "restore16k-latent.safetensors"];
+const LATER = [
+  "restore16k-filler.onnx", "restore16k-filler.safetensors", "restore16k-latent.safetensors",
+  "voice16k-live-decoder.onnx", "voice16k-live-encoder.onnx", "voice16k-live.safetensors",
+];
 const WASM = join(HERE, "node_modules/onnxruntime-web/dist/ort-wasm-simd-threaded.wasm");
 
 /** A hash of files, by their names and contents. */

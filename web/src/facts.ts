@@ -7,7 +7,7 @@ const FORMAT = 1; // of the graphs; as in wavelldm/light/denoiser.py
 export interface Facts {
   format: number;
   name: string;
-  form: "stream" | "recording" | "whole" | "encoder" | "decoder" | "filler";
+  form: "stream" | "recording" | "whole" | "encoder" | "decoder" | "live encoder" | "live decoder" | "filler";
   sr: number;
   hop: number;
   taps: number; // frames that it sees before the present one

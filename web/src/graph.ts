@@ -96,8 +96,8 @@ export class Graph {
     );
   }
 
-  /** The cleaned samples, and the gains of the highest band, one a frame; `states` move on. */
-  async run(states: States, inputs: Inputs): Promise<{ cleaned: Float32Array; top: Float32Array }> {
+  /** All outputs by their names; `states` move on. */
+  async step(states: States, inputs: Inputs): Promise<ort.InferenceSession.ReturnType> {
     const feeds: Record<string, ort.Tensor> = {};
     for (const { name, dims } of this.stateInputs()) feeds[name] = new ort.Tensor("float32", states[name], dims);
     for (const [name, { data, dims }] of Object.entries(inputs)) {
@@ -106,6 +106,12 @@ export class Graph {
     }
     const found = await this.session.run(feeds);
     for (const name in states) states[name] = found[`${name}_out`].data as Float32Array;
+    return found;
+  }
+
+  /** The cleaned samples, and the gains of the highest band, one a frame; `states` move on. */
+  async run(states: States, inputs: Inputs): Promise<{ cleaned: Float32Array; top: Float32Array }> {
+    const found = await this.step(states, inputs);
     return { cleaned: found["cleaned"].data as Float32Array, top: found["top"].data as Float32Array };
   }
 }

@@ -6,7 +6,7 @@ import { Ring } from "./ring";
 import { latencyOf } from "./session";
 import { bandsOf } from "./spectrum";
 import type { Wav } from "./wav";
-import type { FromWorker, ToWorker } from "./worker";
+import type { FromWorker, Settings, ToWorker } from "./worker";
 import type { Options, Wiring } from "./worklet";
 
 const RINGS = 4; // seconds that fit
@@ -51,7 +51,8 @@ async function microphoneOf(): Promise<MediaStream> {
 /** Everything from the microphone to the speaker, once the network is ready. */
 async function begin(
   buffer: number,
-  settings: { strength: number; background: number },
+  talk: boolean,
+  settings: Settings,
   hear: (message: FromWorker) => void,
 ): Promise<Running> {
   const microphone = await microphoneOf();
@@ -72,7 +73,7 @@ async function begin(
         hear(data);
       };
       worker.onerror = () => reject(new Sentence("The network could not be started. Reload the page and try again."));
-      worker.postMessage({ kind: "live", wiring, sr, buffer, ...settings } satisfies ToWorker);
+      worker.postMessage({ kind: "live", wiring, sr, buffer, talk, ...settings } satisfies ToWorker);
     });
     const late = lateness(facts, sr, buffer);
     await context.audioWorklet.addModule("worklet.js");
@@ -118,16 +119,24 @@ export function liveTab(): void {
   let written = 0;
   let bands: { first: number; last: number }[] = [];
   let recordedFrom = 0;
-  const settings = sliders("live", () =>
-    running?.worker.postMessage({ kind: "settings", ...settings() } satisfies ToWorker),
-  );
+  const through = element<HTMLSelectElement>("through");
+  const lost = element<HTMLInputElement>("live-lost");
+  const change = (): void => running?.worker.postMessage({ kind: "settings", ...settings() } satisfies ToWorker);
+  const cleaning = sliders("live", change);
+  const settings = (): Settings => ({ ...cleaning(), lost: Number(lost.value) });
 
   function show(): void {
     start.textContent = running ? "Stop" : starting ? "Starting" : "Start";
     start.disabled = starting;
     start.classList.toggle("on", !!running);
     record.disabled = !running;
-    buffer.disabled = !!running || starting;
+    buffer.disabled = through.disabled = !!running || starting;
+    const talk = through.value === "talk";
+    element("live-cleaning").hidden = talk;
+    element("live-talking").hidden = !talk;
+    const share = `${Math.round(100 * Number(lost.value))} %`;
+    lost.setAttribute("aria-valuetext", share);
+    element("live-lost-value").textContent = share;
     keep.disabled = !wav;
   }
 
@@ -211,7 +220,7 @@ export function liveTab(): void {
     say("live-status", "");
     show();
     try {
-      const begun = await begin(Number(buffer.value) / 1000, settings(), hear);
+      const begun = await begin(Number(buffer.value) / 1000, through.value === "talk", settings(), hear);
       running = begun;
       begun.microphone.getTracks()[0].addEventListener("ended", () => {
         void stop("The microphone is gone. Plug it in again and press Start.");
@@ -225,6 +234,8 @@ export function liveTab(): void {
     starting = false;
     show();
   });
+  through.addEventListener("change", show);
+  lost.addEventListener("input", () => (show(), change()));
   record.addEventListener("click", () => void recording(record.getAttribute("aria-pressed") !== "true"));
   keep.addEventListener("click", () => wav && save(wav, "cleaned.wav"));
   for (const canvas of canvases) draw(canvas, { columns: 400, bands: BANDS, values: new Uint8Array(400 * BANDS) });

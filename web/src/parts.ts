@@ -13,5 +13,6 @@ export { packed } from "./packets";
 export { assemble, breathOf, fill, knownShare, octaves, ringing, straight } from "./restore";
 export { Resampler } from "./resample";
 export { Ring } from "./ring";
+export { Losses, Talk } from "./talk";
 export { fft, Painter } from "./spectrum";
 export { bytes, opened, read, Writer } from "./wav";

@@ -9,10 +9,17 @@ import { activePower, levelOf } from "./levels";
 import { divisor, Resampler } from "./resample";
 import { AROUND, CHUNK, fill, HOP, SR, type Gap } from "./restore";
 import { Ring } from "./ring";
-import { joined, Session, stageOf, type Stage } from "./session";
+import { joined, Session, stageOf, type Tracks } from "./session";
 import { Painter, type Picture } from "./spectrum";
+import { Talk } from "./talk";
 import { bytes, read, WIDTHS, Writer, type Coding, type Wav } from "./wav";
 import type { Wiring } from "./worklet";
+
+export interface Settings {
+  strength: number;
+  background: number;
+  lost: number; // share of the packets, where the codec is heard
+}
 
 export type ToWorker =
   | { kind: "file"; job: number; wav: Wav; strength: number; background: number }
@@ -21,8 +28,8 @@ export type ToWorker =
   | { kind: "fill"; job: number; wav: Wav; noisy: Wav; gaps: Gap[] }
   | { kind: "encode"; job: number; wav: Wav }
   | { kind: "decode"; job: number; codes: Int32Array }
-  | { kind: "live"; wiring: Wiring; sr: number; buffer: number; strength: number; background: number }
-  | { kind: "settings"; strength: number; background: number }
+  | ({ kind: "live"; wiring: Wiring; sr: number; buffer: number; talk: boolean } & Settings)
+  | ({ kind: "settings" } & Settings)
   | { kind: "keep" } // what was recorded
   | { kind: "stop" };
 
@@ -54,7 +61,7 @@ function graph(name: string): Promise<Graph> {
   return found;
 }
 
-let settings = { strength: 1, background: 0 };
+let settings: Settings = { strength: 1, background: 0, lost: 0 };
 let live = false;
 let wanted = false; // what was recorded
 let job = 0; // the last one that was asked for: others end
@@ -209,26 +216,43 @@ async function decode(codes: Int32Array): Promise<void> {
   post({ kind: "decoded", job, ...(await pictured(sound, sr)) });
 }
 
+/** What is between the microphone and the speaker: `push` gives the changed sound of what is certain. */
+interface Voice {
+  strength: number;
+  lost?: number;
+  readonly waiting: number; // samples that are in and not yet out
+  push(wav: Float32Array): Promise<Tracks>;
+}
+
+/** What the live chain is made of: facts of its network, and a new voice. */
+async function voices(talk: boolean): Promise<{ facts: Facts; voice: () => Voice }> {
+  if (!talk) {
+    const net = await graph("base16k");
+    return { facts: net.facts, voice: () => stageOf(net, settings.strength) };
+  }
+  const [encoder, decoder] = await Promise.all(["encoder", "decoder"].map((part) => graph(`voice16k-live-${part}`)));
+  return { facts: encoder.facts, voice: () => new Talk(encoder, decoder) };
+}
+
 /** Runs a network on silence until it takes less than half of the time that there is. */
-async function warmUp(net: Graph): Promise<void> {
-  const stage = stageOf(net, 1);
+async function warmUp(voice: Voice, { hop, sr }: Facts): Promise<void> {
   const few = 20; // hops
-  const enough = (0.5 * 1000 * few * net.facts.hop) / net.facts.sr; // milliseconds
+  const enough = (0.5 * 1000 * few * hop) / sr; // milliseconds
   const began = performance.now();
   for (let now = began, took = Infinity; took > enough && now < began + 1000 * WARM; ) {
-    await stage.push(new Float32Array(few * net.facts.hop));
+    await voice.push(new Float32Array(few * hop));
     [now, took] = [performance.now(), performance.now() - now];
   }
 }
 
 /** The network of the live chain: takes samples from one ring, puts what happens to them into another. */
-async function stream(wiring: Wiring, sr: number, buffer: number): Promise<void> {
-  const net = await graph("base16k");
+async function stream(wiring: Wiring, sr: number, buffer: number, talk: boolean): Promise<void> {
+  const { facts, voice } = await voices(talk);
   const [from, to, recorded] = [wiring.toWorker, wiring.fromWorker, wiring.recorded].map((m) => new Ring(m));
   const panel = new Float32Array(wiring.panel);
-  const hop = net.facts.hop;
-  let stage: Stage = stageOf(net, settings.strength);
-  await warmUp(net);
+  const hop = facts.hop;
+  await warmUp(voice(), facts);
+  let stage = voice();
   let held: Float32Array[] = [new Float32Array(0)]; // the network's input, until it is answered
   let writer = new Writer(sr, 1, "pcm16");
   let writing: Promise<void> = Promise.resolve(); // the disk may take its time, the network may not
@@ -238,7 +262,7 @@ async function stream(wiring: Wiring, sr: number, buffer: number): Promise<void>
 
   const put = (change: Float32Array, above: Float32Array, low: Float32Array): void => {
     const packed = new Float32Array(3 * change.length);
-    const keep = 1 - settings.background;
+    const keep = talk ? 1 : 1 - settings.background;
     for (let i = 0; i < change.length; i++) {
       packed[3 * i] = keep * change[i];
       packed[3 * i + 1] = keep * above[i];
@@ -249,27 +273,28 @@ async function stream(wiring: Wiring, sr: number, buffer: number): Promise<void>
   };
 
   live = true;
-  post({ kind: "ready", sr: net.facts.sr, latency: net.facts.latency });
+  post({ kind: "ready", sr: facts.sr, latency: facts.latency });
   while (live) {
     from.wait(hop - 1, 50);
     const began = performance.now();
-    if (from.filled > (buffer + TOO_LATE) * net.facts.sr) {
+    if (from.filled > (buffer + TOO_LATE) * facts.sr) {
       // Too late for what waits: it goes through unchanged, and the network begins anew behind it.
       const count = from.filled - hop;
       from.read(new Float32Array(count), count);
       const nothing = new Float32Array(stage.waiting + count);
       put(nothing, nothing, nothing);
-      stage = stageOf(net, settings.strength);
+      stage = voice();
       held = [new Float32Array(0)];
     } else if (from.filled >= hop) {
       const sound = new Float32Array(hop);
       from.read(sound, hop);
       stage.strength = settings.strength;
+      stage.lost = settings.lost;
       const { sound: cleaned, above } = await stage.push(sound);
       const low = joined([...held, sound]);
       put(cleaned.map((x, i) => x - low[i]), above.map((x) => x - 1), low);
       held = [low.slice(cleaned.length)];
-      const load = (performance.now() - began) / ((1000 * hop) / net.facts.sr);
+      const load = (performance.now() - began) / ((1000 * hop) / facts.sr);
       panel[GAUGES.load] += 0.05 * (load - panel[GAUGES.load]);
       panel[GAUGES.worst] = Math.max(panel[GAUGES.worst], load);
     }
@@ -309,7 +334,7 @@ const heard = async ({ data }: MessageEvent<ToWorker>): Promise<void> => {
       job++;
     } else {
       settings = data;
-      await stream(data.wiring, data.sr, data.buffer);
+      await stream(data.wiring, data.sr, data.buffer, data.talk);
     }
   } catch (error) {
     if (error instanceof Stopped) return;
