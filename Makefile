@@ -44,8 +44,8 @@ notebooks: $(VENV)/dev ## run all notebooks again and save them with their outpu
 	$(BIN)/python notebooks/build.py
 
 bench: $(VENV)/peers ## every benchmark (MANIFEST=table.tsv: on your recordings); tables go to benchmarks/README.md
-	$(BIN)/python benchmarks/mel.py
-	for name in loader latents codec pitch denoise find restore oracles ladder refine shell; do $(BIN)/python benchmarks/$$name.py $(TABLE) || exit 1; done
+	for name in mel above; do $(BIN)/python benchmarks/$$name.py || exit 1; done
+	for name in loader latents codec usage decoders pitch denoise find restore oracles ladder refine shell; do $(BIN)/python benchmarks/$$name.py $(TABLE) || exit 1; done
 
 bench-codec: $(VENV)/dev ## the codec's benchmark alone
 	$(BIN)/python benchmarks/codec.py $(TABLE)

@@ -128,6 +128,26 @@ def test_a_run_that_ends_while_ray_starts_leaves_nothing(tmp_path, number):
         nothing_is_left(seen)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux gives orphans to another process")
+def test_orphans_are_found_only_where_they_are_fostered():
+    def orphan() -> int:
+        return int(
+            subprocess.run(["sh", "-c", "sleep 60 > /dev/null & echo $!"], capture_output=True, text=True).stdout
+        )
+
+    away = orphan()
+    with processes.fostering():
+        near = orphan()
+        found = processes.family(os.getpid())
+        assert near in found and away not in found
+        processes.end({near: found[near]}, 0.0)
+        deadline = time.monotonic() + SOME
+        while near in processes.table():  # first it ends, then it leaves the table
+            processes.bury({near: found[near]})
+            assert time.monotonic() < deadline
+    os.kill(away, signal.SIGKILL)
+
+
 def test_a_start_that_fails_is_one_sentence_and_leaves_nothing(tmp_path):
     """Ray is given no time at all."""
     no_time = {"RAY_gcs_server_port_wait_time_s": "0"}

@@ -109,7 +109,9 @@ def test_the_committed_page_was_built_from_these_sources():
     inside = [f"src/{path.name}" for path in (WEB / "src").iterdir()]
     sources = ["build.mjs", "package.json", "package-lock.json", "tsconfig.json", *inside]
     assert facts["sources"] == hashed(WEB, sources), "the sources have changed: run `make web`"
-    assert facts["models"] == hashed(web_server.WEIGHTS, [*MODELS, *LATER, *TALK]), "the graphs have changed: run `make web`"
+    assert facts["models"] == hashed(web_server.WEIGHTS, [*MODELS, *LATER, *TALK]), (
+        "the graphs have changed: run `make web`"
+    )
     built = [path.name for path in web_server.PAGE.iterdir() if path.name not in ("build.json", "sw.js")]
     assert facts["page"] == hashed(web_server.PAGE, built), "the page has changed: run `make web`"
 
