@@ -131,9 +131,8 @@ def test_a_run_that_ends_while_ray_starts_leaves_nothing(tmp_path, number):
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux gives orphans to another process")
 def test_orphans_are_found_only_where_they_are_fostered():
     def orphan() -> int:
-        return int(
-            subprocess.run(["sh", "-c", "sleep 60 > /dev/null & echo $!"], capture_output=True, text=True).stdout
-        )
+        shell = subprocess.run(["sh", "-c", "sleep 60 > /dev/null 2>&1 & echo $!"], stdout=subprocess.PIPE, text=True)
+        return int(shell.stdout)
 
     away = orphan()
     with processes.fostering():
