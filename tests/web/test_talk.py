@@ -72,10 +72,14 @@ def spoken(launch, tmp_path_factory):
 
 
 def heard(page, path) -> np.ndarray:
-    page.click("#record")
-    page.wait_for_timeout(7000)
-    page.click("#record")
-    page.locator("#live-status", has_text="Recorded").wait_for()
+    """Seven seconds. A busy machine may need the original for a while; then they are recorded again."""
+    for _ in range(3):
+        page.click("#record")
+        page.wait_for_timeout(7000)
+        page.click("#record")
+        page.locator("#live-status", has_text="Recorded").wait_for()
+        if page.is_hidden("#live-notice"):
+            break
     with page.expect_download() as download:
         page.click("#keep")
     download.value.save_as(path)
@@ -102,25 +106,22 @@ def test_the_microphone_is_heard_as_in_a_call(visit, spoken, tmp_path):
     browser, wav = spoken
     page = visit(browser=browser, permissions=["microphone"])
     page.click("#tab-live")
-    page.select_option("#buffer", "200")
+    page.select_option("#buffer", "1000")
     page.select_option("#through", "talk")
     assert page.is_visible("#live-lost") and page.is_hidden("#live-strength")
     page.click("#start")
     page.wait_for_selector("#record:not([disabled])")
     assert page.is_disabled("#through")
     loop = soxr.resample(wav, 3 * SR, SR)
-    for attempt in range(3):  # a busy machine may need the original for a while
-        whole = heard(page, tmp_path / f"{attempt}.wav")
-        if page.is_hidden("#live-notice"):
-            break
+    whole = heard(page, tmp_path / "whole.wav")
     late = int(page.inner_text("#latency").split()[0])
-    assert 240 < late < 400  # 40 ms of the codec, and the buffer
+    assert 1040 < late < 1200  # 40 ms of the codec, and the buffer
     page.fill("#live-lost", "0.3")
     assert page.inner_text("#live-lost-value") == "30 %"
-    page.wait_for_timeout(500)
+    page.wait_for_timeout(1500)
     torn = heard(page, tmp_path / "torn.wav")
     page.click("#start")
     assert page.is_enabled("#through")
     good, bad = understood(loop, whole), understood(loop, torn)
-    assert good > 75, f"STOI {good:.0f}"
+    assert 75 < good < 97, f"STOI {good:.0f}"  # the original would have more
     assert bad < good - 5, f"STOI {good:.0f}, with losses {bad:.0f}"
