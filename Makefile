@@ -18,10 +18,10 @@ help: ## this list
 demo: $(VENV)/metrics ## clean a noisy clip: sounds, before/after picture and metrics in demo/
 	$(BIN)/wavelldm demo
 
-test: $(VENV)/dev ## unit tests, then every notebook in the quick profile
+test: $(VENV)/dev ## all tests, those of browsers too, and every notebook in the quick profile
 	$(tested)
 
-unit: $(VENV)/dev ## unit tests only
+unit: $(VENV)/dev ## all tests but the notebooks
 	$(call tested,-m "not notebook")
 
 lint: $(VENV)/dev ## format and rules (ruff)
