@@ -148,7 +148,7 @@ the same crops, the same losses (`PULSE_WEIGHTS`; the pitch for the pulse decode
 
 {chr(10).join(map(line, table))}
 
-{made_by("decoders.py", args.manifest, f"--minutes {args.minutes:g}")}."""
+{made_by("decoders.py", args.manifest, f"--minutes {args.minutes:g}", f"--clips {args.clips}")}."""
     print(text)
     write_section("decoders", text)
 
