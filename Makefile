@@ -3,8 +3,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-# clusters have processes of their own, live sound has deadlines: the others run side by side first
-ALONE := tests/batch tests/web/test_live.py tests/web/test_talk.py
+# servers and clusters have processes of their own, live sound has deadlines: the others run side by side first
+ALONE := tests/app tests/batch tests/web/test_live.py tests/web/test_talk.py
 tested = $(BIN)/python -m pytest $(addprefix --ignore=,$(ALONE)) -n logical --maxprocesses 4 --dist loadgroup $(1) || failed=1; \
 	$(BIN)/python -m pytest $(ALONE) || failed=1; exit $${failed:-0}
 
