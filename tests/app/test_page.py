@@ -214,15 +214,17 @@ def test_more_requests_than_fit_are_told_so_and_the_others_are_answered(visit, n
     pages = [visit(url) for _ in range(3)]
     for page in pages:
         drop(page, "denoise", clip)
-    for page in pages[:2]:
-        with page.expect_response("**/queue/join*"):
-            page.click("#denoise-go")
+    with pages[0].expect_response("**/queue/join*"):
+        pages[0].click("#denoise-go")
     pages[0].wait_for_function("() => /processing/.test(document.body.innerText)")
+    with pages[1].expect_response("**/queue/join*"):
+        pages[1].click("#denoise-go")
     pages[2].click("#denoise-go")
     pages[2].wait_for_selector("text=This application is currently busy")
     assert "Traceback" not in pages[2].inner_text("body")
     let_go.set()
     for page in pages[:2]:
+        page.bring_to_front()  # what is hidden need not be drawn
         page.wait_for_selector("#denoise-players .step[data-at]")
     go(pages[2], "denoise")  # there is room again
 
