@@ -206,9 +206,8 @@ class CodecTask(Task):
             wav = wav.to(self.device)
             coded = model(wav)
             if self.looks is not None:
-                *_, heard = self.looks(model, wav)
-                z_q, codes_of = model.quantiser.rounded(heard.u)
-                coded = coded._replace(wav=model.decode(z_q, wav.shape[-1]), z_q=z_q, codes=codes_of)
+                z_q, corrected = model.quantiser.rounded(self.looks.numbers(model, wav))
+                coded = coded._replace(wav=model.decode(z_q, wav.shape[-1]), z_q=z_q, codes=corrected)
             parts = self.distances(coded.wav, wav)
             if self.polished:
                 parts |= self.magnitudes(model, coded.z_q, wav)
