@@ -20,7 +20,10 @@ TINY = override(preset("tiny"), ["codec.decoder=pulse", "codec.pitch_input=true"
 
 def head(seed=0, **changes):
     torch.manual_seed(seed)
-    return PulseDecoder(**({"dim": 8, "width": 16, "depth": 1} | changes)).eval()
+    made = PulseDecoder(**({"dim": 8, "width": 16, "depth": 1} | changes)).eval()
+    if made.correction is not None:  # as if it had learnt something
+        torch.nn.init.normal_(made.correction.out.weight, std=0.1)
+    return made
 
 
 def silent(*shape):
@@ -79,6 +82,28 @@ def test_pulses_that_stand_out_do_not_run_at_the_lowest_pitch():
     assert (h.f0(logits, gains)[0, :10] < 62).all()
 
 
+def test_a_correction_turns_and_scales_each_bin():
+    """Told by its bias alone to turn all bins by 90 degrees and to double them; nothing else is corrected."""
+    plain, h, t = head(), head(correction=12), 30
+    f0, gains = torch.full((1, t), 137.0), torch.full((1, 2 * BANDS + 12, t), -3.0)
+    whole = torch.fft.rfft(h.frames(f0, h.turns(f0), gains, torch.arange(t)))
+    torch.nn.init.zeros_(h.correction.out.weight)
+    before = plain.frames(f0, h.turns(f0), gains[:, : 2 * BANDS], torch.arange(t))
+    assert torch.equal(h.frames(f0, h.turns(f0), gains, torch.arange(t)), before)
+    bins = HOP + 1
+    with torch.no_grad():
+        h.correction.out.bias[:bins], h.correction.out.bias[bins:] = -1.0, 2.0  # 1 - 1 + 2i
+    window = h.window.clamp_min(1e-3)
+    turned, straight = (torch.fft.rfft(x / window) for x in (h.frames(f0, h.turns(f0), gains, torch.arange(t)), before))
+    assert torch.allclose(turned[..., 2:-2], 2j * straight[..., 2:-2], rtol=1e-2, atol=1e-2)
+    assert not torch.allclose(whole, torch.fft.rfft(before), atol=1e-2), "weights do something, too"
+
+
+def test_a_correction_is_not_for_streams():
+    with pytest.raises(WavelldmError, match="correction=0"):
+        head(causal=True, correction=12)
+
+
 def test_noise_has_the_level_that_its_envelope_says():
     h, t = head(), 200
     gains = silent(1, 2 * BANDS, t)
@@ -104,11 +129,13 @@ def joined(h, x, cuts, margin=12):
     return torch.cat(pieces, -1)
 
 
+@pytest.mark.parametrize("correction", [0, 12])
 @pytest.mark.parametrize("cuts", [(50, 60), (33, 100)])
-def test_windows_that_overlap_join_to_the_whole(cuts):
+def test_windows_that_overlap_join_to_the_whole(cuts, correction):
     """In double precision. In single precision the last digit of each pitch depends on how the processor's convolutions
     add up; phases collect that, frame by frame, and the highest harmonics multiply it by a hundred."""
-    h, x = head().double(), torch.randn(2, 8, 150, generator=torch.Generator().manual_seed(1)).double()
+    h = head(correction=correction).double()
+    x = torch.randn(2, 8, 150, generator=torch.Generator().manual_seed(1)).double()
     with torch.no_grad():
         whole = h(x)
         assert whole.dtype == torch.float64

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -27,10 +28,13 @@ SMALL = CodecConfig(
 )
 
 
-@pytest.fixture(scope="module")
-def codec():
+@pytest.fixture(scope="module", params=[0, 24], ids=["plain", "corrected"])
+def codec(request):
     torch.manual_seed(0)
-    return Codec(SMALL).eval()
+    made = Codec(replace(SMALL, correction=request.param)).eval()
+    if request.param:
+        torch.nn.init.normal_(made.decoder.correction.out.weight, std=0.1)
+    return made
 
 
 def sound(frames=40):

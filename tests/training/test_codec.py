@@ -252,6 +252,28 @@ def test_a_causal_codec_begins_as_one_that_looks_ahead_does_without_its_future(t
         CodecTask(pulse_config(latent_dim=32)).start_from(str(path))
 
 
+@torch.no_grad()
+def test_a_codec_that_corrects_its_spectra_begins_as_one_that_does_not_and_goes_back(tmp_path):
+    torch.manual_seed(0)
+    plain, codes = Codec(pulse_config()).eval(), torch.randint(0, 15_360, (1, 4, 20))
+    path = weights.save(tmp_path / "plain", plain)
+    task = CodecTask(pulse_config(correction=16))
+    task.start_from(str(path))
+    before, corrected = weights.load(path, Codec).eval().codes_to_wav(codes), task.networks["model"].eval()
+    assert torch.equal(corrected.codes_to_wav(codes), before)
+    torch.nn.init.normal_(corrected.decoder.correction.out.weight)
+    assert not torch.allclose(corrected.codes_to_wav(codes), before, atol=1e-3)
+    back, path = CodecTask(pulse_config()), weights.save(tmp_path / "corrected", corrected)
+    back.start_from(str(path))
+    assert torch.equal(back.networks["model"].eval().codes_to_wav(codes), before)
+    live = CodecTask(pulse_config(causal=True, ahead=1))
+    live.start_from(str(path))
+    assert torch.equal(live.networks["model"].decoder.gains.weight, back.networks["model"].decoder.gains.weight)
+    for other in (pulse_config(correction=8), pulse_config(latent_dim=32)):
+        with pytest.raises(WavelldmError, match="another size"):
+            CodecTask(other).start_from(str(path))
+
+
 def test_lost_frames_are_hidden_from_the_decoder_in_training(monkeypatch):
     """With all frames lost no gradient reaches the encoder from what is decoded."""
     from wavelldm.training import codec as module

@@ -37,6 +37,7 @@ class CodecConfig:
     decoder: str = "hifigan"  # or "istft", "pulse"
     decoder_dim: int = 512  # channels it starts with
     decoder_depth: int = 6  # ConvNeXt blocks (istft, source)
+    correction: int = 0  # channels of a network that corrects the spectra of pulses and noise; 0: none (pulse)
     polish: int = 0  # steps of Griffin-Lim that make the head's phases fit its magnitudes (istft)
     upsample: tuple = (8, 8, 2, 2, 2)  # rates that multiply to the mel hop (hifigan)
     causal: bool = False  # no look-ahead, so that it can stream ...
@@ -117,7 +118,8 @@ def make_decoder(c: CodecConfig) -> nn.Module:
             c.latent_dim, c.decoder_dim, c.decoder_depth, c.expansion, c.mel.n_fft, c.mel.hop, c.causal, c.polish
         )
     if c.decoder == "pulse":
-        return PulseDecoder(c.latent_dim, c.decoder_dim, c.decoder_depth, c.expansion, c.mel.sr, c.mel.hop, c.causal)
+        sizes = (c.latent_dim, c.decoder_dim, c.decoder_depth, c.expansion, c.mel.sr, c.mel.hop)
+        return PulseDecoder(*sizes, c.causal, c.correction)
     raise WavelldmError(f"there is no decoder '{c.decoder}'; choose hifigan, istft or pulse")
 
 

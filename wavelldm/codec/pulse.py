@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..audio import pitch
 from ..audio.stft import POWER, hann, overlap_add
+from ..errors import WavelldmError
 from ..nn.layers import Chain, ChannelNorm, Conv1d, ConvNeXtBlock
 
 BANDS = 80  # points of an envelope, evenly spaced on the mel scale
@@ -56,10 +57,33 @@ def pulses(f0: Tensor, turns: Tensor, sr: int, n: int) -> Tensor:
     return (torch.where(peak, count + 0.5, ratio) - 0.5) * (2 / count).sqrt()
 
 
+class Correction(nn.Module):
+    """Two ConvNeXt blocks that hear the spectra of pulses and noise, and turn and scale each bin.
+
+    What envelopes of 80 points cannot say is learnt: single harmonics, and how far their phases are from a pulse. At
+    first it changes nothing."""
+
+    def __init__(self, width: int, bins: int):
+        super().__init__()
+        self.heard = Conv1d(2 * bins, width, 1)
+        self.body = Chain(ChannelNorm(width), ConvNeXtBlock(width, 2), ConvNeXtBlock(width, 2), ChannelNorm(width))
+        self.out = Conv1d(width, 2 * bins, 1)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, real: Tensor, imag: Tensor, told: Tensor) -> tuple[Tensor, Tensor]:
+        """A spectrum (B, T, bins) and what the decoder tells (B, width, T) -> the corrected spectrum."""
+        flat = (real.square() + imag.square()).clamp_min(1e-6) ** -0.35  # its magnitudes to the power 0.3
+        y = self.body(self.heard(torch.cat([real * flat, imag * flat], dim=2).transpose(1, 2)) + told)
+        a, b = self.out(y).transpose(1, 2).chunk(2, dim=2)  # each bin times 1 + a + bi
+        return real + real * a - imag * b, imag + real * b + imag * a
+
+
 class PulseDecoder(nn.Module):
     """ConvNeXt blocks at the frame rate, then pitch and two envelopes per frame; (B, D, T) -> wav (B, 1, T * hop).
 
     Frame t is the windowed spectrum of pulses and noise times their envelopes, two hops long; frames overlap by half.
+    With a `correction`, so many channels tell it what to change of these spectra; they come after the envelopes.
     """
 
     def __init__(
@@ -71,14 +95,18 @@ class PulseDecoder(nn.Module):
         sr: int = 16_000,
         hop: int = 256,
         causal: bool = False,
+        correction: int = 0,
     ):
         super().__init__()
+        if causal and correction:
+            raise WavelldmError("the correction of spectra looks ahead; a causal codec needs correction=0")
         self.sr, self.hop, self.n_fft, self.delay = sr, hop, 2 * hop, hop // 2
         blocks = (ConvNeXtBlock(width, expansion, causal) for _ in range(depth))
         self.body = Chain(Conv1d(dim, width, 3, causal=causal), ChannelNorm(width), *blocks, ChannelNorm(width))
         self.pitch = nn.Conv1d(width, pitch.COUNT, 1)
-        self.gains = nn.Conv1d(width, 2 * BANDS, 1)
-        nn.init.constant_(self.gains.bias, -4.0)
+        self.gains = nn.Conv1d(width, 2 * BANDS + correction, 1)
+        nn.init.constant_(self.gains.bias[: 2 * BANDS], -4.0)
+        self.correction = Correction(correction, self.n_fft // 2 + 1) if correction else None
         bank = mel_interpolation(BANDS, self.n_fft // 2 + 1, sr)
         self.register_buffer("interpolation", bank, persistent=False)  # (bands, bins)
         self.register_buffer("voice", mel_points_between(*VOICE, sr), persistent=False)  # numbers of bands
@@ -87,7 +115,8 @@ class PulseDecoder(nn.Module):
         self.register_buffer("noise", torch.cat([table, table[: self.n_fft]]), persistent=False)
 
     def parts(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, D, T) -> logits of the pitch (B, S, T), logarithms of the two envelopes (B, 2 * bands, T)."""
+        """(B, D, T) -> logits of the pitch (B, S, T), gains (B, G, T): the logarithms of two envelopes, 80 points each,
+        and below them what the correction is told."""
         return self._parts(self.body(x))
 
     def _parts(self, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -97,12 +126,13 @@ class PulseDecoder(nn.Module):
     def outline(self, x: Tensor) -> Tensor:
         """(B, D, T) -> its envelopes, compressed, and how likely each pitch is (B, 2 * bands + S, T)."""
         logits, gains = self.parts(x)
-        return torch.cat([(POWER * gains).exp(), logits.softmax(1)], dim=1)
+        return torch.cat([(POWER * gains[:, : 2 * BANDS]).exp(), logits.softmax(1)], dim=1)
 
     def f0(self, logits: Tensor, gains: Tensor) -> Tensor:
-        """(B, S, T), (B, 2 * bands, T) -> Hz (B, T): the likeliest pitch, where the envelopes have a say in whether
-        there is one. A vowel whose pulses ran at the lowest pitch would sound hoarse."""
-        pulses, noise = (torch.logsumexp(2 * x[:, self.voice], dim=1) / 2 for x in gains.chunk(2, dim=1))  # (B, T)
+        """(B, S, T), (B, G, T) -> Hz (B, T): the likeliest pitch; the envelopes have a say in whether there is one.
+        A vowel whose pulses ran at the lowest pitch would sound hoarse."""
+        envelopes = gains[:, : 2 * BANDS].chunk(2, dim=1)
+        pulses, noise = (torch.logsumexp(2 * x[:, self.voice], dim=1) / 2 for x in envelopes)  # (B, T)
         less = WEIGHT * (pulses - noise - CLEAR).clamp_min(0)
         return pitch.hertz(torch.cat([logits[:, :TONELESS] - less[:, None], logits[:, TONELESS:]], dim=1))
 
@@ -118,14 +148,20 @@ class PulseDecoder(nn.Module):
         return steps.cumsum(1) % 1.0
 
     def frames(self, f0: Tensor, turns: Tensor, gains: Tensor, number: Tensor) -> Tensor:
-        """(B, T), (B, T), (B, 2 * bands, T) and each frame's place in the noise (T,) or (B, T) -> windowed frames (B,
-        T, n_fft)."""
+        """(B, T), (B, T), (B, G, T) and each frame's place in the noise (T,) or (B, T) -> windowed frames (B, T,
+        n_fft)."""
         start = number % TABLE * self.hop
         noise = self.noise.unfold(0, self.n_fft, 1)[start].expand(*f0.shape, -1)
         sources = torch.stack([pulses(f0, turns, self.sr, self.n_fft), noise], dim=1)  # (B, 2, T, n_fft)
-        envelopes = gains.unflatten(1, (2, BANDS)).transpose(2, 3) @ self.interpolation  # (B, 2, T, bins)
-        spectrum = (torch.fft.rfft(sources * self.window) * envelopes.clamp(max=4.0).exp()).sum(1)
+        spectrum = (torch.fft.rfft(sources * self.window) * self.envelopes(gains)).sum(1)
+        if self.correction is not None:
+            spectrum = torch.complex(*self.correction(spectrum.real, spectrum.imag, gains[:, 2 * BANDS :]))
         return torch.fft.irfft(spectrum, n=self.n_fft) * self.window
+
+    def envelopes(self, gains: Tensor) -> Tensor:
+        """(B, G, T) -> magnitudes of each bin, for pulses and noise (B, 2, T, bins)."""
+        points = gains[:, : 2 * BANDS].unflatten(1, (2, BANDS)).transpose(2, 3)
+        return (points @ self.interpolation).clamp(max=4.0).exp()
 
     def join(self, frames: Tensor) -> Tensor:
         """Windowed frames (B, T, n_fft) -> wav (B, 1, T * hop). Only one frame reaches the outermost half hops."""

@@ -186,7 +186,9 @@ class CodecDecoder(CodecGraph):
         number = (torch.ones_like(f0[0]).cumsum(0) - 1).long() % TABLE
         noise = torch.cat([self.noise[number], self.noise[number + 1]], dim=1)  # (T, n_fft)
         sources = torch.stack([pulses(f0, turns, net.sr, net.n_fft)[0], noise])  # (2, T, n_fft)
-        envelopes = gains.unflatten(1, (2, BANDS))[0].transpose(1, 2) @ net.interpolation  # (2, T, bins)
-        shaped = envelopes.clamp(max=4.0).exp()
-        real, imag = transform(sources * net.window, net.n_fft, self.numbers)
-        return back((real * shaped).sum(0), (imag * shaped).sum(0), net.n_fft, self.numbers, net.n_fft) * net.window
+        shaped = net.envelopes(gains)[0]  # (2, T, bins)
+        parts = transform(sources * net.window, net.n_fft, self.numbers)
+        spectrum = [(part * shaped).sum(0, keepdim=True) for part in parts]  # real and imaginary part (1, T, bins)
+        if net.correction is not None:
+            spectrum = net.correction(*spectrum, gains[:, 2 * BANDS :])
+        return back(spectrum[0][0], spectrum[1][0], net.n_fft, self.numbers, net.n_fft) * net.window

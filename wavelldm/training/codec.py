@@ -33,7 +33,7 @@ from ..errors import WavelldmError
 from ..weights import load
 from . import parallel
 from .loop import Task, adopt
-from .net2net import backwards
+from .net2net import as_corrected, backwards
 from .options import CUTTING, HalfOptions, option
 
 CONTINUOUS = 0.15  # share of items decoded from z itself, so that the decoder also knows continuous latents
@@ -108,9 +108,13 @@ class CodecTask(Task):
             self.groups["critics"] = ["critics"]
 
     def start_from(self, name: str) -> None:
-        """Begin with weights of the same sizes; a causal codec also with those of one that looks ahead."""
+        """Begin with weights of the same sizes; a causal codec also with those of one that looks ahead, one that
+        corrects its spectra with those of one that does not, and the other way round."""
         model, other = self.networks["model"], load(name, Codec)
-        adopt(model, backwards(other) if model.causal and not other.causal else other, name)
+        if model.causal and not other.causal:
+            other = backwards(other)
+        other_way = self.pulsed and other.config.correction != model.config.correction
+        adopt(model, as_corrected(model, other) if other_way else other.state_dict(), name)
 
     def read(self, corpus: Corpus) -> None:
         o = self.options

@@ -118,7 +118,7 @@ class DiffusionTask(Task):
 
     def start_from(self, name: str) -> None:
         """Begin with the U-Net of these weights; the statistics are those of the latents at hand."""
-        adopt(self.networks["model"].unet, load(name, LatentDiffusion).unet, name)
+        adopt(self.networks["model"].unet, load(name, LatentDiffusion).unet.state_dict(), name)
 
     def error(
         self, model: LatentDiffusion, noisy: Tensor, clean: Tensor, t: Tensor, eps: Tensor, drop: Tensor | None

@@ -127,7 +127,7 @@ class Task:
 
     def start_from(self, name: str) -> None:
         """Begin with weights of the same sizes."""
-        adopt(self.networks["model"], load(name, self.Network), name)
+        adopt(self.networks["model"], load(name, self.Network).state_dict(), name)
 
     def steps_of(self, epochs: float, corpus: Corpus) -> int:
         """How many steps go through as much speech as there is, `epochs` times."""
@@ -431,10 +431,10 @@ def compiled(network: nn.Module) -> None:
             part.compile(backend=COMPILER, dynamic=False)
 
 
-def adopt(model: nn.Module, other: nn.Module, name: str) -> None:
+def adopt(model: nn.Module, weights: dict, name: str) -> None:
     """Give a model the weights of another one, which were read from `name`."""
     try:
-        model.load_state_dict(other.state_dict())
+        model.load_state_dict(weights)
     except RuntimeError:
         raise WavelldmError(
             f"{name} holds a network of another size; --set the numbers it was made with, or start without it"

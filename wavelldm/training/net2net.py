@@ -3,7 +3,8 @@
 
 More channels: each stands several times, and whatever reads it shares its weight unevenly among the copies, so that
 their gradients differ. More blocks, taps of the filter, frames ahead, bands that it covers, the way back through time,
-or a guide: they add nothing yet. And a codec that looks both ways begins a causal one: see `backwards`.
+or a guide: they add nothing yet. A codec that looks both ways begins a causal one (`backwards`), one without a
+correction of its spectra one with it (`as_corrected`).
 """
 
 import copy
@@ -13,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..codec.model import Codec
+from ..codec.pulse import BANDS
 from ..denoise.mask import MaskNet
 from ..errors import WavelldmError
 from ..nn.layers import Conv1d
@@ -94,6 +96,16 @@ def widen_from(model: MaskNet, other: MaskNet, name: str = "the other network") 
                 value.zero_()  # what a new block adds
             elif key in missing and key == "reach":
                 value[ours.low :] = 0  # bands that had no filter
+
+
+def as_corrected(model: Codec, other: Codec) -> dict:
+    """The weights of `other` for `model`, if only one of the two corrects the spectra of its pulses: what `other` lacks
+    corrects nothing yet, what `model` lacks is gone."""
+    ours, begun = model.state_dict(), other.state_dict()
+    for name in ("decoder.gains.weight", "decoder.gains.bias"):
+        if begun[name].shape[1:] == ours[name].shape[1:]:
+            begun[name] = torch.cat([begun[name][: 2 * BANDS], ours[name][2 * BANDS :]])
+    return ours | {k: v for k, v in begun.items() if k in ours or not k.startswith("decoder.correction.")}
 
 
 @torch.no_grad()
