@@ -35,9 +35,9 @@ SR, BATCH, SECONDS, RATE, EMA = 16_000, 4, 1.024, 1e-3, 0.998
 RECIPE = Degradation(noise=0.0, snr=None, level=1.0)
 SCORES = ("pesq_wb", "stoi", "lsd", "dnsmos_ovrl", "visqol")
 SIZES = {  # changes to the codec that ships
-    "pulses and noise": {},
-    "inverse STFT": {"decoder": "istft"},
-    "HiFi-GAN": {"decoder": "hifigan", "decoder_dim": 256, "upsample": (8, 8, 2, 2)},
+    "pulses and noise": {"correction": 0},
+    "inverse STFT": {"decoder": "istft", "correction": 0},
+    "HiFi-GAN": {"decoder": "hifigan", "correction": 0, "decoder_dim": 256, "upsample": (8, 8, 2, 2)},
 }
 
 

@@ -34,6 +34,8 @@ KINDS = {
     "pulse, causal": variant(causal=True, **PULSE),
     "pulse, causal, strides": variant(causal=True, strides=(2,), **PULSE),
     "pulse, causal, ahead": variant(causal=True, ahead=1, **PULSE),
+    "pulse, corrected": variant(correction=8, **PULSE),
+    "pulse, causal, corrected": variant(causal=True, ahead=1, correction=8, **PULSE),
     "light, causal, strides, ahead": variant(causal=True, strides=(2,), ahead=2),
     "hifigan, causal, strides": variant(causal=True, strides=(2,), **HIFIGAN),
 }
@@ -46,6 +48,8 @@ def build(kind):
     for p in codec.decoder.parameters():  # an untrained HiFi-GAN hardly reacts to its input
         if p.ndim > 1:
             p.data *= 1.5
+    if "corrected" in kind:
+        torch.nn.init.normal_(codec.decoder.correction.out.weight, std=0.1)
     return codec
 
 

@@ -99,11 +99,6 @@ def test_a_correction_turns_and_scales_each_bin():
     assert not torch.allclose(whole, torch.fft.rfft(before), atol=1e-2), "weights do something, too"
 
 
-def test_a_correction_is_not_for_streams():
-    with pytest.raises(WavelldmError, match="correction=0"):
-        head(causal=True, correction=12)
-
-
 def test_noise_has_the_level_that_its_envelope_says():
     h, t = head(), 200
     gains = silent(1, 2 * BANDS, t)

@@ -112,6 +112,17 @@ def test_frames_of_pulses_and_noise_and_their_sum(frames):
     same(HAND["joined"](mine, 256)[:, None], head.join(theirs), 1e-2)
 
 
+def test_the_correction_of_spectra():
+    mine, theirs = shaken(HAND["MyCorrection"](12, 129)), pulse.Correction(12, 129)
+    theirs.load_state_dict(mine.state_dict())
+    spectrum, told = torch.complex(noise(2, 9, 129), 0.3 * noise(2, 9, 129).flip(1)), noise(2, 12, 9)
+    spectrum[:, 3] = 0.0  # silence
+    theirs = torch.complex(*theirs(spectrum.real, spectrum.imag, told))
+    mine = mine(spectrum, told)
+    same(torch.view_as_real(mine), torch.view_as_real(theirs))
+    assert not theirs[:, 3].abs().any() and not torch.allclose(theirs, spectrum, atol=0.1)
+
+
 def test_the_pitch_that_is_read():
     logits = 3 * noise(2, 160, 30)
     logits[:, 0, 3] = logits[:, -1, 4] = 50  # also at both ends

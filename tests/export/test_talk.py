@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -31,11 +32,13 @@ SMALL = CodecConfig(
 )
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+@pytest.fixture(scope="module", params=[0, 24], ids=["plain", "corrected"])
+def folder(tmp_path_factory, request):
     torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("live")
-    path = str(weights.save(folder / "own.safetensors", Codec(SMALL), licence="CC0"))
+    folder, codec = tmp_path_factory.mktemp("live"), Codec(replace(SMALL, correction=request.param))
+    if request.param:
+        torch.nn.init.normal_(codec.decoder.correction.out.weight, std=0.1)
+    path = str(weights.save(folder / "own.safetensors", codec, licence="CC0"))
     for part in ("encoder", "decoder"):
         target = str(folder / f"own-{part}.onnx")
         assert main(["export", path, "--part", part, "-o", target]) == 0

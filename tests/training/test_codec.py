@@ -1,3 +1,4 @@
+import copy
 import csv
 import json
 import os
@@ -272,6 +273,22 @@ def test_a_codec_that_corrects_its_spectra_begins_as_one_that_does_not_and_goes_
     for other in (pulse_config(correction=8), pulse_config(latent_dim=32)):
         with pytest.raises(WavelldmError, match="another size"):
             CodecTask(other).start_from(str(path))
+
+
+def test_the_decoder_alone_learns_and_codes_stay_as_they_are():
+    torch.manual_seed(0)
+    task = CodecTask(pulse_config(correction=16), CodecOptions(half=False, decoder_alone=True))
+    model, batch = task.networks["model"], crops(2, samples=4_096)
+    before, codes = copy.deepcopy(model.state_dict()), model(batch[1]).codes
+    optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], 1e-3)
+    for _ in range(2):
+        for _, loss, _ in task.losses(batch):
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+    moved = {name for name, x in model.state_dict().items() if not torch.equal(x, before[name])}
+    assert {name.split(".")[0] for name in moved} == {"decoder"} and "decoder.correction.out.weight" in moved
+    assert torch.equal(model(batch[1]).codes, codes)
 
 
 def test_lost_frames_are_hidden_from_the_decoder_in_training(monkeypatch):

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from ..audio import pitch
 from ..audio.stft import POWER, hann, overlap_add
-from ..errors import WavelldmError
 from ..nn.layers import Chain, ChannelNorm, Conv1d, ConvNeXtBlock
 
 BANDS = 80  # points of an envelope, evenly spaced on the mel scale
@@ -63,18 +62,29 @@ class Correction(nn.Module):
     What envelopes of 80 points cannot say is learnt: single harmonics, and how far their phases are from a pulse. At
     first it changes nothing."""
 
-    def __init__(self, width: int, bins: int):
+    def __init__(self, width: int, bins: int, causal: bool = False):
         super().__init__()
         self.heard = Conv1d(2 * bins, width, 1)
-        self.body = Chain(ChannelNorm(width), ConvNeXtBlock(width, 2), ConvNeXtBlock(width, 2), ChannelNorm(width))
+        blocks = (ConvNeXtBlock(width, 2, causal) for _ in range(2))
+        self.body = Chain(ChannelNorm(width), *blocks, ChannelNorm(width))
         self.out = Conv1d(width, 2 * bins, 1)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
     def forward(self, real: Tensor, imag: Tensor, told: Tensor) -> tuple[Tensor, Tensor]:
         """A spectrum (B, T, bins) and what the decoder tells (B, width, T) -> the corrected spectrum."""
+        return self._corrected(real, imag, self.body(self._heard(real, imag, told)))
+
+    def step(self, real: Tensor, imag: Tensor, told: Tensor, state: list) -> tuple[tuple[Tensor, Tensor], list]:
+        """The next frames; `state`: that of the body."""
+        y, state = self.body.step(self._heard(real, imag, told), state)
+        return self._corrected(real, imag, y), state
+
+    def _heard(self, real: Tensor, imag: Tensor, told: Tensor) -> Tensor:
         flat = (real.square() + imag.square()).clamp_min(1e-6) ** -0.35  # its magnitudes to the power 0.3
-        y = self.body(self.heard(torch.cat([real * flat, imag * flat], dim=2).transpose(1, 2)) + told)
+        return self.heard(torch.cat([real * flat, imag * flat], dim=2).transpose(1, 2)) + told  # (B, width, T)
+
+    def _corrected(self, real: Tensor, imag: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         a, b = self.out(y).transpose(1, 2).chunk(2, dim=2)  # each bin times 1 + a + bi
         return real + real * a - imag * b, imag + real * b + imag * a
 
@@ -98,15 +108,13 @@ class PulseDecoder(nn.Module):
         correction: int = 0,
     ):
         super().__init__()
-        if causal and correction:
-            raise WavelldmError("the correction of spectra looks ahead; a causal codec needs correction=0")
         self.sr, self.hop, self.n_fft, self.delay = sr, hop, 2 * hop, hop // 2
         blocks = (ConvNeXtBlock(width, expansion, causal) for _ in range(depth))
         self.body = Chain(Conv1d(dim, width, 3, causal=causal), ChannelNorm(width), *blocks, ChannelNorm(width))
         self.pitch = nn.Conv1d(width, pitch.COUNT, 1)
         self.gains = nn.Conv1d(width, 2 * BANDS + correction, 1)
         nn.init.constant_(self.gains.bias[: 2 * BANDS], -4.0)
-        self.correction = Correction(correction, self.n_fft // 2 + 1) if correction else None
+        self.correction = Correction(correction, self.n_fft // 2 + 1, causal) if correction else None
         bank = mel_interpolation(BANDS, self.n_fft // 2 + 1, sr)
         self.register_buffer("interpolation", bank, persistent=False)  # (bands, bins)
         self.register_buffer("voice", mel_points_between(*VOICE, sr), persistent=False)  # numbers of bands
@@ -150,13 +158,17 @@ class PulseDecoder(nn.Module):
     def frames(self, f0: Tensor, turns: Tensor, gains: Tensor, number: Tensor) -> Tensor:
         """(B, T), (B, T), (B, G, T) and each frame's place in the noise (T,) or (B, T) -> windowed frames (B, T,
         n_fft)."""
-        start = number % TABLE * self.hop
-        noise = self.noise.unfold(0, self.n_fft, 1)[start].expand(*f0.shape, -1)
-        sources = torch.stack([pulses(f0, turns, self.sr, self.n_fft), noise], dim=1)  # (B, 2, T, n_fft)
-        spectrum = (torch.fft.rfft(sources * self.window) * self.envelopes(gains)).sum(1)
+        spectrum = self.spectrum(f0, turns, gains, number)
         if self.correction is not None:
             spectrum = torch.complex(*self.correction(spectrum.real, spectrum.imag, gains[:, 2 * BANDS :]))
         return torch.fft.irfft(spectrum, n=self.n_fft) * self.window
+
+    def spectrum(self, f0: Tensor, turns: Tensor, gains: Tensor, number: Tensor) -> Tensor:
+        """The same -> spectra of pulses and noise (B, T, bins), before they are corrected."""
+        start = number % TABLE * self.hop
+        noise = self.noise.unfold(0, self.n_fft, 1)[start].expand(*f0.shape, -1)
+        sources = torch.stack([pulses(f0, turns, self.sr, self.n_fft), noise], dim=1)  # (B, 2, T, n_fft)
+        return (torch.fft.rfft(sources * self.window) * self.envelopes(gains)).sum(1)
 
     def envelopes(self, gains: Tensor) -> Tensor:
         """(B, G, T) -> magnitudes of each bin, for pulses and noise (B, 2, T, bins)."""
@@ -196,18 +208,25 @@ class PulseDecoder(nn.Module):
         return wav, (number + count, turns[:, following])
 
     def initial_state(self, batch: int) -> tuple:
-        """That of the body, pitch and phase of the last frame, its number, its tail, samples to be dropped."""
-        return self.body.initial_state(batch), None, 0, self.window.new_zeros(batch, self.hop), self.delay
+        """Those of body and correction, pitch and phase of the last frame, its number, its tail, samples to be
+        dropped."""
+        correction = None if self.correction is None else self.correction.body.initial_state(batch)
+        return (self.body.initial_state(batch), correction), None, 0, self.window.new_zeros(batch, self.hop), self.delay
 
     def step(self, x: Tensor, state: tuple) -> tuple[Tensor, tuple]:
-        body, before, number, tail, drop = state
+        (body, correction), before, number, tail, drop = state
         y, body = self.body.step(x, body)
         out, count = tail[:, :0], y.shape[-1]
         if count:
             logits, gains = self._parts(y)
             f0 = self.f0(logits, gains)
             turns = self.turns(f0, before)
-            frames = self.frames(f0, turns, gains, torch.arange(count, device=x.device) + number)
+            spectrum = self.spectrum(f0, turns, gains, torch.arange(count, device=x.device) + number)
+            if self.correction is not None:
+                told = gains[:, 2 * BANDS :]
+                parts, correction = self.correction.step(spectrum.real, spectrum.imag, told, correction)
+                spectrum = torch.complex(*parts)
+            frames = torch.fft.irfft(spectrum, n=self.n_fft) * self.window
             total = overlap_add(frames, self.hop) + F.pad(tail, (0, count * self.hop))
             out, tail = total[:, : count * self.hop], total[:, count * self.hop :]
             if number == 0:  # the first half hop has no frame before it; what lies before that is dropped
@@ -215,7 +234,7 @@ class PulseDecoder(nn.Module):
                     [out[:, : self.hop] / self.window[: self.hop].square().clamp_min(1e-2), out[:, self.hop :]], dim=1
                 )
             before, number = torch.stack([f0[:, -1].to(turns), turns[:, -1]], dim=1), number + count
-        return out[:, None, drop:], (body, before, number, tail, max(0, drop - out.shape[-1]))
+        return out[:, None, drop:], ((body, correction), before, number, tail, max(0, drop - out.shape[-1]))
 
     def finish(self, state: tuple) -> Tensor:
         """The half hop that only the last frame reaches, (B, 1, delay); (B, 1, 0) if there was no frame."""

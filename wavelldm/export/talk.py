@@ -99,17 +99,19 @@ class LiveDecoder(CodecDecoder):
     def __init__(self, codec: Codec):
         super().__init__(codec)
         self.body = Memory(codec.decoder.body)
+        self.correction = None if codec.decoder.correction is None else Memory(codec.decoder.correction.body)
 
     def silence(self) -> tuple[Tensor, ...]:
         codes = torch.zeros(1, self.quantiser.codebooks, 1, dtype=torch.long)
-        memory = torch.zeros(self.body.rows, self.body.most)
+        rows = self.body.rows + (self.correction.rows if self.correction else 0)
+        memory = torch.zeros(rows, self.body.most)
         return codes, memory, torch.zeros(2), torch.zeros(1), torch.zeros(1, self.hop)
 
     def forward(
         self, codes: Tensor, memory: Tensor, turn: Tensor, number: Tensor, tail: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         net = self.decoder
-        y, memory = self.body.step(self.latent(codes), memory)
+        y, kept = self.body.step(self.latent(codes), memory[: self.body.rows])
         logits, gains = net._parts(y)
         f0 = net.f0(logits, gains)  # (1, 1)
         first = (number == 0).float()
@@ -118,11 +120,19 @@ class LiveDecoder(CodecDecoder):
         place = torch.remainder(number, TABLE).long()
         noise = torch.cat([self.noise[place], self.noise[place + 1]], dim=1)  # (1, n_fft)
         sources = torch.cat([pulses(f0, turns[None], net.sr, net.n_fft)[0], noise])  # (2, n_fft)
-        envelopes = gains.reshape(2, BANDS) @ net.interpolation  # (2, bins)
-        shaped = envelopes.clamp(max=4.0).exp()
-        real, imag = transform(sources * net.window, net.n_fft, self.numbers)
-        whole = [(part * shaped).sum(0, keepdim=True) for part in (real, imag)]
+        shaped = net.envelopes(gains)[0, :, 0]  # (2, bins)
+        parts = transform(sources * net.window, net.n_fft, self.numbers)
+        whole = [(part * shaped).sum(0, keepdim=True) for part in parts]  # real and imaginary part (1, bins)
+        if self.correction:
+            whole, also = self.corrected(*whole, gains[:, 2 * BANDS :], memory[self.body.rows :])
+            kept = torch.cat([kept, also])
         frame = back(*whole, net.n_fft, self.numbers, net.n_fft) * net.window  # (1, n_fft)
         alone = net.window[: net.hop].square().clamp_min(1e-2)  # before the first frame there is none that overlaps
         wav = (tail + frame[:, : net.hop]) / (1 + first * (alone - 1))
-        return wav, memory, torch.cat([f0[0], turns]), number + 1, frame[:, net.hop :]
+        return wav, kept, torch.cat([f0[0], turns]), number + 1, frame[:, net.hop :]
+
+    def corrected(self, real: Tensor, imag: Tensor, told: Tensor, memory: Tensor) -> tuple[list[Tensor], Tensor]:
+        """The spectrum of a frame (1, bins) -> as the decoder corrects it, the correction's memory."""
+        net = self.decoder.correction
+        y, memory = self.correction.step(net._heard(real[None], imag[None], told), memory)
+        return [part[0] for part in net._corrected(real[None], imag[None], y)], memory

@@ -52,6 +52,7 @@ class CodecOptions(HalfOptions):
     lost: float = option(
         0.0, "the decoder learns to go on where frames are missing: at most this share, in half of the crops", least=0
     )
+    decoder_alone: bool = option(False, "encoder and codes stay as they are, the decoder alone learns")
     looks: str | None = option(
         None, "the decoder alone learns, from codes that these looks corrected", str, metavar="WEIGHTS"
     )
@@ -95,9 +96,9 @@ class CodecTask(Task):
             self.weights = PULSE_WEIGHTS | PULSE_CRITICS | {"spread": SPREAD}
             self.score_weights = {k: v for k, v in PULSE_WEIGHTS.items() if k != "pitch"}
         self.looks = load(options.looks, Looks, device).eval() if options.looks else None
-        if self.looks is not None:
-            if not self.pulsed:
-                raise WavelldmError("looks know the pulse decoder alone; train with decoder=pulse, or without looks")
+        if self.looks is not None and not self.pulsed:
+            raise WavelldmError("looks know the pulse decoder alone; train with decoder=pulse, or without looks")
+        if self.looks is not None or options.decoder_alone:
             model = self.networks["model"].requires_grad_(False)
             for part in (model.upsampler, model.decoder):
                 part.requires_grad_(True)

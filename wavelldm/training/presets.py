@@ -73,7 +73,7 @@ PRESETS = {
         "voice16k",
         CodecConfig(
             MELS["base16k"], (1, 1, 2), (128, 256, 384), expansion=2, pitch_input=True, decoder="pulse",
-            decoder_dim=256, decoder_depth=6,
+            decoder_dim=256, decoder_depth=6, correction=192,
         ),
         DiffusionConfig(unet=UNetConfig((112, 128, 144), embedding=128, cond_dim=64)),
     ),
@@ -92,7 +92,9 @@ PRESETS["ladder"] = replace(
     autoencoder=AutoencoderConfig(follow=0.5),
 )
 PRESETS["voice16k-live"] = replace(
-    PRESETS["voice16k"], name="voice16k-live", codec=replace(PRESETS["voice16k"].codec, causal=True, ahead=1)
+    PRESETS["voice16k"],
+    name="voice16k-live",
+    codec=replace(PRESETS["voice16k"].codec, causal=True, ahead=1, correction=0),
 )
 PRESETS["wave48k"] = replace(
     PRESETS["base16k"], name="wave48k", waveform=WaveConfig(sr=48_000, resolutions=(768, 1536, 3072))
