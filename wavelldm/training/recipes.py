@@ -53,7 +53,7 @@ def _codec() -> Recipe:
         Leg("voice3", 19_500, plan | {"lr": 8e-4}, plain, options, seed=2),
         Leg("voice4", 10_000, {"lr": 6e-4, "warmup": 100, "ema": 0.998, "valid_every": 500}, (), alone, seed=72),
     )
-    return Recipe("voice16k", legs, hours=3.5, eight_bits=True, six_bits=("widen", "narrow", "decoder"))
+    return Recipe("voice16k", legs, hours=3.2, eight_bits=True, six_bits=("widen", "narrow", "decoder"))
 
 
 def _live() -> Recipe:
