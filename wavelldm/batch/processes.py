@@ -101,23 +101,26 @@ def files_of(pid: int) -> Iterator[str]:
                 yield os.readlink(link)
 
 
-def of_session(folder: str) -> Known:
-    """Ray's workers and helpers that have a file of its session open."""
+def is_of_ray(pid: int, programs: str) -> bool:
+    """A process with one of Ray's programs, which lie in this folder, or with one of Ray's titles."""
+    return any(programs in word or word.startswith("ray::") for word in words_of(pid))
+
+
+def of_session(folder: str, programs: str) -> Known:
+    """Ray's servers, workers and helpers that have a file of its session open."""
     return {
         pid: began
         for pid, (_, began, _) in table().items()
-        if "".join(words_of(pid)).startswith("ray::") and any(name.startswith(f"{folder}/") for name in files_of(pid))
+        if is_of_ray(pid, programs) and any(name.startswith(f"{folder}/") for name in files_of(pid))
     }
 
 
 def of_ray(ours: int, programs: str) -> Known:
-    """The processes of the Ray that a process started: its children with Ray's programs, which lie in this folder, or
-    with Ray's titles, and all below them."""
+    """The processes of the Ray that a process started: its children that are Ray's, and all below them."""
     parents = table()
     found: Known = {}
     for pid in family(ours):
-        words = words_of(pid) if parents.get(pid, (0,))[0] == ours else []
-        if any(programs in word or word.startswith("ray::") for word in words):
+        if parents.get(pid, (0,))[0] == ours and is_of_ray(pid, programs):
             found |= {pid: parents[pid][1]} | family(pid)
     return found
 
@@ -147,14 +150,32 @@ def guarded(programs: str) -> Iterator[Callable[[str], None]]:
         guard.communicate()
 
 
+def session_of(known: Known) -> str:
+    """The folder of Ray's session, as one of its programs was told it; empty if none was yet."""
+    words = (word for pid in known for word in words_of(pid))
+    return next((word.partition("=")[2] for word in words if word.startswith(("--session_dir=", "--session-dir="))), "")
+
+
 def guard(ours: int, programs: str) -> None:
-    """Until Ray has started, look who belongs to it; then wait for the end of standard input."""
+    """Until Ray has started, look who belongs to it; then wait for the end of standard input. What started in the last
+    moments has files of the session open, and is found, too."""
     seen: Known = {}
+    folder = ""
     while not select.select([0], [], [], 0.1)[0]:
         seen |= of_ray(ours, programs)
-    folder = sys.stdin.readline().strip()
+        folder = folder or session_of(seen)
+    folder = sys.stdin.readline().strip() or folder
     sys.stdin.read()
-    end(seen | (of_session(folder) if folder else {}), 3.0)
+    began = time.monotonic()
+    while time.monotonic() < began + 30.0:  # for what nobody can end
+        for pid in alive(seen):
+            seen |= family(pid)
+        seen |= of_session(folder, programs) if folder else {}
+        if not alive(seen):
+            return
+        if time.monotonic() > began + 3.0:
+            end(seen, 0.0)
+        time.sleep(0.1)
 
 
 if __name__ == "__main__":

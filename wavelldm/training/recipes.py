@@ -142,7 +142,7 @@ def _latent() -> Recipe:
     alone learns."""
     plan = {"warmup": 100, "ema": 0.998}
     legs = (Leg("latent1", 2_500, plan), Leg("latent2", 10_000, plan | {"lr": 7e-4}, options={"frozen": True}, seed=1))
-    return Recipe("base16k", legs, hours=0.9, eight_bits=True)
+    return Recipe("base16k", legs, hours=0.9, eight_bits=True, six_bits=("encoder", "decoder"))
 
 
 def _filler() -> Recipe:
