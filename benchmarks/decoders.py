@@ -9,18 +9,20 @@ crops and has the same losses. A run that was stopped goes on; one that is done 
 import argparse
 import math
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import judges
 import torch
-from codec import clips
+from codec import GRIFFIN_LIM, clips
 from report import line, made_by, source, write_section
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from wavelldm import weights
 from wavelldm.audio import files
+from wavelldm.audio.mel import mel_to_wav
 from wavelldm.codec.losses import PULSE_WEIGHTS, MelLoss, listening_distances, pulse_distances_of
 from wavelldm.codec.model import Codec
 from wavelldm.codec.pulse import PulseDecoder
@@ -99,14 +101,15 @@ def train(name: str, codec: Codec, speech: Clips, minutes: float, path: Path) ->
 
 
 @torch.no_grad()
-def measure(codec: Codec, items: list) -> tuple[dict, float]:
-    """Scores of all clips, CPU seconds of decoding for each second of sound."""
+def measure(given: Callable[[Tensor], Tensor], decode: Callable[[Tensor, int], Tensor], items: list) -> tuple:
+    """`given`: wav (1, 1, N) -> what the decoder is given; `decode`: that and N -> wav. Scores of all clips, CPU seconds
+    of decoding for each second of sound."""
     found, took, length = {name: [] for name in SCORES}, 0.0, 0.0
     for item in tqdm(items, "measuring", delay=2, leave=False):
         wav = files.load(item.path, SR, mono=True)[0]  # (1, N)
-        z_q = codec.quantise(codec.encode(wav[None], SR))[0]
+        told = given(wav[None])
         began = time.process_time()
-        decoded = codec.decode(z_q, wav.shape[-1])[0, 0].numpy()
+        decoded = decode(told, wav.shape[-1]).reshape(-1).numpy()
         took, length = took + time.process_time() - began, length + wav.shape[-1] / SR
         for name, value in judges.score((wav[0].numpy(), decoded, SR, SCORES, None)).items():
             found[name].append(value)
@@ -128,23 +131,28 @@ def main() -> None:
     table = [["decoder", "parameters", "steps", *(judges.LABELS[s] for s in SCORES), "CPU s per s"]]
     table += [["---", *["---:"] * (len(table[0]) - 1)]]
 
-    def add(name: str, codec: Codec, steps: str) -> None:
-        found, cost = measure(codec, items)
-        cells = [judges.cell(found[s], s) for s in SCORES]
-        table.append([name, f"{count_parameters(codec.decoder) / 1e6:.2f} M", steps, *cells, f"{cost:.4f}"])
+    def add(name: str, given: Callable, decode: Callable, parameters: str = "", steps: str = "") -> None:
+        found, cost = measure(given, decode, items)
+        table.append([name, parameters, steps, *(judges.cell(found[s], s) for s in SCORES), f"{cost:.4f}"])
         print(line(table[-1]), flush=True)
 
+    def add_codec(name: str, codec: Codec, steps: str) -> None:
+        parameters = f"{count_parameters(codec.decoder) / 1e6:.2f} M"
+        add(name, lambda wav: codec.quantise(codec.encode(wav, SR))[0], codec.decode, parameters, steps)
+
+    mel = shipped.mel
+    add(GRIFFIN_LIM, lambda wav: mel(wav, SR), lambda x, n: mel_to_wav(x, mel.config, iterations=60, length=n))
     for name, changes in SIZES.items():
         path = folder / f"{name.replace(' ', '-')}.pt"
         average, steps = train(name, with_decoder(shipped, changes), speech, args.minutes, path)
-        add(name, average, f"{steps:,}")
-    add("pulses, noise and a correction, as shipped", shipped, "62,500")
+        add_codec(name, average, f"{steps:,}")
+    add_codec("pulses, noise and a correction, as shipped", shipped, "62,500")
     text = f"""## Decoders
 
 {args.minutes:g} minutes of one thread for each, from random weights, on the codes of `voice16k`, without critics:
 the same crops, the same losses (`PULSE_WEIGHTS`; the pitch for the pulse decoder alone). {len(items)} held-out clips of
-{source(args.manifest)}, the encoder's own codes. The last row learnt for hours, most of them together
-with its encoder.
+{source(args.manifest)}, the encoder's own codes. The first row is not trained, and is given the
+recording's mel, which no codes could hold. The last row learnt for hours, most of them together with its encoder.
 {judges.REACH}
 
 {chr(10).join(map(line, table))}

@@ -167,7 +167,7 @@ def guard(ours: int, programs: str) -> None:
     folder = sys.stdin.readline().strip() or folder
     sys.stdin.read()
     began = time.monotonic()
-    while time.monotonic() < began + 30.0:  # for what nobody can end
+    while time.monotonic() < began + 30.0:  # then it gives up: some cannot be ended
         for pid in alive(seen):
             seen |= family(pid)
         seen |= of_session(folder, programs) if folder else {}

@@ -45,11 +45,18 @@ class Memory(nn.Module):
 
     def step(self, x: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
         """x (1, C, 1) -> y (1, D, 1), memory."""
+        y, after = self.chain.step(x, self.state(memory))
+        return y, self.kept(after)
+
+    def state(self, memory: Tensor) -> list:
+        """As the chain wants it."""
         rows = memory.split([size[0] for size in self.sizes])
         parts = (part[None, :, self.most - size[1] :] for part, size in zip(rows, self.sizes))
-        y, after = self.chain.step(x, filled(self.chain.initial_state(1), parts))
-        kept = [F.pad(part[0], (self.most - part.shape[-1], 0)) for part in tensors(after)]
-        return y, torch.cat(kept)
+        return filled(self.chain.initial_state(1), parts)
+
+    def kept(self, state: list) -> Tensor:
+        """And back."""
+        return torch.cat([F.pad(part[0], (self.most - part.shape[-1], 0)) for part in tensors(state)])
 
 
 class LiveEncoder(CodecEncoder):
@@ -124,15 +131,11 @@ class LiveDecoder(CodecDecoder):
         parts = transform(sources * net.window, net.n_fft, self.numbers)
         whole = [(part * shaped).sum(0, keepdim=True) for part in parts]  # real and imaginary part (1, bins)
         if self.correction:
-            whole, also = self.corrected(*whole, gains[:, 2 * BANDS :], memory[self.body.rows :])
-            kept = torch.cat([kept, also])
+            state = self.correction.state(memory[self.body.rows :])
+            told, parts = gains[:, 2 * BANDS :], (part[None] for part in whole)
+            corrected, state = net.correction.step(*parts, told, state)
+            whole, kept = [part[0] for part in corrected], torch.cat([kept, self.correction.kept(state)])
         frame = back(*whole, net.n_fft, self.numbers, net.n_fft) * net.window  # (1, n_fft)
         alone = net.window[: net.hop].square().clamp_min(1e-2)  # before the first frame there is none that overlaps
         wav = (tail + frame[:, : net.hop]) / (1 + first * (alone - 1))
         return wav, kept, torch.cat([f0[0], turns]), number + 1, frame[:, net.hop :]
-
-    def corrected(self, real: Tensor, imag: Tensor, told: Tensor, memory: Tensor) -> tuple[list[Tensor], Tensor]:
-        """The spectrum of a frame (1, bins) -> as the decoder corrects it, the correction's memory."""
-        net = self.decoder.correction
-        y, memory = self.correction.step(net._heard(real[None], imag[None], told), memory)
-        return [part[0] for part in net._corrected(real[None], imag[None], y)], memory
