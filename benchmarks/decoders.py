@@ -102,8 +102,8 @@ def train(name: str, codec: Codec, speech: Clips, minutes: float, path: Path) ->
 
 @torch.no_grad()
 def measure(given: Callable[[Tensor], Tensor], decode: Callable[[Tensor, int], Tensor], items: list) -> tuple:
-    """`given`: wav (1, 1, N) -> what the decoder is given; `decode`: that and N -> wav. Scores of all clips, CPU seconds
-    of decoding for each second of sound."""
+    """`given`: wav (1, 1, N) -> what the decoder is given; `decode`: that and N -> wav. Scores of all clips, and CPU
+    seconds of decoding for each second of sound."""
     found, took, length = {name: [] for name in SCORES}, 0.0, 0.0
     for item in tqdm(items, "measuring", delay=2, leave=False):
         wav = files.load(item.path, SR, mono=True)[0]  # (1, N)
@@ -152,7 +152,7 @@ def main() -> None:
 {args.minutes:g} minutes of one thread for each, from random weights, on the codes of `voice16k`, without critics:
 the same crops, the same losses (`PULSE_WEIGHTS`; the pitch for the pulse decoder alone). {len(items)} held-out clips of
 {source(args.manifest)}, the encoder's own codes. The first row is not trained, and is given the
-recording's mel, which no codes could hold. The last row learnt for hours, most of them together with its encoder.
+recording's mel, which tells far more than codes. The last row learnt for hours, most of them together with its encoder.
 {judges.REACH}
 
 {chr(10).join(map(line, table))}
