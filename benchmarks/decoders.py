@@ -1,9 +1,11 @@
-"""Train three decoders for the same time on the same codes, and measure them on the codec's clips; into README.md.
+"""Train decoders for the same time on the same codes, and measure them on the codec's clips; into README.md.
 
-    python benchmarks/decoders.py --manifest TABLE [--minutes 20] [--clips 36] [-o runs/decoders]
+    python benchmarks/decoders.py --manifest TABLE [--minutes 20] [--long 75] [--clips 36] [--train ROW] [-o
+    runs/decoders]
 
 Encoder and quantiser are those that ship and stay as they are. Each decoder begins with random weights, sees the same
-crops and has the same losses. A run that was stopped goes on; one that is done is only measured.
+crops and has the same losses; one of them also learns for longer. A run that was stopped goes on; one that is done is
+only measured.
 """
 
 import argparse
@@ -38,9 +40,12 @@ RECIPE = Degradation(noise=0.0, snr=None, level=1.0)
 SCORES = ("pesq_wb", "stoi", "lsd", "dnsmos_ovrl", "visqol")
 SIZES = {  # changes to the codec that ships
     "pulses and noise": {"correction": 0},
+    "pulses, noise and a correction": {},
     "inverse STFT": {"decoder": "istft", "correction": 0},
     "HiFi-GAN": {"decoder": "hifigan", "correction": 0, "decoder_dim": 256, "upsample": (8, 8, 2, 2)},
+    "HiFi-GAN, half as wide": {"decoder": "hifigan", "correction": 0, "decoder_dim": 128, "upsample": (8, 8, 2, 2)},
 }
+LONG = "HiFi-GAN, half as wide"  # the one that also learns for longer
 
 
 def with_decoder(shipped: Codec, changes: dict) -> Codec:
@@ -120,7 +125,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--manifest", help="a manifest.tsv (default: the embedded corpus)")
     parser.add_argument("--minutes", type=float, default=20.0, help="of one thread, for each decoder (default: 20)")
+    parser.add_argument("--long", type=float, default=75.0, help=f"for '{LONG}' once more (default: 75)")
     parser.add_argument("--clips", type=int, default=36)
+    parser.add_argument("--train", metavar="ROW", help="this row alone, and measure nothing")
     parser.add_argument("-o", "--output", default="runs/decoders", help="folder of the runs")
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -128,6 +135,19 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     speech = corpora.read_manifest(args.manifest or voices.build_corpus(), "train", ("speech",))[0]
     speech, items = Clips(speech, SR), clips(args.manifest, args.clips)
+    runs = {name: (changes, args.minutes) for name, changes in SIZES.items()}  # row -> what differs, minutes
+    runs[f"{LONG}, {args.long:g} minutes"] = SIZES[LONG], args.long
+    if args.train and args.train not in runs:
+        parser.error(f"no row '{args.train}'; choose one of: {'; '.join(runs)}")
+
+    def trained(name: str) -> tuple[Codec, int]:
+        changes, minutes = runs[name]
+        path = folder / f"{name.replace(', ', '-').replace(' ', '-')}.pt"
+        return train(name, with_decoder(shipped, changes), speech, minutes, path)
+
+    if args.train:
+        trained(args.train)
+        return
     table = [["decoder", "parameters", "steps", *(judges.LABELS[s] for s in SCORES), "CPU s per s"]]
     table += [["---", *["---:"] * (len(table[0]) - 1)]]
 
@@ -142,22 +162,22 @@ def main() -> None:
 
     mel = shipped.mel
     add(GRIFFIN_LIM, lambda wav: mel(wav, SR), lambda x, n: mel_to_wav(x, mel.config, iterations=60, length=n))
-    for name, changes in SIZES.items():
-        path = folder / f"{name.replace(' ', '-')}.pt"
-        average, steps = train(name, with_decoder(shipped, changes), speech, args.minutes, path)
+    for name in runs:
+        average, steps = trained(name)
         add_codec(name, average, f"{steps:,}")
     add_codec("pulses, noise and a correction, as shipped", shipped, "62,500")
     text = f"""## Decoders
 
-{args.minutes:g} minutes of one thread for each, from random weights, on the codes of `voice16k`, without critics:
-the same crops, the same losses (`PULSE_WEIGHTS`; the pitch for the pulse decoder alone). {len(items)} held-out clips of
+{args.minutes:g} minutes of one thread for each, and longer for one where it says so, from random weights, on the codes
+of `voice16k`, without critics: the same crops, the same losses (`PULSE_WEIGHTS`; the pitch for the pulse decoder alone).
+{len(items)} held-out clips of
 {source(args.manifest)}, the encoder's own codes. The first row is not trained, and is given the
 recording's mel, which tells far more than codes. The last row learnt for hours, most of them together with its encoder.
 {judges.REACH}
 
 {chr(10).join(map(line, table))}
 
-{made_by("decoders.py", args.manifest, f"--minutes {args.minutes:g}", f"--clips {args.clips}")}."""
+{made_by("decoders.py", args.manifest, *(f"--{x} {getattr(args, x):g}" for x in ("minutes", "long", "clips")))}."""
     print(text)
     write_section("decoders", text)
 

@@ -4,6 +4,7 @@ import io
 import random
 import subprocess
 import sys
+from copy import deepcopy
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +14,7 @@ import soundfile
 import torch
 
 from wavelldm.cli.main import main
+from wavelldm.codec.compress import identity
 from wavelldm.codec.fsq import ABSENT
 from wavelldm.codec.model import Codec
 from wavelldm.codec.talk import coder
@@ -220,6 +222,22 @@ def test_a_file_that_is_cut_short_gives_what_is_whole(talk):
         assert list(packets.read_packets(io.BytesIO(file.getvalue()[: 132 - cut]))) == all_packets[:whole]
     with pytest.raises(WavelldmError, match="holds no packets"):
         list(packets.read_packets(io.BytesIO(b"RIFF....")))
+
+
+def test_weights_with_the_same_codes_talk_to_each_other(codec, talk):
+    """A better decoder for the same codes plays what the older weights sent, and is understood by them."""
+    newer = deepcopy(codec)
+    torch.nn.init.normal_(newer.decoder.gains.bias)
+    wav, packets = speechlike(3_000), {}
+    with pytest.raises(WavelldmError, match="other weights"):
+        Receiver(talk).put(sent(coder(newer), wav)[0])
+    newer.reads = (identity(codec),)
+    for name, one in (("older", talk), ("newer", coder(newer))):
+        packets[name] = sent(one, wav)
+    assert packets["older"] == packets["newer"]
+    heard, _ = played(coder(newer), packets["older"], len(packets["older"]))
+    same, _ = played(talk, packets["newer"], len(packets["newer"]))
+    assert len(heard) == len(same) and not np.allclose(heard, same)
 
 
 def test_codecs_that_hear_the_whole_recording_are_refused():

@@ -13,7 +13,8 @@ from .model import Codec
 def coder(codec: Codec) -> Coder:
     if not codec.causal:
         raise WavelldmError(f"{codec.name} hears the whole recording; packets need a codec such as voice16k-live")
-    quantiser, tag = codec.quantiser, bytes.fromhex(identity(codec))[:2]
+    oldest = (*codec.reads, identity(codec))[0]  # of the weights with these codes: programs with either can talk
+    quantiser, tag = codec.quantiser, bytes.fromhex(oldest)[:2]
     return Coder(
         codec.name,
         codec.sr,

@@ -2,7 +2,7 @@
 
 A packet is bytes, all numbers little-endian:
 
-    2    the first two bytes of the weights' identity: packets of another codec are refused
+    2    the first two bytes of the identity of the oldest weights with these codes: those of other codecs are refused
     1    codebooks K
     4    number of its first frame
     n    `pack` of K codes, once for each of its frames
@@ -57,7 +57,7 @@ class Coder:
     latency: int  # samples that its sound is late
     codebooks: int
     entries: int  # of a codebook
-    tag: bytes  # the first two of its weights' identity
+    tag: bytes  # two that say which codes these are
     encoder: Callable[[], Encoder]  # begins a new stream
     decoder: Callable[[], Decoder]
 

@@ -132,7 +132,9 @@ class MaskTask(Task):
         return None if self.guide is None else self.guide(noisy)
 
     def distances(self, net: MaskNet, noisy: Tensor, clean: Tensor) -> dict:
-        wav = net(noisy, self.latent(noisy))
+        return self.distances_of(net, net(noisy, self.latent(noisy)), clean)
+
+    def distances_of(self, net: MaskNet, wav: Tensor, clean: Tensor) -> dict:
         return {
             "spectral": spectral_loss(net, wav, clean),
             "si_sdr": si_sdr(wav, clean).clamp(-20, 40).mean(),
