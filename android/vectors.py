@@ -1,7 +1,8 @@
 """What the tests of `core/` compare with: sounds and what `wavelldm.light` makes of them, and the real graph.
 
     python android/vectors.py write FOLDER    cases.txt, and for each case NAME.in and NAME.out
-    python android/vectors.py serve           runs the graph for another program, over standard input and output
+    python android/vectors.py serve GRAPH     runs a graph for another program, over standard input and output: live,
+                                              encoder or decoder
 
 Samples are 32-bit floats, little-endian, one channel after the other.
 """
@@ -13,8 +14,9 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from wavelldm.light import denoiser
+from wavelldm.light import denoiser, talk
 from wavelldm.light.levels import active_power
+from wavelldm.light.packets import Receiver, Sender, with_gaps, write_packets
 from wavelldm.light.resample import Resampler
 
 SESSIONS = {  # rate, seconds, strength, background, levels
@@ -29,6 +31,12 @@ SESSIONS = {  # rate, seconds, strength, background, levels
     **{f"brief{n}": (48_000, n / 48_000, 1.0, 0.0, [denoiser.LEVEL]) for n in (1, 500, 2000)},
 }
 RATES = [(48_000, 16_000), (16_000, 48_000), (44_100, 16_000), (16_000, 44_100), (8_000, 16_000), (16_000, 8_000)]
+TALKS = {  # seconds, codebooks, frames repeated, share of the packets lost
+    "call": (2.0, 4, 0, 0.0),
+    "lossy": (1.2, 4, 0, 0.3),
+    "repeated": (0.8, 3, 2, 0.3),
+    "blink": (0.001, 1, 9, 0.0),
+}
 RATES += [(192_000, 16_000), (16_000, 44_099), (44_099, 16_000), (16_000, 16_000)]
 
 
@@ -68,12 +76,36 @@ def write(folder: Path) -> None:
         level = np.array(denoiser.levels_of([wav[:, : 10 * sr], wav[:, 10 * sr :]], sr))
         powers = np.array([active_power(row[:sr], sr) for row in wav])
         keep(["level", f"level{sr}", sr, 2], wav, np.concatenate([level, powers]))
+    coder = talk.load()
+    for name, (seconds, codebooks, repeat, share) in TALKS.items():
+        wav = sound(coder.sr, round(seconds * coder.sr), 1, rng)
+        sender, receiver = Sender(coder, codebooks, repeat), Receiver(coder)
+        packets = sender.push(wav[0]) + sender.finish()
+        arriving, heard, receiver.next = set(with_gaps(range(len(packets)), share)), [], 0
+        for i in range(-repeat, len(packets)):  # played `repeat` frames later
+            if i + repeat in arriving:
+                receiver.put(packets[i + repeat])
+            if i >= 0:
+                heard.append(receiver.take())
+        with open(folder / f"{name}.wlp", "wb") as file:
+            write_packets(file, packets)
+        there = "".join("01"[i in arriving] for i in range(len(packets)))
+        keep(["talk", name, codebooks, repeat, there, receiver.lost], wav,
+             np.concatenate([*heard, receiver.finish()])[None])  # fmt: skip
     (folder / "cases.txt").write_text("\n".join(lines) + "\n")
 
 
-def serve() -> None:
-    """Names and shapes first, a line each; then for each call all inputs come in and all outputs go out."""
-    session = denoiser.load("live").graph.session
+def session_of(name: str):
+    if name == "live":
+        return denoiser.load("live").graph.session
+    coder = talk.load()
+    return {"encoder": coder.encoder, "decoder": coder.decoder}[name]().part.session
+
+
+def serve(name: str) -> None:
+    """Names and shapes first, a line each; then for each call all inputs come in and all outputs go out, as floats."""
+    session = session_of(name)
+    whole = {put.name for put in session.get_inputs() if put.type == "tensor(int64)"}
     source, target = sys.stdin.buffer, sys.stdout.buffer
     shapes = {put.name: put.shape for put in session.get_inputs()}
     lines = [session.get_modelmeta().custom_metadata_map["wavelldm"]]
@@ -86,6 +118,7 @@ def serve() -> None:
         values, inputs = np.frombuffer(data, "<f4"), {}
         for name, shape in shapes.items():
             inputs[name], values = values[: np.prod(shape)].reshape(shape), values[np.prod(shape) :]
+        inputs |= {name: inputs[name].astype(np.int64) for name in whole}
         for out in session.run(None, inputs):
             target.write(np.asarray(out, "<f4").tobytes())
         target.flush()
@@ -94,7 +127,7 @@ def serve() -> None:
 if __name__ == "__main__":
     if sys.argv[1:2] == ["write"] and len(sys.argv) == 3:
         write(Path(sys.argv[2]))
-    elif sys.argv[1:] == ["serve"]:
-        serve()
+    elif sys.argv[1:2] == ["serve"] and len(sys.argv) == 3:
+        serve(sys.argv[2])
     else:
         sys.exit(__doc__)

@@ -168,11 +168,11 @@ def main() -> None:
     add_codec("pulses, noise and a correction, as shipped", shipped, "62,500")
     text = f"""## Decoders
 
-{args.minutes:g} minutes of one thread for each, and longer for one where it says so, from random weights, on the codes
-of `voice16k`, without critics: the same crops, the same losses (`PULSE_WEIGHTS`; the pitch for the pulse decoder alone).
-{len(items)} held-out clips of
-{source(args.manifest)}, the encoder's own codes. The first row is not trained, and is given the
-recording's mel, which tells far more than codes. The last row learnt for hours, most of them together with its encoder.
+{args.minutes:g} minutes of one thread for each, more for one where it says so, from random weights, on the codes of
+`voice16k`, without critics: the same crops, the same losses (`PULSE_WEIGHTS`; the pitch for pulses alone).
+{len(items)} held-out clips of {source(args.manifest)}, the encoder's own codes. The first row is not
+trained, and is given the recording's mel, which tells far more than codes. The last row learnt for hours, most of them
+together with its encoder.
 {judges.REACH}
 
 {chr(10).join(map(line, table))}

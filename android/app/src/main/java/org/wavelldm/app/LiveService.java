@@ -20,9 +20,11 @@ import android.os.Build;
 import android.os.IBinder;
 import android.os.Process;
 import java.io.IOException;
+import java.util.Random;
 import org.wavelldm.core.Live;
+import org.wavelldm.core.Talk;
 
-/** Microphone -> core -> output, while the notification of this service is shown. */
+/** Microphone -> core, which cleans or codes -> output, while the notification of this service is shown. */
 public final class LiveService extends Service {
     static final String STOP = "org.wavelldm.app.STOP";
 
@@ -36,6 +38,8 @@ public final class LiveService extends Service {
     private static volatile String problem;
     private static volatile boolean clean = true;
     private static volatile float strength = 1;
+    private static volatile boolean talk; // hear oneself as in a call
+    private static volatile float lost; // share of its packets
     private static volatile boolean on;
 
     private volatile boolean running;
@@ -67,9 +71,12 @@ public final class LiveService extends Service {
         return problem;
     }
 
-    static void set(boolean wanted, float amount) {
+    /** `call` counts from the next start on. */
+    static void set(boolean wanted, float amount, boolean call, float share) {
         clean = wanted;
         strength = amount;
+        talk = call;
+        lost = share;
         Live now = live;
         if (now != null) {
             now.clean(wanted);
@@ -138,11 +145,15 @@ public final class LiveService extends Service {
         AudioTrack target = null;
         Live stream = null;
         Thread worker = null;
-        try (OrtGraph graph = new OrtGraph(this)) {
+        boolean call = talk;
+        try (OrtGraph graph = new OrtGraph(this, call ? OrtGraph.ENCODER : OrtGraph.CLEANER);
+                OrtGraph decoder = call ? new OrtGraph(this, OrtGraph.DECODER) : null) {
             try {
                 source = source(rate, block);
                 target = target(rate, block);
-                stream = new Live(graph, rate, block);
+                stream = call
+                        ? new Live(() -> new Talk(graph, decoder, rate, () -> lost, new Random()), rate, block)
+                        : new Live(graph, rate, block);
                 stream.clean(clean);
                 stream.strength(strength);
                 live = stream;

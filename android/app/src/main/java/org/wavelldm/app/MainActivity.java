@@ -37,8 +37,12 @@ public final class MainActivity extends Activity implements SeekBar.OnSeekBarCha
     private final Handler handler = new Handler(Looper.getMainLooper());
     private final Runnable meters = this::look;
     private Button start;
+    private Switch talk;
     private Switch clean;
+    private View strengthLabel;
     private SeekBar strength;
+    private View lostLabel;
+    private SeekBar lost;
     private TextView status;
     private Button choose;
     private ProgressBar progress;
@@ -52,7 +56,11 @@ public final class MainActivity extends Activity implements SeekBar.OnSeekBarCha
         super.onCreate(saved);
         setContentView(R.layout.main);
         start = findViewById(R.id.start);
+        talk = findViewById(R.id.talk);
         clean = findViewById(R.id.clean);
+        strengthLabel = findViewById(R.id.strength_label);
+        lostLabel = findViewById(R.id.lost_label);
+        lost = findViewById(R.id.lost_packets);
         strength = findViewById(R.id.strength);
         status = findViewById(R.id.status);
         choose = findViewById(R.id.choose);
@@ -60,8 +68,10 @@ public final class MainActivity extends Activity implements SeekBar.OnSeekBarCha
         fileStatus = findViewById(R.id.file_status);
         start.setOnClickListener(view -> startOrStop());
         choose.setOnClickListener(view -> chooseOrStop());
+        talk.setOnCheckedChangeListener((view, on) -> settings());
         clean.setOnCheckedChangeListener((view, on) -> settings());
         strength.setOnSeekBarChangeListener(this);
+        lost.setOnSeekBarChangeListener(this);
     }
 
     @Override
@@ -119,7 +129,14 @@ public final class MainActivity extends Activity implements SeekBar.OnSeekBarCha
     }
 
     private void settings() {
-        LiveService.set(clean.isChecked(), strength.getProgress() / 100f);
+        boolean call = talk.isChecked();
+        for (View view : new View[] {clean, strengthLabel, strength}) {
+            view.setVisibility(call ? View.GONE : View.VISIBLE);
+        }
+        for (View view : new View[] {lostLabel, lost}) {
+            view.setVisibility(call ? View.VISIBLE : View.GONE);
+        }
+        LiveService.set(call || clean.isChecked(), strength.getProgress() / 100f, call, lost.getProgress() / 100f);
     }
 
     @Override
@@ -136,6 +153,7 @@ public final class MainActivity extends Activity implements SeekBar.OnSeekBarCha
     private void look() {
         Live live = LiveService.live();
         start.setText(LiveService.on() ? R.string.stop : R.string.start);
+        talk.setEnabled(!LiveService.on());
         if (live != null && live.resting()) {
             status.setText(R.string.resting);
         } else if (live != null) {
@@ -215,7 +233,7 @@ public final class MainActivity extends Activity implements SeekBar.OnSeekBarCha
     /** Cleans a file, whole or not at all, and says what came of it. */
     private String clean(Uri source, Uri target) {
         String said;
-        try (OrtGraph graph = new OrtGraph(this);
+        try (OrtGraph graph = new OrtGraph(this, OrtGraph.CLEANER);
                 OutputStream file = getContentResolver().openOutputStream(target, "wt")) {
             if (file == null) {
                 throw new IOException("the place to save to does not open; choose another one");

@@ -13,6 +13,7 @@ import java.io.InputStream;
 import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
 import java.nio.FloatBuffer;
+import java.nio.LongBuffer;
 import java.nio.file.Files;
 import java.nio.file.StandardCopyOption;
 import java.util.HashMap;
@@ -21,25 +22,29 @@ import java.util.Map;
 import org.wavelldm.core.Facts;
 import org.wavelldm.core.Graph;
 
-/** The graph that ships, base16k.onnx among the assets, run by onnxruntime on one thread. */
+/** A graph among the assets, run by onnxruntime on one thread. */
 final class OrtGraph implements Graph, AutoCloseable {
-    private static final String MODEL = "base16k.onnx";
-    private static final String WEIGHTS = "base16k-mask.safetensors"; // beside it
+    static final String[] CLEANER = {"base16k.onnx", "base16k-mask.safetensors"}; // and the weights beside it
+    static final String[] ENCODER = {"voice16k-live-encoder.onnx", "voice16k-live.safetensors"};
+    static final String[] DECODER = {"voice16k-live-decoder.onnx", "voice16k-live.safetensors"};
+
+    private static final String CODES = "codes"; // whole numbers; all else is floats
 
     private final OrtSession session;
     private final Facts facts;
     private final Map<String, int[]> inputs;
     private final Map<String, int[]> outputs;
     private final Map<String, FloatBuffer> buffers = new HashMap<>();
+    private LongBuffer codes; // where they go in
     private final Map<String, OnnxTensor> tensors = new HashMap<>(); // each sees its buffer
 
-    OrtGraph(Context context) throws IOException {
+    OrtGraph(Context context, String[] files) throws IOException {
         try {
             OrtEnvironment environment = OrtEnvironment.getEnvironment();
             OrtSession.SessionOptions options = new OrtSession.SessionOptions();
             options.setIntraOpNumThreads(1);
             options.setInterOpNumThreads(1);
-            session = environment.createSession(unpacked(context), options);
+            session = environment.createSession(unpacked(context, files), options);
             facts = Facts.parse(session.getMetadata().getCustomMetadata().get("wavelldm"));
             inputs = shapes(session.getInputInfo());
             outputs = shapes(session.getOutputInfo());
@@ -49,8 +54,15 @@ final class OrtGraph implements Graph, AutoCloseable {
                 for (int i = 0; i < shape.length; i++) {
                     sizes[i] = shape[i];
                 }
-                FloatBuffer buffer = ByteBuffer.allocateDirect(4 * Graph.size(shape))
-                        .order(ByteOrder.nativeOrder()).asFloatBuffer();
+                boolean whole = input.getKey().equals(CODES);
+                ByteBuffer room = ByteBuffer.allocateDirect((whole ? 8 : 4) * Graph.size(shape))
+                        .order(ByteOrder.nativeOrder());
+                if (whole) {
+                    codes = room.asLongBuffer();
+                    tensors.put(CODES, OnnxTensor.createTensor(environment, codes, sizes));
+                    continue;
+                }
+                FloatBuffer buffer = room.asFloatBuffer();
                 buffers.put(input.getKey(), buffer);
                 tensors.put(input.getKey(), OnnxTensor.createTensor(environment, buffer, sizes));
             }
@@ -62,14 +74,14 @@ final class OrtGraph implements Graph, AutoCloseable {
     }
 
     /** The path of the model: onnxruntime reads the weights from a file beside it. */
-    private static String unpacked(Context context) throws IOException {
+    private static String unpacked(Context context, String[] files) throws IOException {
         File folder = context.getFilesDir();
-        for (String name : new String[] {MODEL, WEIGHTS}) {
+        for (String name : files) {
             try (InputStream source = context.getAssets().open(name)) {
                 Files.copy(source, new File(folder, name).toPath(), StandardCopyOption.REPLACE_EXISTING);
             }
         }
-        return new File(folder, MODEL).getPath();
+        return new File(folder, files[0]).getPath();
     }
 
     private static Map<String, int[]> shapes(Map<String, NodeInfo> infos) {
@@ -108,9 +120,25 @@ final class OrtGraph implements Graph, AutoCloseable {
             buffer.put(given.get(entry.getKey()));
             buffer.rewind();
         }
+        if (codes != null) {
+            codes.clear();
+            for (float code : given.get(CODES)) {
+                codes.put((long) code);
+            }
+            codes.rewind();
+        }
         try (OrtSession.Result result = session.run(tensors)) {
             for (String name : outputs.keySet()) {
-                ((OnnxTensor) result.get(name).get()).getFloatBuffer().get(answer.get(name));
+                OnnxTensor tensor = (OnnxTensor) result.get(name).get();
+                float[] values = answer.get(name);
+                if (name.equals(CODES)) {
+                    LongBuffer whole = tensor.getLongBuffer();
+                    for (int i = 0; i < values.length; i++) {
+                        values[i] = whole.get(i);
+                    }
+                } else {
+                    tensor.getFloatBuffer().get(values);
+                }
             }
         } catch (OrtException error) {
             throw new IllegalStateException("the model failed (" + error.getMessage() + ")", error);

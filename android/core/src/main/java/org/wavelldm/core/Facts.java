@@ -22,6 +22,10 @@ public final class Facts {
     public final int latency;
     /** Frames of one call. */
     public final int chunk;
+    /** Of a codec: its codebooks, the entries of each, and the two bytes that say which codes these are. */
+    public final int codebooks;
+    public final int entries;
+    final byte[] tag;
 
     private Facts(Map<String, String> found) {
         name = found.get("name");
@@ -31,9 +35,25 @@ public final class Facts {
         ahead = number(found, "ahead");
         latency = number(found, "latency");
         chunk = found.containsKey("chunk") ? number(found, "chunk") : 1;
+        boolean codec = found.containsKey("tag");
+        codebooks = codec ? number(found, "codebooks") : 0;
+        entries = codec ? number(found, "entries") : 0;
+        int two = codec ? Integer.parseInt(found.get("tag"), 16) : 0;
+        tag = new byte[] {(byte) (two >> 8), (byte) two};
     }
 
-    /** Facts of a graph for streams; anything else is refused with a sentence. */
+    /** These facts, if the graph is of this form; anything else is refused with a sentence. */
+    Facts of(String form) {
+        if (!this.form.equals(form)) {
+            throw new IllegalArgumentException(form.equals("stream")
+                    ? name + " is not for streams; write one with: wavelldm export live --streaming"
+                    : name + " is no " + form + "; write one with: wavelldm export voice16k-live --part "
+                            + form.replace("live ", ""));
+        }
+        return this;
+    }
+
+    /** Facts of a graph of this format; anything else is refused with a sentence. */
     public static Facts parse(String json) {
         Map<String, String> found = new HashMap<>();
         Matcher entries = ENTRY.matcher(json == null ? "" : json);
@@ -48,12 +68,7 @@ public final class Facts {
             throw new IllegalArgumentException("this graph has format " + found.get("format")
                     + " and this program runs " + FORMAT + "; export it again");
         }
-        Facts facts = new Facts(found);
-        if (!facts.form.equals("stream")) {
-            throw new IllegalArgumentException(
-                    facts.name + " is not for streams; write one with: wavelldm export live --streaming");
-        }
-        return facts;
+        return new Facts(found);
     }
 
     private static int number(Map<String, String> found, String key) {

@@ -1,9 +1,10 @@
 package org.wavelldm.core;
 
 import java.util.concurrent.locks.LockSupport;
+import java.util.function.Supplier;
 
 /**
- * Sound from a microphone, cleaned and played: one audio thread calls `process`, one worker runs the graph.
+ * Sound from a microphone, cleaned (or changed otherwise) and played: one audio thread calls `process`, one worker runs the graph.
  *
  * <p>The audio thread plays every sample `delay` samples after it came, cleaned or not, so both are in phase. It takes
  * what the worker has cleaned; where that is missing, or not wanted, it plays the sample as it came, with a cross-fade.
@@ -23,7 +24,7 @@ public final class Live implements Runnable {
     /** Samples between what comes and what is played. */
     public final int delay;
 
-    private final Graph graph;
+    private final Supplier<Voice> voices;
     private final int rate;
     private final int block;
     private final int fade;
@@ -37,7 +38,7 @@ public final class Live implements Runnable {
 
     // of the worker
     private final float[] taken;
-    private Session session;
+    private Voice voice;
     private long next; // sample that it takes next
     private long restsUntil;
     private double rest = REST;
@@ -56,14 +57,19 @@ public final class Live implements Runnable {
     private volatile float inLevel;
     private volatile float outLevel;
 
-    /** `block`: the most samples that are handled at a time. */
+    /** The microphone, cleaned. `block`: the most samples that are handled at a time. */
     public Live(Graph graph, int rate, int block) {
-        this.graph = graph;
+        this(() -> new Session(graph, rate, 1, 0), rate, block);
+    }
+
+    /** Another stream than the one that cleans: `voices` begins a new one of one channel. */
+    public Live(Supplier<Voice> voices, int rate, int block) {
+        this.voices = voices;
         this.rate = rate;
         this.block = block;
-        session = new Session(graph, rate, strength, 0);
+        voice = voices.get();
         fade = seconds(FADE);
-        delay = session.latency + block + fade + seconds(MARGIN);
+        delay = voice.latency() + block + fade + seconds(MARGIN);
         in = new Ring(2 * seconds(LIMIT) + delay + 2 * block);
         out = new Ring(delay + 2 * block);
         cleaned = new float[block];
@@ -208,8 +214,8 @@ public final class Live implements Runnable {
             return false;
         }
         long before = System.nanoTime();
-        session.strength(strength);
-        float[][] answer = session.push(new float[][] {java.util.Arrays.copyOf(taken, count)});
+        voice.strength(strength);
+        float[][] answer = voice.push(new float[][] {java.util.Arrays.copyOf(taken, count)});
         out.write(answer[0], 0, answer[0].length);
         next += count;
         float now = (System.nanoTime() - before) * 1e-9f * rate / count;
@@ -226,7 +232,7 @@ public final class Live implements Runnable {
     }
 
     private void begin(long end) {
-        session = new Session(graph, rate, strength, 0);
+        voice = voices.get();
         next = end;
         long from = end + seconds(WARM);
         // the order matters: nothing before `from` may be played once the ring has moved on

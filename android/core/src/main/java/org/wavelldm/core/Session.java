@@ -8,16 +8,14 @@ import java.util.Arrays;
  *
  * <pre>sound -> resample to the graph's rate -> graph, hop by hop -> resample back -> mix</pre>
  */
-public final class Session {
+public final class Session implements Voice {
     public static final int SLOWEST = 4_000;
     public static final int FASTEST = 384_000; // Hz
-
-    /** The most samples that are in and not yet out. */
-    public final int latency;
 
     private final int rate;
     private final int lowRate;
     private final int channels;
+    private final int latency;
     private final float background;
     private final StreamStage[] stages;
     private final float[] gain;
@@ -49,7 +47,7 @@ public final class Session {
         if (levels.length == 0) {
             throw new IllegalArgumentException("a stream has one channel or more, and one level for each");
         }
-        Facts facts = graph.facts();
+        Facts facts = graph.facts().of("stream");
         this.rate = rate;
         this.background = background;
         lowRate = facts.rate;
@@ -72,13 +70,20 @@ public final class Session {
         latency = (int) Math.ceil(late) + down.lookahead;
     }
 
+    @Override
+    public int latency() {
+        return latency;
+    }
+
     /** Another strength, above 0, from the next frame on. */
+    @Override
     public void strength(float strength) {
         for (StreamStage stage : stages) {
             stage.strength(strength);
         }
     }
 
+    @Override
     public float[][] push(float[][] block) {
         if (finished) {
             throw new IllegalStateException("this session is finished; begin another one for another recording");

@@ -1,14 +1,9 @@
 package org.wavelldm.core;
 
-import java.util.HashMap;
-import java.util.Map;
-
 /** One channel through a graph, hop by hop, as the sound arrives. */
 final class StreamStage {
-    private final Graph graph;
     private final Facts facts;
-    private final Map<String, float[]> inputs = new HashMap<>();
-    private final Map<String, float[]> outputs = new HashMap<>();
+    private final States states;
     private final int side; // samples that a frame sees on either side of its own hop
     private final Samples held = new Samples();
     private final Samples sound = new Samples();
@@ -20,10 +15,8 @@ final class StreamStage {
     private float top = Float.NaN; // of the last frame
 
     StreamStage(Graph graph, float strength) {
-        this.graph = graph;
         facts = graph.facts();
-        graph.inputs().forEach((name, shape) -> inputs.put(name, new float[Graph.size(shape)]));
-        graph.outputs().forEach((name, shape) -> outputs.put(name, new float[Graph.size(shape)]));
+        states = new States(graph);
         strength(strength);
         side = facts.hop / 2;
         made = -side;
@@ -32,7 +25,7 @@ final class StreamStage {
     }
 
     void strength(float strength) {
-        inputs.get("strength")[0] = strength;
+        states.inputs.get("strength")[0] = strength;
     }
 
     /** What is certain now: (2, m), the sound, and the gain of what lies above the network's band. */
@@ -65,28 +58,22 @@ final class StreamStage {
         }
         while (held.size() >= hop + size) {
             if (frames == 0) {
-                held.copy(0, inputs.get("past"), 0, hop);
+                held.copy(0, states.inputs.get("past"), 0, hop);
             }
-            held.copy(hop, inputs.get("sound"), 0, size);
-            float[] inside = inputs.get("inside");
+            held.copy(hop, states.inputs.get("sound"), 0, size);
+            float[] inside = states.inputs.get("inside");
             int early = 0; // frames before the first
             for (int i = 0; i < facts.chunk; i++) {
                 long number = frames - facts.ahead + i;
                 early += number < 0 ? 1 : 0;
                 inside[i] = number >= 0 && number < end ? 1f : 0f;
             }
-            graph.run(inputs, outputs);
-            for (String name : graph.inputs().keySet()) {
-                float[] after = outputs.get(name + "_out");
-                if (after != null) { // a state: the two arrays change places
-                    outputs.put(name + "_out", inputs.put(name, after));
-                }
-            }
+            states.run();
             held.drop(size);
             frames += facts.chunk;
-            sound.add(outputs.get("cleaned"), early * hop, size - early * hop);
+            sound.add(states.outputs.get("cleaned"), early * hop, size - early * hop);
             for (int i = early; i < facts.chunk; i++) {
-                follow(outputs.get("top")[i]);
+                follow(states.outputs.get("top")[i]);
             }
         }
     }

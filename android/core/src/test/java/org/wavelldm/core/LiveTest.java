@@ -139,7 +139,7 @@ public class LiveTest {
     public void theCleanedSoundIsWhatASessionGives() throws Exception {
         float[] wav = Vectors.read("phone.in", 1)[0];
         float[] wanted = Vectors.read("phone.out", 1)[0];
-        try (PipeGraph graph = new PipeGraph()) {
+        try (PipeGraph graph = new PipeGraph("live")) {
             Live live = new Live(graph, 48_000, 480);
             int first = (int) (Live.FADE * 48_000); // it fades in
             for (int at = 0; at + 480 <= wav.length; at += 480) {

@@ -11,7 +11,7 @@ import java.util.LinkedHashMap;
 import java.util.Map;
 
 /**
- * The graph that ships, run by onnxruntime in another process: vectors.py serve. The property wavelldm.python names the
+ * A graph that ships, run by onnxruntime in another process: vectors.py serve. The property wavelldm.python names the
  * Python, and wavelldm.server the script.
  */
 final class PipeGraph implements Graph, AutoCloseable {
@@ -24,9 +24,9 @@ final class PipeGraph implements Graph, AutoCloseable {
     int calls;
 
     @SuppressWarnings("deprecation") // readLine: the header is ASCII
-    PipeGraph() throws IOException {
+    PipeGraph(String name) throws IOException {
         String python = System.getProperty("wavelldm.python");
-        process = new ProcessBuilder(python, System.getProperty("wavelldm.server"), "serve")
+        process = new ProcessBuilder(python, System.getProperty("wavelldm.server"), "serve", name)
                 .redirectError(ProcessBuilder.Redirect.INHERIT).start();
         source = new DataInputStream(new BufferedInputStream(process.getInputStream(), 1 << 17));
         target = new BufferedOutputStream(process.getOutputStream(), 1 << 17);

@@ -21,7 +21,7 @@ public class SessionTest {
 
     @BeforeClass
     public static void start() throws IOException {
-        graph = new PipeGraph();
+        graph = new PipeGraph("live");
     }
 
     @AfterClass
@@ -42,7 +42,7 @@ public class SessionTest {
             int channels = Integer.parseInt(line[3]);
             float[][] wav = Vectors.read(line[1] + ".in", channels);
             Session session = session(line);
-            assertEquals(line[1], Integer.parseInt(line[7]), session.latency);
+            assertEquals(line[1], Integer.parseInt(line[7]), session.latency());
             List<float[][]> made = new ArrayList<>();
             int[] cuts = Vectors.cuts(wav[0].length, 7);
             int count = 0;
@@ -50,7 +50,7 @@ public class SessionTest {
                 float[][] block = session.push(Vectors.part(wav, cuts[i - 1], cuts[i]));
                 made.add(block);
                 count += block[0].length;
-                assertTrue(line[1] + " is late", cuts[i] - count <= session.latency);
+                assertTrue(line[1] + " is late", cuts[i] - count <= session.latency());
             }
             made.add(session.finish());
             Vectors.assertClose(line[1], Vectors.read(line[1] + ".out", channels), Vectors.joined(made), 1e-5);
@@ -117,7 +117,7 @@ public class SessionTest {
         assertEquals(767, Facts.parse(facts).latency);
         assertEquals(1, Facts.parse(facts).chunk);
         says("format 2", () -> Facts.parse(facts.replace("\"format\": 1", "\"format\": 2")));
-        says("not for streams", () -> Facts.parse(facts.replace("\"stream\"", "\"recording\"")));
+        says("not for streams", () -> Facts.parse(facts.replace("\"stream\"", "\"recording\"")).of("stream"));
         says("name no hop", () -> Facts.parse(facts.replace("\"hop\"", "\"hip\"")));
     }
 
