@@ -94,7 +94,7 @@ PRESETS["ladder"] = replace(
 PRESETS["voice16k-live"] = replace(
     PRESETS["voice16k"],
     name="voice16k-live",
-    codec=replace(PRESETS["voice16k"].codec, causal=True, ahead=1, correction=0),
+    codec=replace(PRESETS["voice16k"].codec, causal=True, ahead=1),
 )
 PRESETS["wave48k"] = replace(
     PRESETS["base16k"], name="wave48k", waveform=WaveConfig(sr=48_000, resolutions=(768, 1536, 3072))
