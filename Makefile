@@ -53,7 +53,7 @@ bench-codec: $(VENV)/dev ## the codec's benchmark alone
 bench-restore: $(VENV)/peers ## restoration's benchmark alone (TPLCNET=tPLCnet_s.tflite: beside that network); about 25 minutes on one core
 	$(BIN)/python benchmarks/restore.py $(TABLE) $(if $(TPLCNET),--tplcnet $(TPLCNET))
 
-train-codec: $(VENV)/dev ## train the codecs that ship and the looks (MANIFEST=table.tsv); about 6 hours on one CPU thread
+train-codec: $(VENV)/dev ## train the codecs that ship and the looks (MANIFEST=table.tsv); about 7 hours on one CPU thread
 	for network in codec looks; do $(BIN)/wavelldm train $$network --recipe shipped $(TABLE) || exit 1; done
 	$(BIN)/wavelldm train codec --recipe shipped-live $(TABLE)
 
