@@ -1,6 +1,6 @@
 """What the tests of `core/` compare with: sounds and what `wavelldm.light` makes of them, and the real graph.
 
-    python android/vectors.py write FOLDER    cases.txt, and for each case NAME.in and NAME.out
+    python android/vectors.py write FOLDER    cases.txt, and for each case NAME.in and NAME.out, of a call also NAME.wlp
     python android/vectors.py serve GRAPH     runs a graph for another program, over standard input and output: live,
                                               encoder or decoder
 
@@ -31,13 +31,13 @@ SESSIONS = {  # rate, seconds, strength, background, levels
     **{f"brief{n}": (48_000, n / 48_000, 1.0, 0.0, [denoiser.LEVEL]) for n in (1, 500, 2000)},
 }
 RATES = [(48_000, 16_000), (16_000, 48_000), (44_100, 16_000), (16_000, 44_100), (8_000, 16_000), (16_000, 8_000)]
+RATES += [(192_000, 16_000), (16_000, 44_099), (44_099, 16_000), (16_000, 16_000)]
 TALKS = {  # seconds, codebooks, frames repeated, share of the packets lost
     "call": (2.0, 4, 0, 0.0),
     "lossy": (1.2, 4, 0, 0.3),
     "repeated": (0.8, 3, 2, 0.3),
     "blink": (0.001, 1, 9, 0.0),
 }
-RATES += [(192_000, 16_000), (16_000, 44_099), (44_099, 16_000), (16_000, 16_000)]
 
 
 def sound(sr: int, count: int, channels: int, rng: np.random.Generator) -> np.ndarray:

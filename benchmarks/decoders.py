@@ -1,6 +1,6 @@
 """Train decoders for the same time on the same codes, and measure them on the codec's clips; into README.md.
 
-    python benchmarks/decoders.py --manifest TABLE [--minutes 20] [--long 75] [--clips 36] [--train ROW] [-o
+    python benchmarks/decoders.py --manifest TABLE [--minutes 20] [--long 70] [--clips 36] [--train ROW] [-o
     runs/decoders]
 
 Encoder and quantiser are those that ship and stay as they are. Each decoder begins with random weights, sees the same
@@ -124,7 +124,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--manifest", help="a manifest.tsv (default: the embedded corpus)")
     parser.add_argument("--minutes", type=float, default=20.0, help="of one thread, for each decoder (default: 20)")
-    parser.add_argument("--long", type=float, default=75.0, help=f"for '{LONG}' (default: 75)")
+    parser.add_argument("--long", type=float, default=70.0, help=f"for '{LONG}' (default: 70)")
     parser.add_argument("--clips", type=int, default=36)
     parser.add_argument("--train", metavar="ROW", help="this row alone, and measure nothing")
     parser.add_argument("-o", "--output", default="runs/decoders", help="folder of the runs")

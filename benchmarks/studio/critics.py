@@ -1,6 +1,6 @@
 """Do critics at the end help the denoiser for files? Trains weights on, with critics or, with --share 0, without.
 
-python critics.py FOLDER [--manifest TABLE] [--start studio16k] [--steps 600] [--share 0.4] [--hissy 0.33]
+python critics.py FOLDER [--manifest TABLE] [--start studio16k] [--steps 400] [--share 0.4]
 
 Critics hear the spectrum of what came in beside that of the clean speech or of what was made of it, at three
 resolutions: least squares and feature matching, as HiFi-GAN's (arXiv 2010.05646, eqs. 1 to 4). `share`: the size of
@@ -25,7 +25,7 @@ from wavelldm.training.mask import MaskOptions, MaskTask, weighed
 from wavelldm.training.presets import preset
 
 CHANGES = ["both_ways=True", "full=True", "ahead=4"]
-WIDTH, RESOLUTIONS, FEATURES = 12, (256, 512, 1024), 2.0
+WIDTH, RESOLUTIONS, FEATURES, SEED = 12, (256, 512, 1024), 2.0, 41
 
 
 class SpectrumCritic(nn.Module):
@@ -81,23 +81,20 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--manifest", help="a manifest.tsv (default: the embedded corpus)")
     parser.add_argument("--start", default="studio16k", help="weights to begin with (default: studio16k)")
-    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--share", type=float, default=0.4, help="of the critics' gradient; 0: none (default: 0.4)")
-    parser.add_argument("--hissy", type=float, default=0.33, help="share of the speech to leave out (default: 0.33)")
-    parser.add_argument("--lr", type=float, default=1e-4)
-    parser.add_argument("--seed", type=int, default=41)
     args = parser.parse_args()
     torch.set_num_threads(1)
     recurrence.install()
-    options = MaskOptions(batch_size=4, half=True, hissy=args.hissy, harmless=0.1)
-    task = (JudgedTask if args.share else MaskTask).create(preset("base16k"), CHANGES, options, "cpu", args.seed)
+    options = MaskOptions(batch_size=4, half=True, hissy=0.33, harmless=0.1)  # as for `studio16k`
+    task = (JudgedTask if args.share else MaskTask).create(preset("base16k"), CHANGES, options, "cpu", SEED)
     task.start_from(args.start)
     if args.share:
-        torch.manual_seed(args.seed)
+        torch.manual_seed(SEED)
         task.share = args.share
         task.networks["critics"], task.groups["critics"] = SpectrumCritics(), ["critics"]
     task.read(gather(manifest=args.manifest))
-    plan = task.plan(args.steps, lr=args.lr, warmup=50, final=0.02, ema=0.99, valid_every=100, save_every=50)
+    plan = task.plan(args.steps, lr=1e-4, warmup=50, final=0.02, ema=0.99, valid_every=100, save_every=50)
     print(loop.fit(task, plan, args.folder))
     print(loop.write_weights(task, plan, args.folder, "studio", eight_bits=True))
 

@@ -62,7 +62,7 @@ def _live() -> Recipe:
     options = {"batch_size": 4, "seconds": 1.024, "lost": 0.3}
     plan = {"lr": 8e-4, "warmup": 300, "valid_every": 1000}
     alone = {"lr": 6e-4, "warmup": 100, "ema": 0.998, "valid_every": 500}
-    small = "decoder.correction", "decoder.body.0", "decoder.body.2."  # so that a page loads it fast
+    small = "decoder.correction", "decoder.body.0", "decoder.body.2."  # in 63 values, so that a page loads fast
     legs = (
         Leg("live", 34_000, plan, ("correction=0",), options),
         Leg("live2", 14_000, alone, (), options | {"decoder_alone": True}, seed=73),

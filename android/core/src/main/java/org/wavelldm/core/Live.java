@@ -4,7 +4,8 @@ import java.util.concurrent.locks.LockSupport;
 import java.util.function.Supplier;
 
 /**
- * Sound from a microphone, cleaned (or changed otherwise) and played: one audio thread calls `process`, one worker runs the graph.
+ * Sound from a microphone, cleaned, or changed otherwise, and played: one audio thread calls `process`, one worker runs
+ * the graphs.
  *
  * <p>The audio thread plays every sample `delay` samples after it came, cleaned or not, so both are in phase. It takes
  * what the worker has cleaned; where that is missing, or not wanted, it plays the sample as it came, with a cross-fade.

@@ -28,7 +28,8 @@ public final class Sender {
     public Sender(Graph graph, int codebooks, int repeat) {
         facts = graph.facts().of("live encoder");
         if (codebooks < 1 || codebooks > facts.codebooks) {
-            throw new IllegalArgumentException("this codec has 1 to " + facts.codebooks + " codebooks, not " + codebooks);
+            throw new IllegalArgumentException(
+                    "this codec has 1 to " + facts.codebooks + " codebooks, not " + codebooks);
         }
         if (repeat < 0 || repeat > MOST) {
             throw new IllegalArgumentException("a packet repeats 0 to " + MOST + " frames, not " + repeat);
