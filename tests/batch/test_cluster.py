@@ -35,6 +35,22 @@ def test_a_run_by_rays_client_makes_the_same_bytes(head, tmp_path):
     equal_to_the_loop(source, target, tmp_path / "alone.wav")
 
 
+ENDING = """
+import logging, sys
+from wavelldm.batch import run
+with run.ray_ready(run.Cluster(1, address=sys.argv[1])):
+    from ray.util.client import ray
+    ray.worker.channel.close()
+    logging.getLogger("ray.util.client.dataclient").error("Unrecoverable error in data channel.")
+"""
+
+
+def test_a_connection_that_ends_is_not_told_by_rays_client(head):
+    """It notes that from threads of its own, after Ctrl-C too now and then; what matters is raised as well."""
+    done = subprocess.run([sys.executable, "-c", ENDING, head.clients], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, told(done.stderr)) == (0, [])
+
+
 @pytest.mark.parametrize("reason", ["RuntimeError: Starting Ray client server failed.", "psutil.ZombieProcess: it is"])
 def test_a_process_of_the_cluster_that_breaks_as_it_begins_is_asked_for_again(reason, monkeypatch):
     """A cluster's first process for a client is, now and then."""

@@ -87,10 +87,10 @@ def heard(page, path) -> np.ndarray:
     return soxr.resample(wav, sr, SR)
 
 
-def understood(loop: np.ndarray, wav: np.ndarray) -> float:
-    """STOI of the best second and a half, laid where the loudness of both rises and falls alike."""
+def understood(loop: np.ndarray, wav: np.ndarray) -> list[float]:
+    """STOI of each second and a half, laid where the loudness of both rises and falls alike."""
     loudness = [np.sqrt(np.convolve(x * x, np.ones(512) / 512, "same")) for x in (np.tile(loop, 3), wav)]
-    size, best = 3 * SR // 2, 0.0
+    size, found = 3 * SR // 2, []
     for begin in range(SR, len(wav) - size, SR // 2):
         piece = loudness[1][begin : begin + size]
         places = np.correlate(loudness[0][::64], piece[::64] - piece.mean(), "valid")
@@ -98,8 +98,8 @@ def understood(loop: np.ndarray, wav: np.ndarray) -> float:
         near = [
             stoi(np.tile(loop, 3)[max(0, at + d) :][:size], wav[begin : begin + size], SR) for d in range(-64, 65, 16)
         ]
-        best = max(best, *near)
-    return best
+        found.append(max(near))
+    return found
 
 
 def test_the_microphone_is_heard_as_in_a_call(visit, spoken, tmp_path):
@@ -123,5 +123,6 @@ def test_the_microphone_is_heard_as_in_a_call(visit, spoken, tmp_path):
     page.click("#start")
     assert page.is_enabled("#through")
     good, bad = understood(loop, whole), understood(loop, torn)
-    assert 75 < good < 97, f"STOI {good:.0f}"  # the original would have more
-    assert bad < good - 5, f"STOI {good:.0f}, with losses {bad:.0f}"
+    assert 75 < max(good) < 97, f"STOI {np.round(good)}"  # the original would have more
+    # chance decides which packets are lost: the means differ by 10 to 16, and by 1 without losses
+    assert np.mean(bad) < np.mean(good) - 3, f"STOI {np.round(good)}, with losses {np.round(bad)}"

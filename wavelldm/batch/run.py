@@ -167,6 +167,9 @@ def ray_ready(cluster: Cluster) -> Iterator[None]:
         yield
         return
     logging.getLogger("ray").setLevel(logging.ERROR)
+    for name in ("ray.util.client", "ray.util.client.logsclient"):  # a connection that ends; what matters is raised
+        logging.getLogger(name).addHandler(logging.NullHandler())
+        logging.getLogger(name).propagate = False
     about: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     if cluster.address is None:
         about |= {"num_cpus": cluster.workers, "include_dashboard": False, "object_store_memory": STORE}
