@@ -107,9 +107,12 @@ def _studio() -> Recipe:
     """`base16k`, grown: time both ways, the filter over all bands and three frames further ahead. It begins where that
     stands. The third of the speech with the loudest pauses is left out. `benchmarks/studio/train.py` is faster."""
     options = {"batch_size": 4, "seconds": 2.0, "half": True, "harmless": 0.1, "hissy": 0.33}
-    plan = {"lr": 5e-4, "warmup": 50, "ema": 0.998, "valid_every": 200}
-    leg = Leg("studio", 5_600, plan, ("both_ways=True", "full=True", "ahead=4"), options, seed=21)
-    return Recipe("base16k", (leg,), hours=3.1, eight_bits=True, start="base16k-mask")
+    plan, grown = {"ema": 0.998, "valid_every": 200}, ("both_ways=True", "full=True", "ahead=4")
+    legs = (
+        Leg("studio", 5_600, plan | {"lr": 5e-4, "warmup": 50}, grown, options, seed=21),
+        Leg("longer", 6_200, plan | {"lr": 2.5e-4, "warmup": 200, "final": 0.01}, grown, options, seed=33),
+    )
+    return Recipe("base16k", legs, hours=6.5, eight_bits=True, start="base16k-mask")
 
 
 def _diffusion() -> Recipe:
