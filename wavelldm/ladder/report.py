@@ -110,11 +110,10 @@ def picture(lines: list[dict], path: Path) -> None:
             x = [(line["bits"] if line["bits"] is not None else 16 * line["floats"]) / 1000 for line in mine]
             ax.plot(x, [line[score] for line in mine], "o", ms=5, color=f"C{k}", label=family)
         ax.set(xscale="log", xlabel="kbit/s (a float: 16 bits)", ylabel=METRICS[score].label)
-    for snr, label in ((0, "silence"), (-10 * math.log10(2), "unrelated phase")):
-        axes[1].axhline(snr, ls=":", color=plots.SOFT)
-        place = {"transform": axes[1].get_yaxis_transform(), "ha": "right", "va": "bottom"}
-        axes[1].text(0.99, snr, label, fontsize=7, color=plots.SOFT, **place)
+    axes[1].axhline(0, ls="--", color=plots.SOFT, label="silence")
+    axes[1].axhline(-10 * math.log10(2), ls=":", color=plots.SOFT, label="unrelated phase")
     axes[0].legend(fontsize=7, frameon=False)
+    axes[1].legend(handles=axes[1].lines[-2:], fontsize=7, frameon=False)  # the two levels
     figure.savefig(path)
     plt.close(figure)
 
