@@ -40,6 +40,11 @@ public final class Resampler {
         mixed = new float[2 * lookahead];
     }
 
+    /** How many samples late sound is that goes there, waits for `between` samples, and comes `back`. */
+    int late(int between, Resampler back) {
+        return lookahead + (int) ceiling((long) (between + back.lookahead) * back.up, back.down);
+    }
+
     /** Block (channels, n) -> (channels, m), the samples that it completes. */
     public float[][] push(float[][] block) {
         seen += block[0].length;

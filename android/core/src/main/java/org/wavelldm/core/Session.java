@@ -66,8 +66,7 @@ public final class Session implements Voice {
         }
         down = new Resampler(rate, lowRate, channels);
         up = new Resampler(lowRate, rate, 3 * channels);
-        double late = (double) (facts.latency + up.lookahead) * rate / lowRate;
-        latency = (int) Math.ceil(late) + down.lookahead;
+        latency = down.late(facts.latency, up);
     }
 
     @Override

@@ -26,7 +26,7 @@ public final class Talk implements Voice {
         Facts facts = encoder.facts();
         down = new Resampler(rate, facts.rate, 1);
         up = new Resampler(facts.rate, rate, 1);
-        latency = (int) Math.ceil((double) (facts.latency + up.lookahead) * rate / facts.rate) + down.lookahead;
+        latency = down.late(facts.latency, up);
     }
 
     @Override
