@@ -105,14 +105,19 @@ def _mask() -> Recipe:
 
 def _studio() -> Recipe:
     """`base16k`, grown: time both ways, the filter over all bands and three frames further ahead. It begins where that
-    stands. The third of the speech with the loudest pauses is left out. `benchmarks/studio/train.py` is faster."""
-    options = {"batch_size": 4, "seconds": 2.0, "half": True, "harmless": 0.1, "hissy": 0.33}
-    plan, grown = {"ema": 0.998, "valid_every": 200}, ("both_ways=True", "full=True", "ahead=4")
+    stands. In the first two legs the third of the speech with the loudest pauses is left out, which the last two had to
+    make good. The weights that ship are those of the last step. `benchmarks/studio/train.py` is faster."""
+    everything = {"batch_size": 4, "seconds": 2.0, "half": True, "harmless": 0.1}
+    clean, grown = everything | {"hissy": 0.33}, ("both_ways=True", "full=True", "ahead=4")
+    plan = {"ema": 0.998, "valid_every": 200, "final": 0.01}
+    brief = {"ema": 0.99, "valid_every": 100}
     legs = (
-        Leg("studio", 5_600, plan | {"lr": 5e-4, "warmup": 50}, grown, options, seed=21),
-        Leg("longer", 6_200, plan | {"lr": 2.5e-4, "warmup": 200, "final": 0.01}, grown, options, seed=33),
+        Leg("studio1", 5_600, plan | {"lr": 5e-4, "warmup": 50, "final": 0.02}, grown, clean, seed=21),
+        Leg("studio2", 6_200, plan | {"lr": 2.5e-4, "warmup": 200}, grown, clean, seed=33),
+        Leg("studio3", 400, brief | {"lr": 1e-4, "warmup": 50}, grown, everything, seed=41),
+        Leg("studio4", 1_700, plan | {"lr": 1.5e-4, "warmup": 100}, grown, everything, seed=45),
     )
-    return Recipe("base16k", legs, hours=6.5, eight_bits=True, start="base16k-mask")
+    return Recipe("base16k", legs, hours=7.6, eight_bits=True, start="base16k-mask")
 
 
 def _diffusion() -> Recipe:
