@@ -86,7 +86,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     recurrence.install()
-    options = MaskOptions(batch_size=4, half=True, hissy=0.33, harmless=0.1)  # as for `studio16k`
+    options = MaskOptions(batch_size=4, half=True, hissy=0.33, harmless=0.1)  # as when it was tried
     task = (JudgedTask if args.share else MaskTask).create(preset("base16k"), CHANGES, options, "cpu", SEED)
     task.start_from(args.start)
     if args.share:
