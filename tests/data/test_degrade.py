@@ -6,10 +6,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scipy.signal import lfilter
 
 from wavelldm.audio.levels import active_level
 from wavelldm.data.degrade import (
     RECIPES,
+    RING,
     Degradation,
     band_limit,
     clip,
@@ -18,6 +20,7 @@ from wavelldm.data.degrade import (
     mulaw,
     reverberate,
     room_response,
+    vary,
 )
 from wavelldm.errors import DataError
 
@@ -237,6 +240,25 @@ def test_silence_stays_finite():
 def test_shapes_that_do_not_match_are_refused():
     with pytest.raises(DataError, match="batch, 1, samples"):
         degrade(torch.zeros(1, 1, 10), torch.zeros(1, 10), NOTHING, SR, generator())
+
+
+@pytest.mark.parametrize("speed", [0.88, 1.0, 1.18])
+def test_a_varied_voice_moves_in_pitch_and_time(speed):
+    count, hz = SR, 1_000
+    time = torch.arange(round(count * speed)) / SR
+    found = vary(torch.sin(2 * math.pi * hz * time)[None], count, torch.zeros(4))
+    assert found.shape == (1, count)
+    wanted = torch.sin(2 * math.pi * hz * len(time) / count * torch.arange(count) / SR)
+    inner = slice(RING, -RING)
+    assert torch.allclose(found[0, inner], wanted[inner], atol=0.02)
+
+
+def test_a_microphone_is_the_filter_of_its_coefficients():
+    tilt = [0.3, -0.2, -0.375, 0.1]
+    wav = torch.randn(1, SR, generator=torch.Generator().manual_seed(0))
+    wav[:, SR // 2 :] = 0  # so that the end does not come back at the beginning
+    wanted = lfilter([1, *tilt[:2]], [1, *tilt[2:]], wav[0].numpy())
+    assert torch.allclose(vary(wav, SR, torch.tensor(tilt))[0], torch.from_numpy(wanted).float(), atol=1e-4)
 
 
 def test_faint_noise_is_faint_and_narrow_speech_is_its_own_target():

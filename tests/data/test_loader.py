@@ -44,6 +44,26 @@ def test_batches_depend_on_seed_and_step_alone(corpus, tmp_path):
     assert not torch.equal(alone[0][1], alone[1][1])
 
 
+def test_varied_speech_is_other_speech(corpus, tmp_path):
+    quiet = Degradation(noise=0.0)
+    plain, all_varied = (draw(corpus, tmp_path, 3, seed=1, recipe=quiet, varied=share) for share in (0.0, 1.0))
+    assert same(plain, draw(corpus, tmp_path, 3, seed=1, recipe=quiet))
+    assert same(all_varied[1:], draw(corpus, tmp_path, 2, seed=1, recipe=quiet, varied=1.0, start=1, workers=1))
+    for (noisy, clean), (_, usual) in zip(all_varied, plain):
+        assert torch.equal(noisy, clean) and clean.shape == usual.shape and clean.isfinite().all()
+        assert not any(torch.allclose(a, b, atol=1e-3) for a, b in zip(clean, usual))
+
+
+def test_recorded_pairs_are_varied_alike(tmp_path):
+    wav = 0.1 * torch.randn(1, 2 * SR, generator=torch.Generator().manual_seed(0))
+    names = [tmp_path / "clean.wav", tmp_path / "noisy.wav"]
+    for name, gain in zip(names, (1.0, 0.5)):
+        files.save(name, gain * wav, SR)
+    item = corpora.Item(names[0], noisy=names[1], split="train")
+    pair = loader.Crops(Clips([item], SR, tmp_path / "cache"), None, 0.5, 0, varied=1.0)[0]
+    assert torch.allclose(pair[1], -0.5 * pair[0], atol=1e-4), "noise is what the noisy one has more"
+
+
 def test_batches_do_not_depend_on_the_number_of_workers(corpus, tmp_path):
     alone = draw(corpus, tmp_path, 5, seed=1)
     for workers in (1, 2):

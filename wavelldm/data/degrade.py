@@ -17,6 +17,9 @@ from ..errors import DataError
 
 EARLY = 0.05  # seconds: reflections up to here belong to the target, as they help intelligibility
 MEASURED = 0.5  # share of rooms that are measured ones, where there are any
+SPEEDS = (0.88, 1.18)  # of a varied voice: two semitones down to three up
+TILT = 3 / 8  # the largest coefficient of the filter that stands for a microphone
+RING = 256  # samples at either end of a varied voice that are cut away
 
 
 @dataclass(frozen=True)
@@ -120,6 +123,18 @@ def band_limit(wav: Tensor, sr: int, cutoff: Tensor) -> Tensor:
     hz = torch.arange(n_fft // 2 + 1, device=wav.device) * (sr / n_fft)
     position = ((hz / cutoff[:, None, None] - 0.9) / 0.1).clamp(0, 1)  # (B, 1, bins)
     return torch.fft.irfft(torch.fft.rfft(wav, n_fft) * (0.5 + 0.5 * torch.cos(math.pi * position)), n_fft)[..., :n]
+
+
+def vary(wav: Tensor, count: int, tilt: Tensor) -> Tensor:
+    """wav (C, N) -> (C, count): played in the time of `count` samples, so that pitch and formants move, and through
+    a filter with two zeros and two poles, whose coefficients `tilt` (4,) lie between -TILT and TILT: so RNNoise (arXiv
+    1709.08243) draws its microphones."""
+    spectrum = torch.fft.rfft(wav)  # (C, bins)
+    angle = torch.linspace(0, math.pi, spectrum.shape[-1])
+    once, twice = torch.polar(torch.ones(2, len(angle)), -torch.stack([angle, 2 * angle]))
+    a, b, c, d = tilt
+    shaped = spectrum * (1 + a * once + b * twice) / (1 + c * once + d * twice)
+    return torch.fft.irfft(shaped, count) * (count / wav.shape[-1])
 
 
 def clip(wav: Tensor, below_peak_db: Tensor, hard: Tensor) -> Tensor:

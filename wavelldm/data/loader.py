@@ -14,28 +14,49 @@ from torch.utils.data import DataLoader, Dataset
 from ..errors import DataError
 from .clips import Clips
 from .corpora import Item
-from .degrade import Degradation, degrade
+from .degrade import RING, SPEEDS, TILT, Degradation, degrade, vary
 
 
 class Crops(Dataset):
     """crops[k]: clean (1, n) and noise (1, n); depends on (seed, k) alone. For a recorded pair, noise = noisy -
-    clean.
+    clean. `varied`: share of the speech that is varied (`degrade.vary`).
     """
 
-    def __init__(self, speech: Clips, noise: Clips | None, seconds: float, seed: int, in_order: bool = False):
+    def __init__(
+        self,
+        speech: Clips,
+        noise: Clips | None,
+        seconds: float,
+        seed: int,
+        in_order: bool = False,
+        varied: float = 0.0,
+    ):
         self.speech, self.noise, self.n, self.seed = speech, noise, round(seconds * speech.sr), seed
-        self.in_order = in_order  # crop k starts in file k instead of a random one; silent files are skipped
+        self.varied, self.in_order = (
+            varied,
+            in_order,
+        )  # crop k starts in file k instead of a random one; silent files are skipped
 
     def __getitem__(self, k: int) -> tuple[Tensor, Tensor]:
         rng = np.random.default_rng([self.seed, k])
         first = None
         if self.in_order:
             first = int(self.speech.audible[k % len(self.speech.audible)])
-        speech = self.speech.crop(self.n, rng, first)  # (C, n)
+        if self.varied and rng.random() < self.varied:
+            speech = self._varied(rng, first)
+        else:
+            speech = self.speech.crop(self.n, rng, first)  # (C, n)
         clean = speech[:1]
         if len(speech) == 2:
             return clean, speech[1:] - clean
         return clean, torch.zeros_like(clean) if self.noise is None else self.noise.crop(self.n, rng, loop=True)
+
+    def _varied(self, rng: np.random.Generator, first: int | None) -> Tensor:
+        """A crop (C, n) of a voice at another speed and through another microphone."""
+        count = self.n + 2 * RING
+        speed = np.exp(rng.uniform(*np.log(SPEEDS)))
+        tilt = torch.from_numpy(rng.uniform(-TILT, TILT, 4).astype(np.float32))
+        return vary(self.speech.crop(round(count * speed), rng, first), count, tilt)[:, RING:-RING]
 
 
 class _Steps(Dataset):
@@ -79,19 +100,21 @@ def batches(
     start: int = 0,
     rirs: Tensor | None = None,
     share: tuple[int, int] = (0, 1),
+    varied: float = 0.0,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield training batches noisy, clean (B, 1, N) without end, from step `start` on.
 
     speech and noise are lists of items, or `Clips`. Recorded pairs need no noise: a recipe with snr=None keeps theirs.
     `rirs` (K, R) are measured room responses for the recipe's reverberation. Held-out items are refused.
     `share` (i, W): items i, i + W, ... of each batch alone are read, for one of W processes that train together.
+    `varied`: share of the speech that is played at another speed and through another microphone.
     """
     speech, noise = _sources(speech, noise, recipe, sr)
     items = speech.items + (noise.items if noise else [])
     held = [item.path for item in items if item.split != "train"]
     if held:
         raise DataError(f"{held[0]} is held out and not for training ({len(held)} in all); read the 'train' split")
-    steps = _Steps(Crops(speech, noise, seconds, seed), recipe, batch, rirs, share)
+    steps = _Steps(Crops(speech, noise, seconds, seed, varied=varied), recipe, batch, rirs, share)
     own = torch.Generator().manual_seed(seed)  # else the loader would draw from the global generator
     yield from DataLoader(steps, batch_size=None, sampler=range(start, 1 << 60), num_workers=workers, generator=own)
 

@@ -62,6 +62,9 @@ class MaskOptions(Options):
         "share of crops with hardly any noise, and of speech that is narrow from the start: both should stay",
         least=0,
     )
+    varied: float = option(
+        0.0, "share of the speech at another speed and pitch, through another microphone: more voices", least=0
+    )
     diffusion: str | None = option(
         None, "weights of the diffusion that guides it; without, it works alone", str, metavar="WEIGHTS"
     )
@@ -120,7 +123,18 @@ class MaskTask(Task):
         recipe = replace(RECIPE, faint=o.harmless, narrow=o.harmless)
         self.reads_share = True
         self.batches, self.valid = mixtures(
-            corpus, self.sr, o.seconds, o.batch_size, self.seed, o.num_workers, None, recipe, VALID, HELD_OUT, o.hissy
+            corpus,
+            self.sr,
+            o.seconds,
+            o.batch_size,
+            self.seed,
+            o.num_workers,
+            None,
+            recipe,
+            VALID,
+            HELD_OUT,
+            o.hissy,
+            o.varied,
         )
 
     def start_from(self, name: str) -> None:

@@ -31,12 +31,13 @@ def mixtures(
     valid_recipe: Degradation = VALID,
     held_out: int = HELD_OUT,
     hissy: float = 0.0,
+    varied: float = 0.0,
 ) -> tuple[Callable[[int], Iterator], list]:
     """-> a function from a step to the batches (noisy, clean) from there on, our share of them, and held-out batches.
 
     `snr`: other bounds in dB, on active speech, than those of the recipes; the ratio is drawn between them and met
     exactly. `hissy`: share of the recordings that is left out of training, those with the loudest pauses: what hisses
-    in them would count as speech.
+    in them would count as speech. `varied`: share of the speech at another speed and through another microphone.
     """
     if snr is not None and (corpus.recorded or snr[0] > snr[1]):
         raise DataError(
@@ -60,4 +61,6 @@ def mixtures(
         floors = speech.floors()
         speech.draw_from(floors > np.quantile(floors, hissy))
     place = parallel.place()
-    return lambda first: batches(speech, noise, recipe, sr, seconds, batch, seed, workers, first, rooms, place), valid
+    return lambda first: batches(
+        speech, noise, recipe, sr, seconds, batch, seed, workers, first, rooms, place, varied
+    ), valid
