@@ -9,10 +9,11 @@ from wavelldm.audio import files
 from wavelldm.codec.model import Codec
 from wavelldm.data import corpora
 from wavelldm.data.clips import Clips
+from wavelldm.data.corpora import Corpus, Item
 from wavelldm.denoise.mask import MaskConfig, MaskNet, band_edges, banks
 from wavelldm.errors import WavelldmError
 from wavelldm.training import loop
-from wavelldm.training.mask import MaskTask, si_sdr, spectral_loss
+from wavelldm.training.mask import MaskOptions, MaskTask, si_sdr, spectral_loss
 from wavelldm.training.net2net import widen_from
 
 SMALL = MaskConfig(width=16, blocks=1)
@@ -251,6 +252,21 @@ def test_training_leaves_the_hissy_recordings_out(tmp_path):
     assert {clips.draw(rng) for _ in range(50)} == {0, 1}
     with pytest.raises(WavelldmError, match="no recording is left"):
         clips.draw_from(floors > 1_000)
+
+
+def test_training_varies_the_voices_it_is_told_to(tmp_path, monkeypatch):
+    monkeypatch.setenv("WAVELLDM_DATA", str(tmp_path / "data"))
+    items = []
+    for i, split in enumerate(("train", "valid")):
+        wav = 0.1 * torch.randn(1, 16_000, generator=torch.Generator().manual_seed(i))
+        items.append(Item(files.save(tmp_path / f"{i}.wav", wav, 16_000) or tmp_path / f"{i}.wav", split=split))
+    first, held = {}, {}
+    for share in (0.0, 1.0):
+        task = MaskTask(SMALL, MaskOptions(batch_size=2, seconds=0.25, varied=share))
+        task.read(Corpus(items[:1], items[:1], items[1:], items[1:], False))
+        first[share], held[share] = next(iter(task.batches(0)))[1], task.valid[0][1]
+    assert not torch.allclose(first[0.0], first[1.0], atol=1e-3)
+    assert torch.equal(held[0.0], held[1.0]), "held-out voices stay as they are"
 
 
 def test_losses_are_zero_for_the_same_and_grow_with_the_error():
