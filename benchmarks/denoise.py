@@ -242,14 +242,17 @@ def front(rows: list, costs: dict, damages) -> str:
 def picture(rows: list, costs: dict, damages, path: Path) -> None:
     plt = plots.pyplot()
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.6))
+    hidden = ("noisy", "codec", "decoded", "mask network")
+    shown = {name: cost for name, cost in costs.items() if not any(word in name for word in hidden)}
     for ax, score in zip(axes, ("pesq_wb", "estoi")):
-        for name, cost in costs.items():
-            if name == "noisy" or any(word in name for word in ("codec", "decoded", "mask network")):
-                continue
-            value = average(of(rows, name, damages), score)
+        values = {name: average(of(rows, name, damages), score) for name in shown}
+        reach = max(values.values()) - min(values.values())
+        for name, cost in shown.items():
             ours = name in (BEST, "base16k")
-            ax.plot(cost, value, "o", color=plots.ACCENT if ours else plots.INK)
-            ax.annotate(name.split(":")[0], (cost, value), fontsize=7, xytext=(4, 3), textcoords="offset points")
+            ax.plot(cost, values[name], "o", color=plots.ACCENT if ours else plots.INK)
+            close = [n for n in shown if abs(values[n] - values[name]) < 0.07 * reach and cost < shown[n] < 2 * cost]
+            side = {"xytext": (-4, 3), "ha": "right"} if close else {"xytext": (4, 3)}  # away from the next point
+            ax.annotate(name.split(":")[0], (cost, values[name]), fontsize=7, textcoords="offset points", **side)
         ax.axhline(average(of(rows, "noisy", damages), score), ls="--", color=plots.SOFT)
         ax.set(xscale="log", xlabel="CPU seconds per second of sound", ylabel=metrics.METRICS[score].label)
         ax.margins(x=0.25, y=0.15)
