@@ -23,9 +23,8 @@ from report import line
 
 from wavelldm.data import corpora, loader
 from wavelldm.metrics.differentiable import disturbance, estoi_distance
-from wavelldm.training.mask import VALID, si_sdr
-
-SECONDS = 4.0
+from wavelldm.training.mask import si_sdr
+from wavelldm.training.mixtures import VALID, VALID_SECONDS
 
 
 def distances(wav: torch.Tensor, clean: torch.Tensor) -> list[float]:
@@ -47,10 +46,10 @@ def main() -> None:
     runs |= {name: make() for name, make in cleaners.there({})[0].items() if name == "DeepFilterNet3"}
     corpus, rng = corpora.gather(manifest=args.manifest), np.random.default_rng(0)
     halves = {"training": corpus.speech, "held-out": corpus.valid_speech}
-    recipe, found = replace(VALID, level=1.0, level_db=(-26.0, -26.0)), {}
+    found = {}
     for half, items in halves.items():
         chosen = [replace(items[i], split="valid") for i in rng.permutation(len(items))[: args.clips]]
-        pairs = loader.valid_pairs(chosen, corpus.valid_noise, recipe, denoise.SR, SECONDS, 1, args.clips)
+        pairs = loader.valid_pairs(chosen, corpus.valid_noise, VALID, denoise.SR, VALID_SECONDS, 1, args.clips)
         with torch.inference_mode():
             for name, run in runs.items():
                 rows = [distances(run(n[0], c[0]), c[0]) for n, c in tqdm(pairs, f"{half}, {name}", unit="clip")]

@@ -3,12 +3,10 @@
 from dataclasses import fields
 
 import pytest
-import torch
 
 from wavelldm import weights
-from wavelldm.audio import files
 from wavelldm.config import from_dict, override
-from wavelldm.data.corpora import Corpus, Item
+from wavelldm.data.corpora import Corpus
 from wavelldm.errors import WavelldmError
 from wavelldm.training import NETWORKS, recipes, task_of
 from wavelldm.training.presets import preset
@@ -58,13 +56,9 @@ def test_the_last_leg_has_the_sizes_of_the_weights_that_ship(network, name):
         assert same or field.name == "save_every", field.name  # which changes nothing
 
 
-def test_legs_start_where_those_before_them_stopped(tmp_path, monkeypatch):
-    monkeypatch.setenv("WAVELLDM_DATA", str(tmp_path / "data"))
-    items = []
-    for i, split in enumerate(("train", "valid")):
-        wav = 0.1 * torch.randn(1, 16_000, generator=torch.Generator().manual_seed(i))
-        items.append(Item(files.save(tmp_path / f"{i}.wav", wav, 16_000) or tmp_path / f"{i}.wav", split=split))
-    corpus = Corpus(items[:1], None, items[1:], None, False)
+def test_legs_start_where_those_before_them_stopped(two_recordings, tmp_path, monkeypatch):
+    speech, held_out = two_recordings
+    corpus = Corpus(speech, None, held_out, None, False)
     options = {"batch_size": 2, "seconds": 0.25}
     legs = (Leg("one", 2, {"warmup": 1}, options=options), Leg("two", 1, options=options, seed=1))
     monkeypatch.setitem(RECIPES["codec"], "short", Recipe("tiny", legs, hours=0.0))

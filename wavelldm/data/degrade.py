@@ -130,8 +130,8 @@ def vary(wav: Tensor, count: int, tilt: Tensor) -> Tensor:
     a filter with two zeros and two poles, whose coefficients `tilt` (4,) lie between -TILT and TILT: so RNNoise (arXiv
     1709.08243) draws its microphones."""
     spectrum = torch.fft.rfft(wav)  # (C, bins)
-    angle = torch.linspace(0, math.pi, spectrum.shape[-1])
-    once, twice = torch.polar(torch.ones(2, len(angle)), -torch.stack([angle, 2 * angle]))
+    angle = torch.linspace(0, math.pi, spectrum.shape[-1], device=wav.device)
+    once, twice = torch.exp(-1j * angle), torch.exp(-2j * angle)  # z^-1 and z^-2
     a, b, c, d = tilt
     shaped = spectrum * (1 + a * once + b * twice) / (1 + c * once + d * twice)
     return torch.fft.irfft(shaped, count) * (count / wav.shape[-1])

@@ -32,10 +32,8 @@ class Crops(Dataset):
         varied: float = 0.0,
     ):
         self.speech, self.noise, self.n, self.seed = speech, noise, round(seconds * speech.sr), seed
-        self.varied, self.in_order = (
-            varied,
-            in_order,
-        )  # crop k starts in file k instead of a random one; silent files are skipped
+        self.varied = varied
+        self.in_order = in_order  # crop k starts in file k instead of a random one; silent files are skipped
 
     def __getitem__(self, k: int) -> tuple[Tensor, Tensor]:
         rng = np.random.default_rng([self.seed, k])

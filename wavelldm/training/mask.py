@@ -129,12 +129,11 @@ class MaskTask(Task):
             o.batch_size,
             self.seed,
             o.num_workers,
-            None,
-            recipe,
-            VALID,
-            HELD_OUT,
-            o.hissy,
-            o.varied,
+            recipe=recipe,
+            valid_recipe=VALID,
+            held_out=HELD_OUT,
+            hissy=o.hissy,
+            varied=o.varied,
         )
 
     def start_from(self, name: str) -> None:
