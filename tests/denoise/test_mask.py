@@ -254,6 +254,28 @@ def test_training_leaves_the_hissy_recordings_out(tmp_path):
         clips.draw_from(floors > 1_000)
 
 
+def test_a_voice_with_four_times_the_speech_is_drawn_twice_as_often(tmp_path, two_recordings):
+    for i, name in enumerate(("little/0", "much/0", "much/1", "much/2", "much/3")):
+        path = tmp_path / "voices" / f"{name}.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        files.save(path, 0.1 * torch.sin(torch.arange(8_000) / (5.0 + i))[None], 16_000)
+    items = corpora.folder(tmp_path / "voices")
+    assert [item.label for item in items] == ["little"] + 4 * ["much"]
+    clips, rng = Clips(items, 16_000, tmp_path / "cache"), np.random.default_rng(0)
+    for even, share in ((False, 1 / 5), (True, 1 / 3)):
+        clips.draw_from(np.ones(5, bool), even)
+        assert abs(np.mean([clips.draw(rng) == 0 for _ in range(4_000)]) - share) < 0.03
+    clips.draw_from(np.arange(5) > 0, even=True)
+    assert {clips.draw(rng) for _ in range(50)} == {1, 2, 3, 4}
+
+    drawn = []
+    for even in (False, True):
+        task = MaskTask(SMALL, MaskOptions(batch_size=32, seconds=0.25, even=even))
+        task.read(Corpus(items, items, two_recordings[1], two_recordings[1], False))
+        drawn.append(next(iter(task.batches(0)))[1])
+    assert not torch.equal(*drawn), "the option reaches the loader"
+
+
 def test_training_varies_the_voices_it_is_told_to(two_recordings):
     speech, held_out = two_recordings
     first, held = {}, {}

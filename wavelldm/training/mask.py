@@ -65,6 +65,7 @@ class MaskOptions(Options):
     varied: float = option(
         0.0, "share of the speech at another speed and pitch, through another microphone: more voices", least=0
     )
+    even: bool = option(False, "draw voices with much speech less often: each counts as the root of its seconds")
     diffusion: str | None = option(
         None, "weights of the diffusion that guides it; without, it works alone", str, metavar="WEIGHTS"
     )
@@ -134,6 +135,7 @@ class MaskTask(Task):
             held_out=HELD_OUT,
             hissy=o.hissy,
             varied=o.varied,
+            even=o.even,
         )
 
     def start_from(self, name: str) -> None:

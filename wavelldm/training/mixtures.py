@@ -32,12 +32,14 @@ def mixtures(
     held_out: int = HELD_OUT,
     hissy: float = 0.0,
     varied: float = 0.0,
+    even: bool = False,
 ) -> tuple[Callable[[int], Iterator], list]:
     """-> a function from a step to the batches (noisy, clean) from there on, our share of them, and held-out batches.
 
     `snr`: other bounds in dB, on active speech, than those of the recipes; the ratio is drawn between them and met
     exactly. `hissy`: share of the recordings that is left out of training, those with the loudest pauses: what hisses
     in them would count as speech. `varied`: share of the speech at another speed and through another microphone.
+    `even`: voices with much speech are drawn less often (`Clips.draw_from`).
     """
     if snr is not None and (corpus.recorded or snr[0] > snr[1]):
         raise DataError(
@@ -57,9 +59,11 @@ def mixtures(
         return speech, noise, valid_pairs(*held, valid_recipe, sr, VALID_SECONDS, VALID_BATCH, count=held_out)
 
     speech, noise, valid = parallel.in_turn(decode)
+    chosen = np.ones(len(speech), bool)
     if hissy:
         floors = speech.floors()
-        speech.draw_from(floors > np.quantile(floors, hissy))
+        chosen = floors > np.quantile(floors, hissy)
+    speech.draw_from(chosen, even)
     place = parallel.place()
     return lambda first: batches(
         speech, noise, recipe, sr, seconds, batch, seed, workers, first, rooms, place, varied
