@@ -57,7 +57,7 @@ train-codec: $(VENV)/dev ## train the codecs that ship and the looks (MANIFEST=t
 	for network in codec looks; do $(BIN)/wavelldm train $$network --recipe shipped $(TABLE) || exit 1; done
 	$(BIN)/wavelldm train codec --recipe shipped-live $(TABLE)
 
-train-denoiser: $(VENV)/dev ## train the denoisers that ship, for streams, for files, and the diffusion (MANIFEST=table.tsv); about 28 hours on one CPU thread
+train-denoiser: $(VENV)/dev ## train the denoisers that ship, for streams, for files, and the diffusion (MANIFEST=table.tsv); about 32 hours on one CPU thread
 	for network in mask diffusion; do $(BIN)/wavelldm train $$network --recipe shipped $(TABLE) || exit 1; done
 	$(BIN)/wavelldm train mask --recipe shipped-studio $(TABLE)
 

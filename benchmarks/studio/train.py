@@ -2,7 +2,7 @@
 
 python train.py FOLDER [--manifest TABLE]
 
-The same command goes on with a run that was stopped. Weights come to FOLDER/studio4/base16k-mask.safetensors.
+The same command goes on with a run that was stopped. The weights lie in FOLDER, in the folder of the last leg.
 """
 
 import argparse
