@@ -252,7 +252,8 @@ def test_what_is_found_on_the_page_is_repaired(visit, tmp_path):
     assert page.inner_text("#file-status").endswith("2 gaps are filled.")
     assert "an overload took are put back" in page.inner_text("#file-status")
     repaired = saved(page, tmp_path / "repaired.wav")
-    wanted = denoiser.load("best").enhance(np.float32(sf.read(tmp_path / "talk.wav")[0].T), SR, repair=restorer.Repair())
+    heard = np.float32(sf.read(tmp_path / "talk.wav")[0].T)
+    wanted = denoiser.load("best").enhance(heard, SR, repair=restorer.Repair())
     for gap in lost:
         left, filled, by_python = (level(x) for x in (plain[gap, 0], repaired[gap, 0], wanted[0, gap]))
         assert filled == pytest.approx(by_python, rel=0.25)
