@@ -257,7 +257,7 @@ def test_what_is_found_on_the_page_is_repaired(visit, tmp_path):
     for gap in lost:
         left, filled, by_python = (level(x) for x in (plain[gap, 0], repaired[gap, 0], wanted[0, gap]))
         assert filled == pytest.approx(by_python, rel=0.25)
-        assert left < 0.4 * filled, "a denoiser alone puts little into a gap"
+        assert filled > 3 * left, "a denoiser alone puts little into a gap"
     assert (
         np.abs(repaired[:, 1]).max() > 1.05 * np.abs(plain[:, 1]).max()
         and sf.info(tmp_path / "repaired.wav").subtype == "FLOAT"

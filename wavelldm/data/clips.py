@@ -112,7 +112,8 @@ class Clips:
 
     def draw_from(self, chosen: np.ndarray, even: bool = False) -> None:
         """Let crops come from these items alone, a truth value for each. Every second is equally likely, but no
-        recording counts for more than a minute. `even`: a voice (label) with four times the speech counts only twice.
+        recording counts for more than a minute. `even`: a voice (label) with four times the speech is drawn only twice
+        as often.
         """
         odds = np.where(chosen & (self.power > SILENT), np.minimum(self.lengths, 60 * self.sr), 0)
         if even:
